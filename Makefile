@@ -1,0 +1,3 @@
+demo:
+test:
+	python3 -m pytest

@@ -1,0 +1,6 @@
+"""Exact decisions with surrogate gradients: categorical, sequence and structure.
+
+Knows no NLP framework; ``fairseq_plugins`` and ``spacy_components`` build on it.
+"""
+
+__version__ = "0.1.0"

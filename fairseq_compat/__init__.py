@@ -1,0 +1,1 @@
+"""Fixes that let fairseq run on current Python, PyTorch and NumPy."""

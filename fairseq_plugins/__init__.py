@@ -1,0 +1,1 @@
+"""fairseq plugins of diffdecode: pass this folder to ``--user-dir``."""

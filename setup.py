@@ -1,0 +1,43 @@
+"""Packaging of diffdecode: one distribution, four packages, extras per framework."""
+
+from setuptools import find_packages, setup
+
+# fairseq itself is not listed on purpose: the newest pip cannot resolve fairseq 0.12.2's own pins.
+# README, "Install", gives the one extra line (pip install --no-deps fairseq==0.12.2).
+FAIRSEQ = [
+    "hydra-core==1.3.2",
+    "omegaconf==2.3.0",
+    "bitarray",
+    "cffi",
+    "cython",
+    "regex",
+    "tqdm",
+    "sacrebleu",
+    "sentencepiece",
+    "tensorboardX",
+    "matplotlib",
+]
+SPACY = ["spacy>=3.8,<3.9", "thinc>=8.3,<9", "conllu", "matplotlib"]
+STANZA = ["stanza>=1.12"]
+GPU = ["triton>=3.0; platform_system == 'Linux'"]
+DEV = ["pytest", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "matplotlib", "rich", "tqdm"]
+
+setup(
+    name="diffdecode",
+    version="0.1.0",
+    description="Train through the hard decisions of NLP systems, inside fairseq and spaCy",
+    license="MIT",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(
+        include=["diffdecode*", "fairseq_compat*", "fairseq_plugins*", "spacy_components*"]
+    ),
+    install_requires=["torch>=2.4", "numpy>=1.26", "scipy", "numba"],
+    extras_require={
+        "fairseq": FAIRSEQ,
+        "spacy": SPACY,
+        "stanza": STANZA,
+        "gpu": GPU,
+        "dev": DEV,
+        "all": FAIRSEQ + SPACY + STANZA + DEV,
+    },
+)

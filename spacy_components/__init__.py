@@ -1,0 +1,1 @@
+"""spaCy components of diffdecode, found by spaCy through entry points."""
