@@ -1,6 +1,31 @@
 """Packaging of diffdecode: one distribution, four packages, extras per framework."""
 
+import shutil
+from pathlib import Path
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+PTH = "diffdecode-fairseq.pth"
+
+
+class BuildWithPth(build_py):
+    """Puts the ``.pth`` that starts fairseq_compat's import hook beside the packages.
+
+    Both a wheel and an editable install then carry it to the root of site-packages, where alone Python reads it.
+    """
+
+    def run(self):
+        super().run()
+        install = self.get_finalized_command("install")
+        root = Path(install.install_lib if self.editable_mode else self.build_lib)
+        root.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PTH, root)
+
+    def get_outputs(self, include_bytecode=1):
+        outputs = super().get_outputs(include_bytecode)
+        return outputs if self.editable_mode else [*outputs, str(Path(self.build_lib, PTH))]
+
 
 # fairseq itself is not listed on purpose: the newest pip cannot resolve fairseq 0.12.2's own pins.
 # README, "Install", gives the one extra line (pip install --no-deps fairseq==0.12.2).
@@ -40,4 +65,5 @@ setup(
         "dev": DEV,
         "all": FAIRSEQ + SPACY + STANZA + DEV,
     },
+    cmdclass={"build_py": BuildWithPth},
 )
