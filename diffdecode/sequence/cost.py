@@ -1,0 +1,36 @@
+"""Decomposable evaluation costs d(y_t): what direct loss minimises (soft beam search 2018, section 2.3)."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class StepCost(Protocol):
+    """The cost of emitting a symbol at one time step."""
+
+    def __call__(self, t: int, symbols: Tensor) -> Tensor:
+        """Costs ``[B, C]`` of ``symbols [B, C]`` (ids) at step ``t``."""
+
+
+class HammingCost:
+    """1 for each wrong symbol, or the wrong symbol's own weight (section 3.1: a wrong ``O`` costs 2).
+
+    Steps beyond the reference compare with ``pad``, so every missing or extra symbol costs as well.
+
+    Args:
+        gold: ``[B, T]`` reference ids, padded with ``pad``.
+        pad: id of padding.
+        wrong_costs: ``[V]`` cost of predicting each symbol wrongly; ``None`` is 1 for all.
+    """
+
+    def __init__(self, gold: Tensor, pad: int, wrong_costs: Tensor | None = None):
+        self.gold = gold
+        self.pad = pad
+        self.wrong_costs = wrong_costs
+
+    def __call__(self, t: int, symbols: Tensor) -> Tensor:
+        """Costs ``[B, C]``, float32."""
+        gold = self.gold[:, t] if t < self.gold.size(1) else torch.full_like(self.gold[:, 0], self.pad)
+        wrong = (symbols != gold[:, None]).float()
+        return wrong if self.wrong_costs is None else wrong * self.wrong_costs[symbols]

@@ -1,0 +1,81 @@
+"""Standard beam search (soft beam search 2018, Algorithm 1) over a step decoder."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffdecode.sequence.search_space import SearchSpace
+from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, reorder
+
+
+@dataclass
+class Hypotheses:
+    """The final beam, best first.
+
+    Attributes:
+        symbols: ``[B, K, T]`` ids; positions at or beyond a sentence's length hold ``-1``.
+        scores: ``[B, K]`` cumulative log-probabilities; ``-inf`` where fewer than K hypotheses exist.
+        step_scores: ``[B, K, T]`` log-probability of each symbol, 0 beyond the length.
+    """
+
+    symbols: Tensor
+    scores: Tensor
+    step_scores: Tensor
+
+
+@torch.no_grad()
+def hard_beam(
+    decoder: StepDecoder, state: State, lengths: Tensor, beam_size: int, space: SearchSpace
+) -> Hypotheses:
+    """Keep the ``beam_size`` best prefixes at each step; ``beam_size=1`` is greedy search.
+
+    The beam starts with one element and grows: k equal elements, as Algorithm 1, line 1 is printed, would
+    stay k copies of the greedy search.
+
+    Args:
+        decoder: the model.
+        state: its state before the first step, B rows.
+        lengths: ``[B]`` number of steps of each sentence, >= 1; a shorter sentence's beam is left as it is.
+        beam_size: K.
+        space: what may be emitted, and whether an end symbol ends a hypothesis.
+
+    Returns:
+        The final beam. Results do not depend on the other sentences in the batch.
+    """
+    batch, device = lengths.size(0), lengths.device
+    offset = torch.arange(batch, device=device)[:, None]
+    vectors = first_input(decoder, batch)
+    scores = torch.zeros(batch, 1, device=device)
+    finished = space.none_finished(scores)
+    symbols = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
+    step_scores = scores.new_zeros(batch, 1, 0)
+    for t in range(int(lengths.max())):
+        width = scores.size(1)
+        log_probs, state = decoder.step(state, vectors)
+        local = space.local_scores(log_probs.view(batch, width, -1), finished, floor=0.0)  # [B, K, C]
+        candidates = (scores[..., None] + local).flatten(1)
+        k = min(beam_size, candidates.size(1))
+        best, index = candidates.topk(k, dim=1)
+        parent, choice = index // space.size, index % space.size
+
+        active = (t < lengths)[:, None]
+        keep = torch.arange(k, device=device).expand(batch, -1)
+        parent = torch.where(active, parent, keep.clamp(max=width - 1))
+        held = torch.where(keep < width, scores.gather(1, keep.clamp(max=width - 1)), -torch.inf)
+        scores = torch.where(active, best, held)
+        emitted = space.symbols[choice]
+        step_score = local.flatten(1).gather(1, index)
+
+        finished = space.finish_hard(finished, parent, emitted)
+        symbols = _append(symbols, parent, torch.where(active, emitted, -1))
+        step_scores = _append(step_scores, parent, torch.where(active, step_score, 0.0))
+        state = reorder(decoder, state, (offset * width + parent).flatten())
+        vectors = decoder.embedding[emitted.flatten()]
+    return Hypotheses(symbols, scores, step_scores)
+
+
+def _append(history: Tensor, parent: Tensor, last: Tensor) -> Tensor:
+    """Follow the back-pointers of one step: ``history [B, K, T]`` -> ``[B, K', T + 1]``."""
+    prefix = history.gather(1, parent[..., None].expand(-1, -1, history.size(2)))
+    return torch.cat([prefix, last[..., None]], dim=2)

@@ -1,0 +1,74 @@
+"""What a search may emit: the candidate symbols, and how an end symbol ends a hypothesis.
+
+Tagging emits labels for exactly as many steps as there are words. Translation ends a hypothesis with EOS,
+after which it can only emit PAD at no cost ("absorbing" EOS), so that finished and unfinished hypotheses
+stay on one beam. In a soft search a beam element is finished *to a degree* f in [0, 1].
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Smallest degree in a soft search: its logarithm, -69, is never chosen, and gradients stay finite.
+SOFT_FLOOR = 1e-30
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The candidate symbols of a search.
+
+    Attributes:
+        symbols: ``[C]`` ids that may be emitted; columns of log-probabilities not listed leave the search.
+        eos: id that ends a hypothesis, or ``None`` when lengths are given (tagging).
+        pad: id emitted after ``eos``.
+    """
+
+    symbols: Tensor
+    eos: int | None = None
+    pad: int | None = None
+
+    def __post_init__(self):
+        if self.symbols.numel() == 0:
+            raise ValueError("a search space needs at least one symbol")
+        if self.eos is not None:
+            for name, symbol in (("eos", self.eos), ("pad", self.pad)):
+                if symbol is None or not (self.symbols == symbol).any():
+                    raise ValueError(
+                        f"{name}={symbol} must be one of the symbols of a search that ends with eos"
+                    )
+
+    @property
+    def size(self) -> int:
+        """C, the number of symbols."""
+        return self.symbols.numel()
+
+    def none_finished(self, scores: Tensor) -> Tensor | None:
+        """Degrees of being finished before the first step, ``[B, K]`` zeros, or ``None`` without ``eos``."""
+        return None if self.eos is None else torch.zeros_like(scores)
+
+    def local_scores(self, log_probs: Tensor, finished: Tensor | None, floor: float = SOFT_FLOOR) -> Tensor:
+        """Scores ``[B, K, C]`` of emitting each candidate, from ``log_probs [B, K, V]``.
+
+        With ``eos``: an element finished to the degree f scores ``log p + log(1 - f)`` on a word and
+        ``log f`` on PAD, with degrees of at least ``floor`` (0 in a hard search: impossible is ``-inf``).
+        """
+        local = log_probs.index_select(2, self.symbols)
+        if finished is None:
+            return local
+        running = torch.log((1.0 - finished).clamp_min(floor))[..., None]
+        absorbed = torch.log(finished.clamp_min(floor))[..., None]
+        return torch.where(self.symbols == self.pad, absorbed, local + running)
+
+    def finish_hard(self, finished: Tensor | None, parent: Tensor, emitted: Tensor) -> Tensor | None:
+        """Degrees (0 or 1) after each element ``[B, K]`` continued ``parent`` with ``emitted``."""
+        if finished is None:
+            return None
+        return torch.maximum(finished.gather(1, parent), (emitted == self.eos).to(finished.dtype))
+
+    def finish_soft(self, finished: Tensor | None, symbol_weights: Tensor) -> Tensor | None:
+        """Degrees after a soft choice with weights ``[B, K, C]``: the mass on EOS and PAD."""
+        if finished is None:
+            return None
+        ending = (self.symbols == self.eos) | (self.symbols == self.pad)
+        return symbol_weights[..., ending].sum(-1).clamp(0.0, 1.0)

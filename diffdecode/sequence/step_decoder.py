@@ -1,0 +1,66 @@
+"""The one view of a left-to-right decoder that every search here needs.
+
+A state holds the recurrent memory of R rows; row ``b * K + j`` is beam element ``j`` of sentence ``b``.
+``mix`` and ``reorder`` are the soft and the hard back-pointer, written once over ``map_state``.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+State = Any
+
+
+class StepDecoder(Protocol):
+    """A decoder that is fed embedding vectors, one step at a time.
+
+    ``step`` must not change the state that it is given: a step may be run twice (activation checkpointing).
+
+    Attributes:
+        embedding: ``[V, d]`` rows that a soft choice mixes.
+        start: the symbol whose embedding is the first input.
+    """
+
+    embedding: Tensor
+    start: int
+
+    def init_state(self, encoder_out: Any) -> State:
+        """The state before the first step, with R = B rows."""
+
+    def step(self, state: State, vectors: Tensor) -> tuple[Tensor, State]:
+        """Feed ``vectors [R, d]``; return log-probabilities ``[R, V]`` in float32 or wider, and the new state."""
+
+    def map_state(self, state: State, change: Callable[[Tensor], Tensor]) -> State:
+        """A new state with ``change`` applied to every recurrent tensor, rows first."""
+
+
+def first_input(decoder: StepDecoder, batch_size: int) -> Tensor:
+    """Embeddings ``[B, d]`` of the start symbol."""
+    return decoder.embedding[decoder.start].expand(batch_size, -1)
+
+
+def mix(decoder: StepDecoder, state: State, weights: Tensor) -> State:
+    """Soft back-pointers: each new row is a weighted sum of old rows (soft beam search 2018, Alg. 3, line 16).
+
+    Args:
+        decoder: the owner of the state.
+        state: ``B * K_in`` rows.
+        weights: ``[B, K_out, K_in]``, rows sum to one. K_out may differ from K_in: the beam may grow.
+
+    Returns:
+        A state of ``B * K_out`` rows.
+    """
+    batch, k_out, k_in = weights.shape
+
+    def combine(memory: Tensor) -> Tensor:
+        rows = memory.reshape(batch, k_in, -1)
+        return torch.bmm(weights.to(rows.dtype), rows).reshape(batch * k_out, *memory.shape[1:])
+
+    return decoder.map_state(state, combine)
+
+
+def reorder(decoder: StepDecoder, state: State, index: Tensor) -> State:
+    """Hard back-pointers: new row r is old row ``index[r]`` (``index [R_out]``)."""
+    return decoder.map_state(state, lambda memory: memory.index_select(0, index))
