@@ -1,0 +1,187 @@
+"""A sequence labeller with fixed attention: the i-th label is predicted from the i-th encoder state.
+
+Goyal, Neubig, Dyer and Berg-Kirkpatrick (2018), "A Continuous Relaxation of Beam Search for End-to-end
+Training of Neural Sequence Models", section 3, and Goyal, Dyer and Berg-Kirkpatrick (2017), "Differentiable
+Scheduled Sampling for Credit Assignment", section 4: a bidirectional LSTM reads the words, an LSTM writes the
+labels and, at step i, looks at the state of word i. No attention is learned.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from fairseq import utils
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import (
+    FairseqEncoder,
+    FairseqEncoderDecoderModel,
+    FairseqIncrementalDecoder,
+    register_model,
+    register_model_architecture,
+)
+from fairseq.models.lstm import LSTM, Embedding, Linear
+from torch import nn
+
+STATE = "tagger_state"
+
+
+@dataclass
+class FixedAttentionLSTMConfig(FairseqDataclass):
+    dropout: float = field(
+        default=0.1, metadata={"help": "dropout on embeddings, encoder states and decoder states"}
+    )
+    encoder_embed_dim: int = field(default=128, metadata={"help": "size of the word embeddings"})
+    encoder_hidden_size: int = field(
+        default=128, metadata={"help": "size of the encoder LSTM, in each direction"}
+    )
+    encoder_layers: int = field(default=1, metadata={"help": "number of encoder layers"})
+    decoder_embed_dim: int = field(default=32, metadata={"help": "size of the label embeddings"})
+    decoder_hidden_size: int = field(default=128, metadata={"help": "size of the decoder LSTM"})
+    decoder_layers: int = field(default=1, metadata={"help": "number of decoder layers"})
+
+
+@register_model("fixed_attention_lstm", dataclass=FixedAttentionLSTMConfig)
+class FixedAttentionLSTMModel(FairseqEncoderDecoderModel):
+    """Bidirectional LSTM encoder, LSTM decoder with fixed attention."""
+
+    @classmethod
+    def build_model(cls, cfg, task):
+        encoder = FixedAttentionLSTMEncoder(
+            task.source_dictionary,
+            cfg.encoder_embed_dim,
+            cfg.encoder_hidden_size,
+            cfg.encoder_layers,
+            cfg.dropout,
+        )
+        decoder = FixedAttentionLSTMDecoder(
+            task.target_dictionary,
+            encoder.output_units,
+            cfg.decoder_embed_dim,
+            cfg.decoder_hidden_size,
+            cfg.decoder_layers,
+            cfg.dropout,
+        )
+        return cls(encoder, decoder)
+
+
+class FixedAttentionLSTMEncoder(FairseqEncoder):
+    """Bidirectional LSTM over the words.
+
+    ``forward`` returns ``{"states": [T, B, 2H]}``, right-padded with zeros whatever side *src_tokens* is
+    padded on.
+    """
+
+    def __init__(self, dictionary, embed_dim=128, hidden_size=128, num_layers=1, dropout=0.1):
+        super().__init__(dictionary)
+        self.padding_idx = dictionary.pad()
+        self.output_units = 2 * hidden_size
+        self.embed_tokens = Embedding(len(dictionary), embed_dim, self.padding_idx)
+        self.dropout = nn.Dropout(dropout)
+        self.lstm = LSTM(
+            embed_dim,
+            hidden_size,
+            num_layers=num_layers,
+            dropout=dropout if num_layers > 1 else 0.0,
+            bidirectional=True,
+        )
+
+    def forward(self, src_tokens, src_lengths, **unused):
+        """Encode *src_tokens* ``[B, T]`` of *src_lengths* ``[B]`` words."""
+        src_tokens = utils.convert_padding_direction(src_tokens, self.padding_idx, left_to_right=True)
+        x = self.dropout(self.embed_tokens(src_tokens)).transpose(0, 1)
+        # An empty sentence in a batch (possible when words are typed in) is read as one padding symbol.
+        lengths = src_lengths.cpu().clamp(min=1)
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+        states, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], total_length=x.size(0))
+        return {"states": self.dropout(states)}
+
+    def reorder_encoder_out(self, encoder_out, new_order):
+        """Pick sentences: *new_order* ``[R]`` holds rows of the batch."""
+        return {"states": encoder_out["states"].index_select(1, new_order)}
+
+
+class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
+    """LSTM over [embedding of label i-1 ; encoder state i], and a linear layer over its hidden state.
+
+    The incremental state holds, under one key, ``hidden`` and ``cell`` ``[layers, R, H]`` and ``step`` (a 0-d
+    integer tensor: the number of labels already written). ``R`` may be any multiple of the ``B`` sentences in
+    *encoder_out*: rows ``b * R/B ... (b + 1) * R/B - 1`` then belong to sentence ``b``, and the encoder
+    output need not be copied.
+    """
+
+    def __init__(self, dictionary, encoder_units, embed_dim=32, hidden_size=128, num_layers=1, dropout=0.1):
+        super().__init__(dictionary)
+        self.embed_tokens = Embedding(len(dictionary), embed_dim, dictionary.pad())
+        self.dropout = nn.Dropout(dropout)
+        self.lstm = LSTM(
+            embed_dim + encoder_units,
+            hidden_size,
+            num_layers=num_layers,
+            dropout=dropout if num_layers > 1 else 0.0,
+        )
+        self.output_projection = Linear(hidden_size, len(dictionary))
+
+    def forward(self, prev_output_tokens, encoder_out=None, incremental_state=None, **unused):
+        """Logits ``[B, T, V]`` for *prev_output_tokens* ``[B, T]``, or ``[R, 1, V]`` for the next step."""
+        features, extra = self.extract_features(prev_output_tokens, encoder_out, incremental_state)
+        return self.output_layer(features), extra
+
+    def extract_features(self, prev_output_tokens, encoder_out=None, incremental_state=None, **unused):
+        """Hidden states ``[B, T, H]``, or ``[R, 1, H]`` with *incremental_state*."""
+        if incremental_state is not None:
+            prev_output_tokens = prev_output_tokens[:, -1:]
+        labels = self.dropout(self.embed_tokens(prev_output_tokens)).transpose(0, 1)
+        if incremental_state is None:
+            context, start = self._all_states(encoder_out["states"], labels.size(0)), None
+        else:
+            cached = self.get_incremental_state(incremental_state, STATE) or {}
+            step = cached.get("step", torch.zeros((), dtype=torch.long, device=labels.device))
+            context = self._state_at(encoder_out["states"], step, labels.size(1))
+            start = (cached["hidden"], cached["cell"]) if cached else None
+        output, (hidden, cell) = self.lstm(torch.cat([labels, context], dim=2), start)
+        if incremental_state is not None:
+            state = {"hidden": hidden, "cell": cell, "step": step + 1}
+            self.set_incremental_state(incremental_state, STATE, state)
+        return self.dropout(output).transpose(0, 1), None
+
+    def _all_states(self, states, num_labels):
+        if num_labels > states.size(0):
+            raise ValueError(
+                f"{num_labels} labels for {states.size(0)} words: fixed attention needs one label per word "
+                "(train with --task sequence_tagging)"
+            )
+        return states[:num_labels]
+
+    def _state_at(self, states, step, rows):
+        context = states.index_select(0, step.view(1))
+        return context.repeat_interleave(rows // states.size(1), dim=1)
+
+    def output_layer(self, features, **unused):
+        """Logits ``[..., V]`` of hidden states ``[..., H]``."""
+        return self.output_projection(features)
+
+    def reorder_incremental_state(self, incremental_state, new_order):
+        """Pick rows: *new_order* ``[R']`` holds rows of the state."""
+        cached = self.get_incremental_state(incremental_state, STATE)
+        if cached is not None:
+            picked = {name: cached[name].index_select(1, new_order) for name in ("hidden", "cell")}
+            self.set_incremental_state(incremental_state, STATE, {**cached, **picked})
+
+
+@register_model_architecture("fixed_attention_lstm", "fixed_attention_lstm_ner")
+def fixed_attention_lstm_ner(args):
+    """The sizes for named entities: hidden layers of 64, label embeddings of 8 (2018, section 3.1)."""
+    _default_sizes(args, hidden_size=64, label_embed_dim=8)
+
+
+@register_model_architecture("fixed_attention_lstm", "fixed_attention_lstm_ccg")
+def fixed_attention_lstm_ccg(args):
+    """The sizes for CCG supertags: hidden layers and label embeddings of 512 (2018, section 3.2)."""
+    _default_sizes(args, hidden_size=512, label_embed_dim=512)
+
+
+def _default_sizes(args, hidden_size, label_embed_dim):
+    # The papers do not give the size of the word embeddings: that of the hidden layers is used.
+    args.encoder_embed_dim = getattr(args, "encoder_embed_dim", hidden_size)
+    args.encoder_hidden_size = getattr(args, "encoder_hidden_size", hidden_size)
+    args.decoder_embed_dim = getattr(args, "decoder_embed_dim", label_embed_dim)
+    args.decoder_hidden_size = getattr(args, "decoder_hidden_size", hidden_size)

@@ -1,0 +1,97 @@
+"""Reading word and label files binarised by fairseq-preprocess, and checking that they belong together."""
+
+from pathlib import Path
+
+import numpy as np
+from fairseq.data import BaseWrapperDataset, LanguagePairDataset, data_utils
+
+
+def load_words_and_labels(folder, split, source, target, task):
+    """The *split* of the *folder* as a :class:`LanguagePairDataset` without end-of-sentence symbols.
+
+    Raises:
+        FileNotFoundError: the split is not there.
+        ValueError: it is empty, or a line has no words or not as many labels as words.
+    """
+    prefix = Path(folder) / f"{split}.{source}-{target}"
+    words = _load(f"{prefix}.{source}", task.source_dictionary, task.cfg.dataset_impl)
+    labels = _load(f"{prefix}.{target}", task.target_dictionary, task.cfg.dataset_impl)
+    check_parallel(words, labels)
+    return make_dataset(words, labels, task)
+
+
+def make_dataset(words, labels, task):
+    """Pair *words* and *labels* (None if unknown), both :class:`WithoutEos`, padded on the right."""
+    return LanguagePairDataset(
+        words,
+        words.sizes,
+        task.source_dictionary,
+        labels,
+        None if labels is None else labels.sizes,
+        task.target_dictionary,
+        left_pad_source=False,
+        left_pad_target=False,
+    )
+
+
+class WithoutEos(BaseWrapperDataset):
+    """A dataset of id sequences without the end-of-sentence symbol that fairseq-preprocess puts at their end.
+
+    *sizes* ``[number of sentences]`` are the lengths with that symbol; *name* is used in error messages.
+    """
+
+    def __init__(self, dataset, sizes, dictionary, name):
+        super().__init__(dataset)
+        self.name = name
+        self.dictionary = dictionary
+        self._sizes = np.asarray(sizes) - 1
+
+    @property
+    def sizes(self):
+        return self._sizes
+
+    def __getitem__(self, index):
+        ids = self.dataset[index]
+        if ids[-1] != self.dictionary.eos():
+            raise ValueError(
+                f"{self.name}, line {index + 1}: no end-of-sentence symbol; "
+                "binarise with fairseq-preprocess and its default --append-eos"
+            )
+        return ids[:-1]
+
+
+def _load(path, dictionary, dataset_impl):
+    try:
+        dataset = data_utils.load_indexed_dataset(path, dictionary, dataset_impl)
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read ({error}); is the text file empty?") from error
+    if dataset is None:
+        raise FileNotFoundError(
+            f"{path}.idx not found: make it with fairseq-preprocess -s words -t labels --trainpref ... "
+            "--validpref ..."
+        )
+    return WithoutEos(dataset, dataset.sizes, dictionary, path)
+
+
+def check_parallel(words, labels):
+    """Raise ValueError, naming the file and line, unless every sentence has words and a label for each."""
+    if len(words) == 0:
+        raise ValueError(f"{words.name}: no sentences")
+    if len(words) != len(labels):
+        raise ValueError(
+            f"{words.name} has {len(words)} lines but {labels.name} has {len(labels)}: "
+            "line i of the one must hold the labels of line i of the other"
+        )
+    unequal = np.flatnonzero(words.sizes != labels.sizes)
+    if unequal.size:
+        i = unequal[0]
+        raise ValueError(
+            f"{labels.name}, line {i + 1}: {labels.sizes[i]} labels for {words.sizes[i]} words "
+            f"({unequal.size} such lines); write one label per word"
+        )
+    empty = np.flatnonzero(words.sizes == 0)
+    if empty.size:
+        raise ValueError(
+            f"{words.name}, line {empty[0] + 1}: empty line ({empty.size} such lines); "
+            "remove them from both files"
+        )
