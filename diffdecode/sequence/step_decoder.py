@@ -30,7 +30,7 @@ class StepDecoder(Protocol):
         """The state before the first step, with R = B rows."""
 
     def step(self, state: State, vectors: Tensor) -> tuple[Tensor, State]:
-        """Feed ``vectors [R, d]``; return log-probabilities ``[R, V]`` in float32 or wider, and the new state."""
+        """Feed ``vectors [R, d]``; return log-probabilities ``[R, V]`` (at least float32), new state."""
 
     def map_state(self, state: State, change: Callable[[Tensor], Tensor]) -> State:
         """A new state with ``change`` applied to every recurrent tensor, rows first."""
@@ -42,7 +42,7 @@ def first_input(decoder: StepDecoder, batch_size: int) -> Tensor:
 
 
 def mix(decoder: StepDecoder, state: State, weights: Tensor) -> State:
-    """Soft back-pointers: each new row is a weighted sum of old rows (soft beam search 2018, Alg. 3, line 16).
+    """Soft back-pointers: a new row is a weighted sum of old rows (soft beam search 2018, Alg. 3, line 16).
 
     Args:
         decoder: the owner of the state.
