@@ -1,3 +1,43 @@
-demo:
-test:
-	python3 -m pytest
+# make demo | make test | make bench | make life-cycle | make lint | make clean
+# Each target makes or updates $(VENV) first (tools/make_venv.py); that takes a moment if nothing has changed.
+#   PYTHON=python3.12   the Python to make the environment from
+#   VENV=.venv-312      where the environment lies
+#   PIP=newest          install this version of pip in it first (default: the one that comes with PYTHON)
+#   VENV_FLAGS=...      for python -m venv, such as --system-site-packages
+#   DATA=folder         your data: what the demo reads, and what the tests on real data look for
+PYTHON ?= python3
+VENV ?= .venv
+PIP ?=
+VENV_FLAGS ?=
+DATA ?=
+
+PY = $(VENV)/bin/python
+export OMP_NUM_THREADS = 1
+export MPLBACKEND = Agg
+ifneq ($(DATA),)
+export DIFFDECODE_DATA = $(abspath $(DATA))
+endif
+
+.PHONY: demo test bench life-cycle lint clean venv
+
+demo: venv
+	$(PY) -m examples.tagging.demo $(if $(DATA),--data "$(abspath $(DATA))")
+
+test: venv
+	$(PY) -m pytest --numprocesses 2 --dist loadfile
+
+bench: venv
+	$(PY) -m benchmarks
+
+life-cycle: venv
+	$(PY) tests/fairseq_compat/life_cycle.py
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+venv:
+	@$(PYTHON) tools/make_venv.py $(VENV) --pip "$(PIP)" --venv-flags="$(VENV_FLAGS)"

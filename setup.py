@@ -1,18 +1,19 @@
 """Packaging of diffdecode: one distribution, four packages, extras per framework."""
 
-import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 PTH = "diffdecode-fairseq.pth"
+START_HOOK = "import fairseq_compat.hook; fairseq_compat.hook.install()\n"
 
 
 class BuildWithPth(build_py):
-    """Puts the ``.pth`` that starts fairseq_compat's import hook beside the packages.
+    """Puts a ``.pth`` that starts fairseq_compat's import hook beside the packages.
 
-    Both a wheel and an editable install then carry it to the root of site-packages, where alone Python reads it.
+    A wheel and an editable install then carry it to the root of site-packages, the one place where Python
+    looks for it.
     """
 
     def run(self):
@@ -20,7 +21,7 @@ class BuildWithPth(build_py):
         install = self.get_finalized_command("install")
         root = Path(install.install_lib if self.editable_mode else self.build_lib)
         root.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PTH, root)
+        root.joinpath(PTH).write_text(START_HOOK)
 
     def get_outputs(self, include_bytecode=1):
         outputs = super().get_outputs(include_bytecode)

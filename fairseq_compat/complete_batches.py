@@ -23,7 +23,7 @@ def fix() -> bool:
 def with_last_batch(faulty):
     """The function without its fault.
 
-    Batches are consecutive pieces of ``indices``; whatever is missing at their end is the batch that was dropped.
+    Batches are consecutive pieces of ``indices``: what is missing at their end is the batch that was dropped.
     """
 
     @functools.wraps(faulty)

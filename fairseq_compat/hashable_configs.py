@@ -1,8 +1,8 @@
 """Fault: ``ValueError: mutable default <class 'fairseq...CommonConfig'>`` on import, Python >= 3.11.
 
-fairseq 0.12.2 writes ``common: CommonConfig = CommonConfig()`` in its dataclasses. Since Python 3.11 a default
-must be hashable, and a dataclass that compares by value is not. Identity hashing for the dataclasses of
-fairseq, and only while it is imported, gives back what Python 3.10 did.
+fairseq 0.12.2 writes ``common: CommonConfig = CommonConfig()`` in its dataclasses. Since Python 3.11 a
+default must be hashable, and a dataclass that compares by value is not. Letting the dataclasses that fairseq
+defines during its import hash by identity gives back what Python 3.10 did.
 """
 
 import dataclasses

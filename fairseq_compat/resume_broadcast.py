@@ -1,8 +1,8 @@
 """Fault: ``Unsupported global: omegaconf.dictconfig.DictConfig`` on resuming with two or more processes.
 
-Rank 0 reads the checkpoint and sends its content to the other ranks through ``torch.save`` and ``torch.load``,
-which torch >= 2.6 restricts to weights. The sender is a process of the same job, and the file itself was
-already read with ``weights_only=True`` by rank 0; so this one call unpickles in full, as it always did.
+Rank 0 reads the checkpoint and sends its content to the other ranks by ``torch.save`` and ``torch.load``,
+which torch >= 2.6 restricts to weights. The sender is a process of the same job, and rank 0 has already read
+the file itself with ``weights_only=True``; so this one call unpickles in full, as it always did.
 """
 
 import functools

@@ -1,0 +1,153 @@
+"""Make, update or repair the virtual environment of the Makefile: ``python3 tools/make_venv.py .venv``.
+
+Standard library only. What is installed already is kept, torch above all; nothing is downloaded, and nothing
+takes longer than a moment, when neither ``setup.py`` nor ``constraints.txt`` (nor anything else that decides
+what is installed) has changed since the last time.
+"""
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DECIDING = ("setup.py", "pyproject.toml", "constraints.txt", "tools/make_venv.py")
+FAIRSEQ = "fairseq==0.12.2"
+TORCH_CPU_INDEX = os.environ.get("TORCH_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
+# What the state file says: nothing (an environment that somebody else made), a fingerprint (ready), or
+UNFINISHED = "unfinished"  # a set-up runs or was killed: files may be missing anywhere
+FAILED = "failed"  # pip gave up: what is there is whole
+CHECK = """
+import importlib.metadata as installed, importlib.util
+for name in ("torch", "fairseq", "spacy", "stanza", "numba", "pytest", "diffdecode"):
+    installed.version(name)
+for package in ("torch", "fairseq", "fairseq_compat.hook"):
+    assert importlib.util.find_spec(package)
+"""
+
+
+class Venv:
+    """The environment in ``folder``; its file ``diffdecode-setup`` says how far it has been set up."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.python = folder / "bin" / "python"
+        self.state_file = folder / "diffdecode-setup"
+
+    @property
+    def state(self) -> str:
+        return self.state_file.read_text() if self.state_file.exists() else ""
+
+    def answers(self, *args: str) -> str | None:
+        """Standard output of the environment's Python, or None if it fails."""
+        try:
+            run = subprocess.run([self.python, *args], cwd="/", capture_output=True, text=True)
+        except OSError:
+            return None
+        return run.stdout.strip() if run.returncode == 0 else None
+
+    def pip(self, *args: str):
+        """Run the environment's pip; raise ``CalledProcessError`` if it fails."""
+        print("+ pip", *args, flush=True)
+        quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+        subprocess.run([self.python, "-m", "pip", *args], cwd=ROOT, env=os.environ | quiet, check=True)
+
+    def create(self, flags: list[str]):
+        """Make the environment anew, unless it is there, works and no earlier set-up was killed in it."""
+        has_pip = self.answers("-m", "pip", "--version") or self.answers("-m", "ensurepip")
+        if has_pip and self.state != UNFINISHED:
+            return
+        if self.folder.exists():
+            print(f"{self.folder} is broken or half-made: making it anew", flush=True)
+            shutil.rmtree(self.folder)
+        subprocess.run([sys.executable, "-m", "venv", *flags, self.folder], check=True)
+        self.state_file.write_text(UNFINISHED)
+
+
+def fingerprint(options: argparse.Namespace) -> str:
+    """One string that changes with everything that decides what is installed."""
+    digest = hashlib.sha256(repr((ROOT, options.pip)).encode())
+    for name in DECIDING:
+        digest.update(ROOT.joinpath(name).read_bytes())
+    return digest.hexdigest()
+
+
+def install_torch(venv: Venv) -> Path:
+    """Make sure of torch; return the constraints to install the rest with, which hold that torch fast.
+
+    On Linux the package index gives a torch of several gigabytes, with CUDA. Without an NVIDIA GPU the CPU
+    build is taken: from wherever pip is told to look, else from PyTorch's own index.
+    """
+    present = venv.answers("-c", "import importlib.metadata as m; print(m.version('torch'))")
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    (pin,) = [line for line in lines if line.startswith("torch==")]
+    if not present:
+        if platform.system() == "Linux" and not has_nvidia_gpu():
+            try:
+                venv.pip("install", f"{pin}+cpu")
+            except subprocess.CalledProcessError:
+                venv.pip("install", pin, "--index-url", TORCH_CPU_INDEX)
+        else:
+            venv.pip("install", pin)
+        present = pin.removeprefix("torch==")
+    constraints = venv.folder / "constraints.txt"
+    constraints.write_text("\n".join([*(line for line in lines if line != pin), f"torch=={present}", ""]))
+    return constraints
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether the NVIDIA driver is loaded or its tool is installed."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def install(venv: Venv, options: argparse.Namespace):
+    """All packages, ours in editable form. fairseq comes last and alone: its own pins cannot be met."""
+    if options.pip:
+        newest = options.pip == "newest"
+        venv.pip("install", "--upgrade", "pip" if newest else f"pip=={options.pip}")
+    constraints = install_torch(venv)
+    venv.pip("install", "--constraint", str(constraints), "--editable", ".[all]")
+    venv.pip("install", "--no-deps", FAIRSEQ)
+
+
+def main():
+    """Bring the environment up to date; exit with pip's message and a hint if that fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pip", default="", help="a version of pip to install first, or 'newest'")
+    parser.add_argument("--venv-flags", default="", help="for python -m venv, e.g. --system-site-packages")
+    options = parser.parse_args()
+    if not (3, 10) <= sys.version_info < (3, 13):
+        sys.exit(
+            f"diffdecode needs Python 3.10 to 3.12, this is {platform.python_version()}: make PYTHON=..."
+        )
+
+    venv, wanted = Venv(options.folder.absolute()), fingerprint(options)
+    if venv.state == wanted and venv.answers("-c", CHECK) is not None:
+        return
+    start = time.monotonic()
+    try:
+        venv.create(options.venv_flags.split())
+        if venv.state:
+            venv.state_file.write_text(UNFINISHED)
+        install(venv, options)
+        if venv.answers("-c", CHECK) is None:
+            sys.exit(f"{venv.folder} does not work although pip succeeded; remove it and try again")
+    except subprocess.CalledProcessError as error:
+        if venv.state:
+            venv.state_file.write_text(FAILED)
+        sys.exit(
+            f"Setting up {venv.folder} failed: {error}\nThe reason is above. A compiler or header that is missing"
+            " comes, on Debian, with: apt install g++ python3-dev python3-venv. Then run make again."
+        )
+    venv.state_file.write_text(wanted)
+    print(f"{venv.folder} is ready after {time.monotonic() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
