@@ -1,0 +1,336 @@
+"""Decisions and marginals in plain torch: the readable definitions that every kernel is tested against.
+
+All functions take ``scores [B, N+1, N+1]`` (dependent, head; float32 or float64), ``lengths [B]`` and
+``multi_root``, and return a ``status [B]`` (see :mod:`diffdecode.structure.trees`) beside their result, so
+that one bad sentence is named instead of spoiling the batch. They run on any device.
+
+Ties. Every float addition below has a fixed order, and a choice between equal values goes to the smallest
+index: the leftmost split point of a span and the leftmost root word (Eisner); the smallest head of a word,
+and inside a cycle the word reached last (Chu-Liu/Edmonds). A kernel that makes the same additions makes the
+same choices, so the decisions of all kernels are equal, not merely equally good.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from diffdecode.structure.trees import NO_TREE, PADDING, possible_arcs, status_of_scores
+
+# --------------------------------------------------------------------------- projective trees
+
+
+def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
+    """Best projective tree (Eisner 2000, Section 4).
+
+    Returns:
+        heads ``[B, N]`` (``PADDING`` beyond the length), status ``[B]``.
+    """
+    status = status_of_scores(scores, lengths)
+    masked = _forbid_impossible(scores.detach(), lengths)
+    charts = inside_charts(masked, lengths, multi_root, _best)
+    status = torch.where((status == 0) & ~(charts["total"] > -torch.inf), NO_TREE, status).to(torch.int8)
+    charts = {name: values.cpu().numpy() for name, values in charts.items()}
+    heads = torch.full((len(scores), scores.shape[1] - 1), PADDING, dtype=torch.int64)
+    for b, n in enumerate(lengths.tolist()):
+        if status[b] == 0:
+            _follow_best_splits({name: values[b] for name, values in charts.items()}, n, multi_root, heads[b])
+    return heads.to(scores.device), status
+
+
+def inside_charts(scores: Tensor, lengths: Tensor, multi_root: bool, plus) -> dict[str, Tensor]:
+    """The inside recursion over spans ``i <= j``, width by width, in the semiring with sum ``plus``.
+
+    Four kinds of item, each a chart ``[B, N+1, N+1]`` read at ``[b, i, j]`` (``right``: the head is ``i``,
+    ``left``: the head is ``j``)::
+
+        arc(i, j)            = plus_r  right(i, r) + left(r+1, j)          i <= r < j
+        arc_right(i, j)      = arc(i, j) + scores[j, i]
+        arc_left(i, j)       = arc(i, j) + scores[i, j]
+        right(i, j)          = plus_r  arc_right(i, r) + right(r, j)       i <  r <= j
+        left(i, j)           = plus_r  left(i, r) + arc_left(r, j)         i <= r <  j
+
+    With one root word, spans hold words only, and ``total = plus_r left(1, r) + scores[r, 0] + right(r, n)``;
+    otherwise the root is the left end of every tree and ``total = right(0, n)``.
+    """
+    first = 0 if multi_root else 1
+    words = scores[:, first:, first:]
+    size = words.shape[1]
+    zero = words.new_zeros(len(words), size)
+    right, left, arc_right, arc_left = [zero], [zero], [None], [None]  # one diagonal per width
+    for width in range(1, size):
+        spans = size - width
+        arc = plus(
+            [right[r][:, :spans] + left[width - 1 - r][:, r + 1 : r + 1 + spans] for r in range(width)]
+        )
+        arc_right.append(arc + words.diagonal(-width, 1, 2))
+        arc_left.append(arc + words.diagonal(width, 1, 2))
+        right.append(
+            plus([arc_right[r][:, :spans] + right[width - r][:, r : r + spans] for r in range(1, width + 1)])
+        )
+        left.append(plus([left[r][:, :spans] + arc_left[width - r][:, r : r + spans] for r in range(width)]))
+    arc_right[0] = arc_left[0] = torch.full_like(zero, -torch.inf)
+    names = {"right": right, "left": left, "arc_right": arc_right, "arc_left": arc_left}
+    charts = {
+        name: pad(_from_diagonals(diagonals), (first, 0, first, 0), value=-torch.inf)
+        for name, diagonals in names.items()
+    }
+    row = torch.arange(len(scores), device=scores.device)
+    if multi_root:
+        charts["total"] = charts["right"][row, 0, lengths]
+    else:
+        charts["by_root"] = charts["left"][:, 1] + scores[:, :, 0] + charts["right"][row, :, lengths]
+        charts["total"] = plus(list(charts["by_root"].unbind(1)))
+    return charts
+
+
+def _from_diagonals(diagonals: list[Tensor]) -> Tensor:
+    """``[B, size, size]`` whose ``w``-th upper diagonal is ``diagonals[w]``; -inf below."""
+    size = len(diagonals)
+    rows = [pad(diagonal, (0, width), value=-torch.inf) for width, diagonal in enumerate(diagonals)]
+    by_width = torch.stack(rows, 2)  # [B, i, width]
+    position = torch.arange(size, device=by_width.device)
+    width = position[None, :] - position[:, None]
+    chart = by_width.gather(2, width.clamp(min=0).expand(len(by_width), -1, -1))
+    return chart.masked_fill(width < 0, -torch.inf)
+
+
+def _best(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).amax(0)
+
+
+def _log_sum(terms: list[Tensor]) -> Tensor:
+    return log_sum(torch.stack(terms), 0)
+
+
+def log_sum(values: Tensor, dim: int) -> Tensor:
+    """``logsumexp`` that gives -inf and gradient 0, not NaN, where all values are -inf."""
+    peak = values.detach().amax(dim, keepdim=True).clamp(min=torch.finfo(values.dtype).min)
+    total = (values - peak).exp().sum(dim)
+    possible = total > 0
+    return torch.where(possible, total.where(possible, 1.0).log() + peak.squeeze(dim), -torch.inf)
+
+
+def _follow_best_splits(chart: dict, n: int, multi_root: bool, heads: Tensor) -> None:
+    """Walk down from the best total, finding each split again as the leftmost of the best ones."""
+    right, left = chart["right"], chart["left"]
+    arc_right, arc_left = chart["arc_right"], chart["arc_left"]
+    if multi_root:
+        agenda = [("right", 0, n)]
+    else:
+        root = int(chart["by_root"].argmax())
+        heads[root - 1] = 0
+        agenda = [("left", 1, root), ("right", root, n)]
+    while agenda:
+        kind, i, j = agenda.pop()
+        if i == j:
+            continue
+        if kind == "right":
+            r = i + 1 + int((arc_right[i, i + 1 : j + 1] + right[i + 1 : j + 1, j]).argmax())
+            agenda += [("arc_right", i, r), ("right", r, j)]
+        elif kind == "left":
+            r = i + int((left[i, i:j] + arc_left[i:j, j]).argmax())
+            agenda += [("left", i, r), ("arc_left", r, j)]
+        else:
+            dependent, head = (j, i) if kind == "arc_right" else (i, j)
+            heads[dependent - 1] = head
+            r = i + int((right[i, i:j] + left[i + 1 : j + 1, j]).argmax())
+            agenda += [("right", i, r), ("left", r + 1, j)]
+
+
+def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Arc marginals and log-partition of projective trees.
+
+    The outside pass is the gradient of the inside pass (Eisner 2016).
+
+    Returns:
+        marginals ``[B, N+1, N+1]`` (dependent, head), log-partition ``[B]`` in float64, status ``[B]``.
+    """
+    return _marginals(inside_log_partition, scores, lengths, multi_root)
+
+
+def inside_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool) -> Tensor:
+    """``[B]`` float64: log of the summed exponentiated scores of all projective trees."""
+    scores = _forbid_impossible(scores.double(), lengths)
+    return inside_charts(scores, lengths, multi_root, _log_sum)["total"]
+
+
+# --------------------------------------------------------------------------- all trees
+
+
+def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
+    """Best tree, projective or not (Chu and Liu 1965; Edmonds 1967).
+
+    Returns:
+        heads ``[B, N]`` (``PADDING`` beyond the length), status ``[B]``.
+    """
+    status = status_of_scores(scores, lengths)
+    heads = torch.full((len(scores), scores.shape[1] - 1), PADDING, dtype=torch.int64)
+    for b, n in enumerate(lengths.tolist()):
+        if status[b] == 0:
+            best = _edmonds(scores[b, : n + 1, : n + 1].tolist(), multi_root)
+            if best is None:
+                status[b] = NO_TREE
+            else:
+                heads[b, :n] = torch.tensor(best)
+    return heads.to(scores.device), status
+
+
+def _edmonds(scores: list[list[float]], multi_root: bool) -> list[int] | None:
+    """Heads of the words of one sentence, or ``None`` if it has no tree.
+
+    A path grows backwards from each word along best incoming arcs. Where it meets itself the cycle becomes
+    one new node; where it meets a finished part (or the root), all of it is finished. Then each node's
+    entering arc fixes the head of the word it enters, from the last contraction to the first.
+
+    One root word needs no penalty on root arcs: a node takes a root arc only when it has no other one, so
+    as few as possible are taken (they never lie on a cycle), and more than one means that no such tree
+    exists.
+    """
+    size = len(scores)
+    weights = {
+        v: [scores[v][u] if u != v else -math.inf for u in range(size)] for v in range(1, size)
+    }  # of the arc into node v from word u
+    enters = {v: [v] * size for v in weights}  # the word that this arc enters
+    node_of, members = list(range(size)), {v: [v] for v in weights}
+    parent, entering = {}, {}
+    finished, roots = {0}, 0
+    for start in range(1, size):
+        path, node = [], node_of[start]
+        while node not in finished:
+            if node in path:
+                node = _contract(path, node, weights, enters, node_of, members, parent, entering)
+            head = _best_head(weights[node], multi_root)
+            if weights[node][head] == -math.inf:
+                return None
+            roots += head == 0
+            entering[node] = (head, enters[node][head], weights[node][head])
+            path.append(node)
+            node = node_of[head]
+        finished.update(path)
+    if not multi_root and roots > 1:
+        return None
+    return _expand(entering, parent, size)
+
+
+def _best_head(weights: list[float], multi_root: bool) -> int:
+    """Smallest among the best heads; with one root word, the root only if there is no other."""
+    if multi_root:
+        return weights.index(max(weights))
+    best = max(weights[1:])
+    return weights.index(best, 1) if best > -math.inf else 0
+
+
+def _contract(path, node, weights, enters, node_of, members, parent, entering) -> int:
+    """Merge the cycle at the end of ``path``; an arc into the new node replaces one arc of the cycle."""
+    size = len(node_of)
+    merged = max(weights) + 1
+    weights[merged], enters[merged], members[merged] = [-math.inf] * size, [None] * size, []
+    while True:
+        part = path.pop()
+        parent[part] = merged
+        members[merged] += members[part]
+        inside = entering[part][2]
+        for u in range(size):
+            gain = weights[part][u] - inside
+            if gain > weights[merged][u]:
+                weights[merged][u], enters[merged][u] = gain, enters[part][u]
+        if part == node:
+            break
+    for word in members[merged]:
+        node_of[word] = merged
+        weights[merged][word] = -math.inf
+    return merged
+
+
+def _expand(entering, parent, size) -> list[int]:
+    """Heads of the words: a node's entering arc breaks every cycle that it enters."""
+    heads, broken = [0] * size, set()
+    for node in sorted(entering, reverse=True):
+        if node not in broken:
+            head, word, _ = entering[node]
+            heads[word] = head
+            while word != node:
+                broken.add(word)
+                word = parent[word]
+    return heads[1:]
+
+
+def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Arc marginals and log-partition of all trees; see :func:`matrix_tree_log_partition`.
+
+    Returns:
+        marginals ``[B, N+1, N+1]`` (dependent, head), log-partition ``[B]`` in float64, status ``[B]``.
+    """
+    return _marginals(matrix_tree_log_partition, scores, lengths, multi_root)
+
+
+def matrix_tree_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool) -> Tensor:
+    """``[B]`` float64: the log-determinant of the matrix-tree theorem (Koo et al. 2007), without subtraction.
+
+    Eliminating a word ``k`` reroutes every arc ``i -> k -> h``: with ``total_k = sum_h w[k, h]``, ``w[i, h]
+    += w[i, k] w[k, h] / total_k``. The determinant is the product of the totals, and since nothing is
+    subtracted (Grassmann, Taksar and Heyman 1985) no digit is lost however peaked the scores are. With one
+    root word, the totals leave the root out except for the last word's: all trees but those with one root
+    word drop out (Koo et al. 2007, Section 3.2).
+    """
+    size = scores.shape[1]
+    weights = _forbid_impossible(scores.double(), lengths)
+    padding = torch.arange(size, device=scores.device) > lengths[:, None]
+    neutral = 0 if multi_root else 1  # a padding word hangs on this position with weight 1
+    hang = torch.zeros_like(padding[:, None, :]).index_fill(
+        2, torch.tensor(neutral, device=scores.device), True
+    )
+    weights = torch.where(padding[:, :, None] & hang, 0.0, weights)
+    off_diagonal = ~torch.eye(size, dtype=torch.bool, device=scores.device)
+    log_partition = weights.new_zeros(len(weights))
+    for k in range(size - 1, 0, -1):
+        first = 0 if multi_root or k == 1 else 1
+        total = log_sum(weights[:, k, first:k], 1)
+        log_partition = log_partition + total
+        usable = total.clamp(min=torch.finfo(total.dtype).min)
+        rerouted = weights[:, :k, k, None] + weights[:, k, None, :k] - usable[:, None, None]
+        weights = _log_sum([weights[:, :k, :k], rerouted.where(off_diagonal[:k, :k], -torch.inf)])
+    return log_partition
+
+
+def _forbid_impossible(scores: Tensor, lengths: Tensor) -> Tensor:
+    return scores.masked_fill(~possible_arcs(lengths, scores.shape[1]), -torch.inf)
+
+
+def _marginals(log_partition_of, scores: Tensor, lengths: Tensor, multi_root: bool):
+    status = status_of_scores(scores, lengths)
+    with torch.enable_grad():
+        leaf = scores.detach().requires_grad_()
+        log_partition = log_partition_of(leaf, lengths, multi_root)
+        (marginals,) = torch.autograd.grad(log_partition.sum(), leaf)
+    log_partition = log_partition.detach()
+    status = torch.where((status == 0) & ~(log_partition > -torch.inf), NO_TREE, status).to(torch.int8)
+    return marginals, log_partition, status
+
+
+def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
+    """Covariance of a projective tree's arcs times ``vector``, both ``[B, N+1, N+1]``."""
+    return _covariance_product(inside_log_partition, scores, lengths, multi_root, vector)
+
+
+def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
+    """Covariance of a tree's arcs times ``vector``, both ``[B, N+1, N+1]``."""
+    return _covariance_product(matrix_tree_log_partition, scores, lengths, multi_root, vector)
+
+
+def _covariance_product(log_partition_of, scores, lengths, multi_root, vector):
+    with torch.enable_grad():
+        leaf = scores.detach().requires_grad_()
+        total = log_partition_of(leaf, lengths, multi_root).sum()
+        return covariance_product(total, leaf, vector, create_graph=False)
+
+
+def covariance_product(log_partition: Tensor, scores: Tensor, vector: Tensor, create_graph: bool) -> Tensor:
+    """Hessian of a log-partition in ``scores`` times ``vector``, by differentiating twice."""
+    (marginals,) = torch.autograd.grad(log_partition, scores, create_graph=True)
+    if not marginals.requires_grad:  # a single possible tree: nothing varies
+        return torch.zeros_like(scores)
+    (product,) = torch.autograd.grad(marginals, scores, vector, create_graph=create_graph)
+    return product

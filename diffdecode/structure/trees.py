@@ -1,0 +1,138 @@
+"""Dependency trees as tensors: heads, arcs, and the checks that every decision and marginal shares.
+
+Notation: ``B`` batch, ``N`` words, position 0 the artificial root, ``scores[b, dependent, head]`` of shape
+``[B, N+1, N+1]``. Row 0, the diagonal and everything past a sentence's length are never read. A score of
+``-inf`` forbids an arc.
+"""
+
+import torch
+from torch import Tensor
+
+PADDING = -1
+"""Head (and label) of a position beyond the sentence's length."""
+
+OK, NOT_A_SCORE, NO_TREE, TOO_LARGE = 0, 1, 2, 3
+"""Status of one sentence, reported by every kernel."""
+
+LARGEST_SUMMABLE = {torch.float32: 1e36, torch.float64: 1e300}
+"""Scores above this size could overflow when a tree's arcs are added up."""
+
+_MESSAGES = {
+    NOT_A_SCORE: "scores of batch row {row} hold NaN or +inf (use -inf to forbid an arc)",
+    NO_TREE: "batch row {row} has no possible {tree}: too many of its arcs are forbidden (-inf)",
+    TOO_LARGE: "scores of batch row {row} exceed 1e300 in size: their sums would overflow",
+}
+
+
+def check_inputs(scores: Tensor, lengths, cost: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Scores in float32 (float64 if given) with ``cost`` added, and lengths as an integer tensor.
+
+    Args:
+        scores: ``[B, N+1, N+1]`` or, with labels, ``[B, N+1, N+1, L]``. lengths: ``[B]`` words per
+        sentence, a tensor or a sequence; ``None`` means ``N`` for all. cost: broadcastable to ``scores``;
+        for labelled scores, ``[B, N+1, N+1]`` costs an arc under any label.
+
+    Raises:
+        ValueError: for a wrong shape, no words, or a length outside ``1..N`` (names the batch row).
+        TypeError: for scores that are not floating point, or lengths that are not integers.
+    """
+    if not scores.is_floating_point():
+        raise TypeError(f"scores must be floating point, got {scores.dtype}")
+    if scores.dim() not in (3, 4) or scores.shape[1] != scores.shape[2]:
+        raise ValueError(f"scores must be [B, N+1, N+1] or [B, N+1, N+1, L], got {list(scores.shape)}")
+    batch, size = scores.shape[:2]
+    if size < 2:
+        raise ValueError(
+            f"scores of shape {list(scores.shape)} leave no word beside the root, from batch row 0"
+        )
+    if scores.dim() == 4 and scores.shape[3] == 0:
+        raise ValueError("labelled scores need at least one label")
+    if scores.dtype not in LARGEST_SUMMABLE:
+        scores = scores.float()
+    if cost is not None:
+        scores = scores + (cost.unsqueeze(-1) if cost.dim() == scores.dim() - 1 else cost).to(scores)
+    return scores, _check_lengths(lengths, batch, size - 1, scores.device)
+
+
+def _check_lengths(lengths, batch: int, longest: int, device) -> Tensor:
+    if lengths is None:
+        return torch.full((batch,), longest, dtype=torch.int64, device=device)
+    lengths = torch.as_tensor(lengths, device=device)
+    if lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise TypeError(f"lengths must be integers, got {lengths.dtype}")
+    if lengths.shape != (batch,):
+        raise ValueError(f"lengths must have shape [{batch}], got {list(lengths.shape)}")
+    lengths = lengths.to(torch.int64)
+    wrong = (lengths < 1) | (lengths > longest)
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise ValueError(f"length {int(lengths[row])} of batch row {row} is outside 1..{longest}")
+    return lengths
+
+
+def raise_for_status(status: Tensor, tree: str) -> None:
+    """``ValueError`` naming the first batch row (and the kind of ``tree``) whose status is not ``OK``."""
+    if status.any():
+        row = int(status.nonzero()[0])
+        raise ValueError(_MESSAGES[int(status[row])].format(row=row, tree=tree))
+
+
+def possible_arcs(lengths: Tensor, size: int) -> Tensor:
+    """``[B, N+1, N+1]`` bool: dependent a word of the sentence, head the root or another of its words."""
+    position = torch.arange(size, device=lengths.device)
+    inside = position <= lengths[:, None]
+    off_diagonal = position[:, None] != position[None, :]
+    return inside[:, :, None] & inside[:, None, :] & off_diagonal & (position > 0)[:, None]
+
+
+def status_of_scores(scores: Tensor, lengths: Tensor) -> Tensor:
+    """``[B]`` int8 status of the arcs that are read: ``OK``, ``NOT_A_SCORE`` or ``TOO_LARGE``."""
+    arcs = scores.masked_fill(~possible_arcs(lengths, scores.shape[1]), 0).flatten(1)
+    largest = LARGEST_SUMMABLE[scores.dtype]
+    too_large = ((arcs.abs() > largest) & (arcs != -torch.inf)).any(1)
+    not_a_score = (arcs.isnan() | (arcs == torch.inf)).any(1)
+    status = torch.where(too_large, TOO_LARGE, OK)
+    return torch.where(not_a_score, NOT_A_SCORE, status).to(torch.int8)
+
+
+def heads_to_arcs(heads: Tensor, lengths=None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Indicator of a tree's arcs.
+
+    Args:
+        heads: ``[B, N]``; ``heads[b, m-1]`` is the head of word ``m`` (0 = root), ``PADDING`` beyond the
+        length. lengths: ``[B]``, or ``None`` to go by the padding in ``heads``.
+
+    Returns:
+        ``[B, N+1, N+1]`` of 0 and 1: ``arcs[b, m, heads[b, m-1]] = 1``.
+    """
+    batch, longest = heads.shape
+    word = heads >= 0
+    if lengths is not None:
+        word &= (
+            torch.arange(longest, device=heads.device)
+            < torch.as_tensor(lengths, device=heads.device)[:, None]
+        )
+    arcs = torch.zeros(batch, longest + 1, longest + 1, dtype=dtype, device=heads.device)
+    arcs[:, 1:].scatter_(2, heads.clamp(min=0).unsqueeze(2), word.to(dtype).unsqueeze(2))
+    return arcs
+
+
+def tree_scores(scores: Tensor, heads: Tensor) -> Tensor:
+    """Sum of the scores of a tree's arcs: ``[B, N+1, N+1]`` and ``[B, N]`` to ``[B]`` (padding adds 0)."""
+    arc_scores = scores[:, 1:].gather(2, heads.clamp(min=0).unsqueeze(2)).squeeze(2)
+    return arc_scores.masked_fill(heads < 0, 0).sum(1)
+
+
+def best_labels(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Best label of every arc: ``[B, N+1, N+1, L]`` to scores and labels, both ``[B, N+1, N+1]``.
+
+    Equal scores go to the smallest label.
+    """
+    labels = scores.argmax(-1)
+    return scores.gather(-1, labels.unsqueeze(-1)).squeeze(-1), labels
+
+
+def labels_of_heads(labels: Tensor, heads: Tensor) -> Tensor:
+    """Labels ``[B, N]`` of the arcs in ``heads`` (``PADDING`` where the head is), from ``[B, N+1, N+1]``."""
+    chosen = labels[:, 1:].gather(2, heads.clamp(min=0).unsqueeze(2)).squeeze(2)
+    return chosen.masked_fill(heads < 0, PADDING)
