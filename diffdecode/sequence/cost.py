@@ -34,3 +34,8 @@ class HammingCost:
         gold = self.gold[:, t] if t < self.gold.size(1) else torch.full_like(self.gold[:, 0], self.pad)
         wrong = (symbols != gold[:, None]).float()
         return wrong if self.wrong_costs is None else wrong * self.wrong_costs[symbols]
+
+
+def step_costs(cost: StepCost | None, t: int, symbols: Tensor) -> Tensor:
+    """``cost(t, symbols)``, or zeros ``[B, C]`` where no cost is counted."""
+    return torch.zeros(symbols.shape, device=symbols.device) if cost is None else cost(t, symbols)

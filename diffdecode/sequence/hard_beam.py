@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffdecode.sequence.cost import StepCost, step_costs
 from diffdecode.sequence.search_space import SearchSpace
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, reorder
 
@@ -15,18 +16,27 @@ class Hypotheses:
 
     Attributes:
         symbols: ``[B, K, T]`` ids; positions at or beyond a sentence's length hold ``-1``.
-        scores: ``[B, K]`` cumulative log-probabilities; ``-inf`` where fewer than K hypotheses exist.
+        scores: ``[B, K]`` cumulative log-probabilities (plus weighted costs, if any were added to them);
+            ``-inf`` where fewer than K hypotheses exist.
         step_scores: ``[B, K, T]`` log-probability of each symbol, 0 beyond the length.
+        costs: ``[B, K]`` cumulative costs D_T.
     """
 
     symbols: Tensor
     scores: Tensor
     step_scores: Tensor
+    costs: Tensor
 
 
 @torch.no_grad()
 def hard_beam(
-    decoder: StepDecoder, state: State, lengths: Tensor, beam_size: int, space: SearchSpace
+    decoder: StepDecoder,
+    state: State,
+    lengths: Tensor,
+    beam_size: int,
+    space: SearchSpace,
+    cost: StepCost | None = None,
+    cost_weight: float = 0.0,
 ) -> Hypotheses:
     """Keep the ``beam_size`` best prefixes at each step; ``beam_size=1`` is greedy search.
 
@@ -39,6 +49,8 @@ def hard_beam(
         lengths: ``[B]`` number of steps of each sentence, >= 1; a shorter sentence's beam is left as it is.
         beam_size: K.
         space: what may be emitted, and whether an end symbol ends a hypothesis.
+        cost: d(y_t) of each symbol; ``None`` counts nothing.
+        cost_weight: weight of the step cost *added to the scores* (cost-augmented search, section 2.5).
 
     Returns:
         The final beam. Results do not depend on the other sentences in the batch.
@@ -46,7 +58,7 @@ def hard_beam(
     batch, device = lengths.size(0), lengths.device
     offset = torch.arange(batch, device=device)[:, None]
     vectors = first_input(decoder, batch)
-    scores = torch.zeros(batch, 1, device=device)
+    scores = costs = torch.zeros(batch, 1, device=device)
     finished = space.none_finished(scores)
     symbols = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
     step_scores = scores.new_zeros(batch, 1, 0)
@@ -54,7 +66,8 @@ def hard_beam(
         width = scores.size(1)
         log_probs, state = decoder.step(state, vectors)
         local = space.local_scores(log_probs.view(batch, width, -1), finished, floor=0.0)  # [B, K, C]
-        candidates = (scores[..., None] + local).flatten(1)
+        symbol_costs = step_costs(cost, t, space.symbols.expand(batch, -1)).to(local.dtype)  # [B, C]
+        candidates = (scores[..., None] + local + cost_weight * symbol_costs[:, None]).flatten(1)
         k = min(beam_size, candidates.size(1))
         best, index = candidates.topk(k, dim=1)
         parent, choice = index // space.size, index % space.size
@@ -64,6 +77,7 @@ def hard_beam(
         parent = torch.where(active, parent, keep.clamp(max=width - 1))
         held = torch.where(keep < width, scores.gather(1, keep.clamp(max=width - 1)), -torch.inf)
         scores = torch.where(active, best, held)
+        costs = costs.gather(1, parent) + torch.where(active, symbol_costs.gather(1, choice), 0.0)
         emitted = space.symbols[choice]
         step_score = local.flatten(1).gather(1, index)
 
@@ -72,7 +86,7 @@ def hard_beam(
         step_scores = _append(step_scores, parent, torch.where(active, step_score, 0.0))
         state = reorder(decoder, state, (offset * width + parent).flatten())
         vectors = decoder.embedding[emitted.flatten()]
-    return Hypotheses(symbols, scores, step_scores)
+    return Hypotheses(symbols, scores, step_scores, costs)
 
 
 def _append(history: Tensor, parent: Tensor, last: Tensor) -> Tensor:

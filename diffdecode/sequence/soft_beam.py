@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from diffdecode.categorical import continuous_top_k
-from diffdecode.sequence.cost import StepCost
+from diffdecode.sequence.cost import StepCost, step_costs
 from diffdecode.sequence.search_space import SearchSpace
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, mix
 
@@ -155,7 +155,7 @@ def _step(
     batch, width = beam.scores.shape
     log_probs, state = decoder.step(beam.state, beam.vectors)
     local = space.local_scores(log_probs.view(batch, width, -1), beam.finished)  # [B, J, C]
-    symbol_costs = _symbol_costs(cost, t, space, local)  # [B, C], line 6
+    symbol_costs = step_costs(cost, t, space.symbols.expand(batch, -1)).to(local.dtype)  # [B, C], line 6
     candidates = beam.scores[..., None] + local  # line 5
     if options.cost_weight:
         candidates = candidates + options.cost_weight * symbol_costs[:, None]  # line 5 of section 2.5
@@ -181,11 +181,3 @@ def _step(
         space.finish_soft(beam.finished, symbols),
     )
     return new, observe(by_pair.detach()) if observe else None
-
-
-def _symbol_costs(cost: StepCost | None, t: int, space: SearchSpace, local: Tensor) -> Tensor:
-    """Costs ``[B, C]`` of the candidates at step t."""
-    batch = local.size(0)
-    if cost is None:
-        return local.new_zeros(batch, space.size)
-    return cost(t, space.symbols.expand(batch, -1)).to(local.dtype)

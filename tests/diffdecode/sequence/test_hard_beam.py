@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
 
-from diffdecode.sequence import SearchSpace, hard_beam
+from diffdecode.sequence import HammingCost, SearchSpace, hard_beam
 
 
 def plain_beam(decoder, context, length, k, symbols):
@@ -68,6 +68,17 @@ def test_step_scores_sum_to_scores_and_are_teacher_forced():
     with torch.no_grad():
         forced = decoder.sequence_scores(context, best.clamp(min=0)) * best.ge(0)
     torch.testing.assert_close(found.step_scores[:, 0], forced)
+
+
+def test_costs_are_those_of_the_hypotheses():
+    decoder, context = ToyDecoder(6, seed=2), torch.randn(3, 5, 3)
+    lengths, gold = torch.tensor([5, 2, 4]), torch.randint(1, 6, (3, 5))
+    space, cost = SearchSpace(torch.arange(1, 6)), HammingCost(gold, pad=0)
+    found = hard_beam(decoder, decoder.init_state(context), lengths, 3, space, cost, cost_weight=0.5)
+    inside = torch.arange(5) < lengths[:, None]
+    expected = ((found.symbols != gold[:, None]) & inside[:, None]).sum(2).float()
+    assert torch.equal(found.costs, expected)
+    torch.testing.assert_close(found.scores, found.step_scores.sum(2) + 0.5 * found.costs)
 
 
 def test_batch_mates_and_padding_change_nothing():

@@ -1,0 +1,120 @@
+"""What all step decoders over fairseq's own decoders have in common."""
+
+from contextlib import contextmanager
+from functools import singledispatch
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class DecoderState(NamedTuple):
+    """A step decoder's state.
+
+    Attributes:
+        encoder_out: what the encoder returned, B sentences.
+        memory: fairseq's incremental state, R rows.
+        time: number of steps taken.
+    """
+
+    encoder_out: object
+    memory: dict
+    time: int
+
+
+@contextmanager
+def soft_inputs(decoder, vectors: Tensor):
+    """Within the block, the decoder's embedding layer returns ``vectors [R, T, d]`` whatever symbols it is fed.
+
+    Scaling, positions, normalisation and dropout of the decoder apply to them as to any embedding.
+    """
+    handle = decoder.embed_tokens.register_forward_hook(
+        lambda module, arguments, output: vectors.to(output.dtype)
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class FairseqSteps:
+    """A fairseq encoder-decoder as a ``diffdecode.sequence.StepDecoder``.
+
+    Subclasses say where the recurrent tensors are (``map_memory``) and, if the decoder cannot do it by
+    itself, how encoder outputs of B sentences are spread over R rows (``widen``).
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.decoder = model.decoder
+        self.start = model.decoder.dictionary.eos()
+
+    @property
+    def embedding(self) -> Tensor:
+        """``[V, d]``, before any scaling by the decoder."""
+        return self.decoder.embed_tokens.weight
+
+    def init_state(self, encoder_out) -> DecoderState:
+        """The state before the first step; ``encoder_out`` is what ``model.encoder`` returned."""
+        return DecoderState(encoder_out, {}, 0)
+
+    def step(self, state: DecoderState, vectors: Tensor) -> tuple[Tensor, DecoderState]:
+        """Feed ``vectors [R, d]``; log-probabilities ``[R, V]`` in float32."""
+        logits, state = self.logits(state, vectors)
+        return self.model.get_normalized_probs((logits, None), log_probs=True), state
+
+    def logits(self, state: DecoderState, vectors: Tensor) -> tuple[Tensor, DecoderState]:
+        """Feed ``vectors [R, d]``; unnormalised scores ``[R, V]``."""
+        features, state = self.features(state, vectors)
+        return self.decoder.output_layer(features), state
+
+    def features(self, state: DecoderState, vectors: Tensor) -> tuple[Tensor, DecoderState]:
+        """Feed ``vectors [R, d]``; the input ``[R, H]`` of the output layer."""
+        rows = vectors.size(0)
+        # fairseq changes its incremental state in place; a step may be run twice, so it gets its own.
+        memory = {key: dict(tensors) for key, tensors in state.memory.items()}
+        # Decoders read off the shape and the padding of the symbols: any symbol but padding will do.
+        symbols = torch.full((rows, state.time + 1), self.start, device=vectors.device)
+        with soft_inputs(self.decoder, vectors[:, None]):
+            features, _ = self.decoder.extract_features(
+                symbols, encoder_out=self.widen(state.encoder_out, rows), incremental_state=memory
+            )
+        return features[:, -1], DecoderState(state.encoder_out, memory, state.time + 1)
+
+    def map_state(self, state: DecoderState, change) -> DecoderState:
+        """Apply ``change`` to every recurrent tensor, rows first."""
+        return state._replace(memory=self.map_memory(state.memory, change))
+
+    def widen(self, encoder_out, rows: int):
+        """Encoder outputs for ``rows`` decoder rows; by default the decoder takes those of B sentences."""
+        return encoder_out
+
+    def map_memory(self, memory: dict, change) -> dict:
+        """``change`` every tensor of fairseq's incremental state that belongs to rows."""
+        raise NotImplementedError
+
+
+@singledispatch
+def steps_for(decoder, model) -> FairseqSteps:
+    """The step decoder for ``model``, chosen by the type of its decoder."""
+    supported = ", ".join(sorted(kind.__name__ for kind in steps_for.registry if kind is not object))
+    raise TypeError(
+        f"no step decoder for {type(decoder).__name__}: relaxed and beam decoding in training work with "
+        f"{supported} and their subclasses"
+    )
+
+
+def step_decoder(model) -> FairseqSteps:
+    """The step decoder of a fairseq model.
+
+    Raises:
+        TypeError: its decoder is of no supported type.
+        ValueError: its decoder has an option that cannot be run, or differentiated, step by step.
+    """
+    decoder = getattr(model, "decoder", None)
+    if getattr(decoder, "adaptive_softmax", None) is not None:
+        raise ValueError(
+            "adaptive softmax (--adaptive-softmax-cutoff) has no differentiable log-probabilities of single "
+            "steps: train with an ordinary output layer"
+        )
+    return steps_for(decoder, model)

@@ -1,0 +1,32 @@
+"""fairseq's LSTM decoder, step by step."""
+
+import torch
+from fairseq.models.lstm import LSTMDecoder
+
+from fairseq_plugins.decoders._base import FairseqSteps, steps_for
+
+
+class LSTMSteps(FairseqSteps):
+    """State: hidden and cell ``[layers, R, H]``, and the input feeding ``[R, H]``, which is recurrent too."""
+
+    def widen(self, encoder_out, rows):
+        sentences = encoder_out[0].size(1)
+        if rows == sentences:
+            return encoder_out
+        order = torch.arange(sentences, device=encoder_out[0].device).repeat_interleave(rows // sentences)
+        return self.model.encoder.reorder_encoder_out(encoder_out, order)
+
+    def map_memory(self, memory, change):
+        key = self.decoder._get_full_incremental_state_key("cached_state")
+        cached = memory[key]
+        by_layer = {
+            name: change(cached[name].transpose(0, 1)).transpose(0, 1)
+            for name in ("prev_hiddens", "prev_cells")
+        }
+        feed = cached["input_feed"]
+        return {**memory, key: {**by_layer, "input_feed": None if feed is None else change(feed)}}
+
+
+@steps_for.register(LSTMDecoder)
+def _(decoder, model):
+    return LSTMSteps(model)

@@ -1,0 +1,60 @@
+"""fairseq's Transformer decoder, step by step.
+
+Mixing cached keys and values is mixing the layers' inputs: both are affine in them, and the weights of a soft
+back-pointer sum to one.
+"""
+
+from fairseq.models.transformer import TransformerDecoderBase
+
+from fairseq_plugins.decoders._base import FairseqSteps, steps_for
+
+
+class TransformerSteps(FairseqSteps):
+    """State: per layer the keys and values ``[R, heads, t, d]`` of self-attention.
+
+    Those of cross-attention stay those of the B sentences: fairseq's attention spreads them over R rows.
+    """
+
+    def map_memory(self, memory, change):
+        return {**memory, **dict(self._map_layer(memory, layer, change) for layer in self.decoder.layers)}
+
+    def _map_layer(self, memory, layer, change):
+        key = layer.self_attn._get_full_incremental_state_key("attn_state")
+        cached = memory[key]
+        mask = cached.get("prev_key_padding_mask")
+        return key, {
+            "prev_key": change(cached["prev_key"]),
+            "prev_value": change(cached["prev_value"]),
+            # Rows of one sentence have the same mask (that of its source, with cross_self_attention), so
+            # that any weights that sum to one give it back.
+            "prev_key_padding_mask": None if mask is None else change(mask.float()) > 0.5,
+        }
+
+
+UNSUPPORTED = {
+    "adaptive_input": "adaptive input embeddings (--adaptive-input) cannot be mixed",
+    "layerdrop": "--decoder-layerdrop drops other layers at each step, so that their caches disagree",
+    "checkpoint_activations": "--checkpoint-activations cannot be recomputed with an incremental state",
+    "quant_noise": "--quant-noise-pq changes the weights at each step",
+    "base_layers": "--base-layers exchange rows between workers at each step",
+}
+
+
+def _unsupported(cfg, decoder) -> list[str]:
+    """Names of the options of this decoder that cannot be run step by step in training."""
+    present = {
+        "adaptive_input": not hasattr(decoder.embed_tokens, "weight"),
+        "layerdrop": decoder.decoder_layerdrop > 0,
+        "checkpoint_activations": cfg.checkpoint_activations,
+        "quant_noise": cfg.quant_noise.pq > 0,
+        "base_layers": cfg.base_layers > 0,
+    }
+    return [name for name, found in present.items() if found]
+
+
+@steps_for.register(TransformerDecoderBase)
+def _(decoder, model):
+    unsupported = _unsupported(decoder.cfg, decoder)
+    if unsupported:
+        raise ValueError("; ".join(UNSUPPORTED[name] for name in unsupported))
+    return TransformerSteps(model)
