@@ -1,8 +1,8 @@
 """Fault: ``Unsupported global: GLOBAL argparse.Namespace`` on loading a checkpoint, torch >= 2.6.
 
-``torch.load`` now reads with ``weights_only=True``, which refuses every class it does not know. Checkpoints of
-fairseq hold the parsed arguments, and with ``--eval-bleu`` NumPy counts. Those classes are made known, and no
-other: a file that names anything else is still refused.
+``torch.load`` now reads with ``weights_only=True``, which refuses every class it does not know. Checkpoints
+of fairseq hold the parsed arguments, and with ``--eval-bleu`` NumPy counts. Those classes are made known, and
+no other: a file that names anything else is still refused.
 """
 
 import argparse

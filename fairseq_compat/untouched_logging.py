@@ -2,8 +2,8 @@
 
 Two tasks of 0.12.2 call ``logging.basicConfig(level=INFO)`` when they are imported; a task of the main branch
 and of fairseq-fixed does so with DEBUG, and numba and spaCy then flood standard error. It also makes void the
-set-up that ``fairseq-generate`` and ``fairseq-interactive`` do later for their own output. Each fairseq command
-sets up its logging itself, so nothing is lost by undoing what the import did.
+set-up that ``fairseq-generate`` and ``fairseq-interactive`` do later for their own output. Every command of
+fairseq sets up its logging itself, so nothing is lost by undoing what the import did.
 """
 
 import logging

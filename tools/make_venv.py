@@ -142,8 +142,8 @@ def main():
         if venv.state:
             venv.state_file.write_text(FAILED)
         sys.exit(
-            f"Setting up {venv.folder} failed: {error}\nThe reason is above. A compiler or header that is missing"
-            " comes, on Debian, with: apt install g++ python3-dev python3-venv. Then run make again."
+            f"Setting up {venv.folder} failed: {error}\nSee above. A missing compiler or header comes,"
+            " on Debian, with: apt install g++ python3-dev python3-venv. Then run make again."
         )
     venv.state_file.write_text(wanted)
     print(f"{venv.folder} is ready after {time.monotonic() - start:.0f} s", flush=True)
