@@ -24,7 +24,7 @@ class DecoderState(NamedTuple):
 
 @contextmanager
 def soft_inputs(decoder, vectors: Tensor):
-    """Within the block, the decoder's embedding layer returns ``vectors [R, T, d]`` whatever symbols it is fed.
+    """Within the block, the decoder embeds any symbols that it is fed as ``vectors [R, T, d]``.
 
     Scaling, positions, normalisation and dropout of the decoder apply to them as to any embedding.
     """
