@@ -17,6 +17,8 @@ from omegaconf import II
 
 from fairseq_plugins.tasks._progress import ScheduledCriterionTask
 from fairseq_plugins.tasks._tagging_data import WithoutEos, load_words_and_labels, make_dataset
+from fairseq_plugins.tasks._tagging_generator import TaggingGenerator, decode, refuse_unused_options
+from fairseq_plugins.tasks._tagging_metrics import TagCounter, reduce_counts
 
 
 @dataclass
@@ -50,6 +52,7 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         super().__init__(cfg)
         self._words, self._labels = words, labels
         self.label_ids = label_ids(labels)
+        self._counter = TagCounter(labels, self.label_ids)
 
     @classmethod
     def setup_task(cls, cfg, **kwargs):
@@ -74,6 +77,31 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
     def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None, **kwargs):
         words = WithoutEos(src_tokens, src_lengths, self.source_dictionary, "input")
         return make_dataset(words, None, self)
+
+    def build_generator(
+        self,
+        models,
+        args,
+        seq_gen_cls=None,
+        extra_gen_cls_kwargs=None,
+        prefix_allowed_tokens_fn=None,
+    ):
+        if getattr(args, "score_reference", False):
+            return super().build_generator(models, args, extra_gen_cls_kwargs=extra_gen_cls_kwargs)
+        refuse_unused_options(args, extra_gen_cls_kwargs or {})
+        return TaggingGenerator(self.label_ids, args.beam)
+
+    def valid_step(self, sample, model, criterion):
+        """The criterion's loss, and counts of right labels and spans from decoding with ``--eval-beam``."""
+        loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
+        best = decode(model, sample["net_input"], self.label_ids, self.cfg.eval_beam).symbols[:, 0]
+        logging_output.update(self._counter.count(sample["target"], best))
+        return loss, sample_size, logging_output
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        # First come, first logged: these are decoded labels, a criterion's own accuracy is teacher-forced.
+        reduce_counts(logging_outputs)
+        super().reduce_metrics(logging_outputs, criterion)
 
     @property
     def source_dictionary(self):

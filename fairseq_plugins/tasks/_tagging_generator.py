@@ -1,0 +1,103 @@
+"""Decoding of exactly one label per word, behind fairseq's interface of a generator."""
+
+import torch
+from fairseq.dataclass.configs import GenerationConfig
+
+from diffdecode.sequence import SearchSpace, hard_beam
+from fairseq_plugins.decoders import step_decoder
+
+# Options of fairseq-generate that would be ignored: using one must not go unnoticed.
+UNUSED_OPTIONS = (
+    "sampling",
+    "diverse_beam_groups",
+    "diversity_rate",
+    "match_source_len",
+    "no_repeat_ngram_size",
+    "constraints",
+    "prefix_size",
+    "temperature",
+    "iter_decode_with_beam",
+    "retain_dropout",
+)
+
+
+def refuse_unused_options(cfg, extra):
+    """Raise ValueError if the generation config *cfg* sets an option that tagging has no use for."""
+    default = GenerationConfig()
+    for name in UNUSED_OPTIONS:
+        if getattr(cfg, name, None) != getattr(default, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} has no meaning for --task sequence_tagging; remove it"
+            )
+    if extra.get("lm_model") is not None:
+        raise ValueError("--lm-path has no meaning for --task sequence_tagging; remove it")
+
+
+def decode(model, net_input, label_ids, beam_size):
+    """The best label sequences of a batch by beam search (greedy with ``beam_size=1``).
+
+    Args:
+        model: an encoder-decoder that :func:`fairseq_plugins.decoders.step_decoder` knows.
+        net_input: ``src_tokens [B, T]`` and ``src_lengths [B]``, in words.
+        label_ids: ``[L]`` ids that may be predicted.
+        beam_size: number of hypotheses kept for each sentence.
+
+    Returns:
+        :class:`diffdecode.sequence.Hypotheses`, as long as the longest sentence.
+    """
+    decoder = step_decoder(model)
+    state = decoder.init_state(model.encoder.forward_torchscript(net_input))
+    # An empty line typed in takes one step, which TaggingGenerator cuts off again.
+    lengths = net_input["src_lengths"].clamp(min=1)
+    return hard_beam(decoder, state, lengths, beam_size, SearchSpace(label_ids.to(lengths.device)))
+
+
+class TaggingGenerator:
+    """Beam search for ``fairseq-generate`` and ``fairseq-interactive``.
+
+    Scores are sums of log-probabilities: all hypotheses of a sentence are equally long.
+    """
+
+    symbols_to_strip_from_output = frozenset()  # there is no end-of-sentence label
+
+    def __init__(self, label_ids, beam_size):
+        if beam_size < 1:
+            raise ValueError(f"--beam {beam_size} must be at least 1")
+        self.label_ids = label_ids
+        self.beam_size = beam_size
+
+    @torch.no_grad()
+    def generate(self, models, sample, prefix_tokens=None, constraints=None):
+        """Up to ``beam_size`` hypotheses for each of the B sentences, best first, as lists of dictionaries.
+
+        Raises:
+            ValueError: more than one model, prefixes or constraints.
+        """
+        if len(models) != 1:
+            raise ValueError(f"tagging decodes with one model, not with an ensemble of {len(models)}")
+        if prefix_tokens is not None or constraints is not None:
+            raise ValueError("tagging decodes without prefixes and constraints")
+        models[0].eval()
+        lengths = sample["net_input"]["src_lengths"].tolist()
+        if max(lengths) == 0:
+            return [[_hypothesis(torch.empty(0, dtype=torch.long), torch.empty(0))] for _ in lengths]
+        best = decode(models[0], sample["net_input"], self.label_ids, self.beam_size)
+        return [
+            [
+                _hypothesis(symbols[:length], step_scores[:length])
+                for symbols, score, step_scores in zip(*rows)
+                if score > -torch.inf
+            ]
+            for length, *rows in zip(lengths, best.symbols, best.scores, best.step_scores)
+        ]
+
+
+def _hypothesis(symbols, step_scores):
+    """One entry of fairseq's n-best list: ``symbols`` and ``step_scores`` are ``[T]``."""
+    return {
+        "tokens": symbols,
+        "score": float(step_scores.sum()),
+        "positional_scores": step_scores,
+        "attention": None,
+        "alignment": [(i, i) for i in range(len(symbols))],
+    }
