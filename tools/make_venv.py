@@ -6,6 +6,7 @@ what is installed) has changed since the last time.
 """
 
 import argparse
+import fcntl
 import hashlib
 import os
 import platform
@@ -42,6 +43,10 @@ class Venv:
     @property
     def state(self) -> str:
         return self.state_file.read_text() if self.state_file.exists() else ""
+
+    def is_ready(self, wanted: str) -> bool:
+        """Whether it was set up from the present files and still works."""
+        return self.state == wanted and self.answers("-c", CHECK) is not None
 
     def answers(self, *args: str) -> str | None:
         """Standard output of the environment's Python, or None if it fails."""
@@ -115,8 +120,33 @@ def install(venv: Venv, options: argparse.Namespace):
     venv.pip("install", "--no-deps", FAIRSEQ)
 
 
+def set_up(venv: Venv, options: argparse.Namespace, wanted: str):
+    """Create and install; exit with a hint if a step fails."""
+    start = time.monotonic()
+    try:
+        venv.create(options.venv_flags.split())
+        if venv.state:
+            venv.state_file.write_text(UNFINISHED)
+        install(venv, options)
+        if venv.state and venv.answers("-c", CHECK) is None:  # files are gone that pip believes to be there
+            venv.create(options.venv_flags.split())
+            install(venv, options)
+        if venv.answers("-c", CHECK) is None:
+            sys.exit(f"{venv.folder} does not work although pip succeeded: remove it and run make again")
+    except subprocess.CalledProcessError as error:
+        if venv.state:
+            venv.state_file.write_text(FAILED)
+        command = " ".join(map(str, error.cmd))
+        sys.exit(
+            f"Setting up {venv.folder} failed in: {command}\nSee above. A missing compiler or header comes,"
+            " on Debian, with: apt install g++ python3-dev python3-venv. Then run make again."
+        )
+    venv.state_file.write_text(wanted)
+    print(f"{venv.folder} is ready after {time.monotonic() - start:.0f} s", flush=True)
+
+
 def main():
-    """Bring the environment up to date; exit with pip's message and a hint if that fails."""
+    """Bring the environment up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pip", default="", help="a version of pip to install first, or 'newest'")
@@ -128,25 +158,12 @@ def main():
         )
 
     venv, wanted = Venv(options.folder.absolute()), fingerprint(options)
-    if venv.state == wanted and venv.answers("-c", CHECK) is not None:
+    if venv.is_ready(wanted):
         return
-    start = time.monotonic()
-    try:
-        venv.create(options.venv_flags.split())
-        if venv.state:
-            venv.state_file.write_text(UNFINISHED)
-        install(venv, options)
-        if venv.answers("-c", CHECK) is None:
-            sys.exit(f"{venv.folder} does not work although pip succeeded; remove it and try again")
-    except subprocess.CalledProcessError as error:
-        if venv.state:
-            venv.state_file.write_text(FAILED)
-        sys.exit(
-            f"Setting up {venv.folder} failed: {error}\nSee above. A missing compiler or header comes,"
-            " on Debian, with: apt install g++ python3-dev python3-venv. Then run make again."
-        )
-    venv.state_file.write_text(wanted)
-    print(f"{venv.folder} is ready after {time.monotonic() - start:.0f} s", flush=True)
+    with open(__file__) as lock:  # two makes at once: the second waits, and finds the work done
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not venv.is_ready(wanted):
+            set_up(venv, options, wanted)
 
 
 if __name__ == "__main__":
