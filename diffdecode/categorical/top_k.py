@@ -3,6 +3,9 @@
 ``continuous_top_k`` finds an operator by name. An operator takes scores ``[B, M]``, ``k`` and ``alpha`` and
 returns rows ``[B, K, M]`` in order of rank; each row sums to one and tends to the one-hot row of its rank as
 ``alpha`` grows. To add one: write the function, decorate it with ``register_top_k``, add a test.
+
+With fewer than k possible candidates there is nothing to choose for the last rows. Such *surplus rows* are
+zero, forward and backward; an operator may return anything finite for them.
 """
 
 from collections.abc import Callable
@@ -24,6 +27,12 @@ def register_top_k(name: str) -> Callable[[TopKOperator], TopKOperator]:
     return add
 
 
+def ranked_scores(scores: Tensor, k: int) -> Tensor:
+    """The k largest scores ``[B, K]``; surplus ranks repeat the best one, so that nothing infinite enters."""
+    best = scores.topk(k, dim=1).values
+    return torch.where(best > -torch.inf, best, best[:, :1])
+
+
 @register_top_k("peaked")
 def peaked_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
     """Peaked softmax around each of the k largest scores (soft beam search 2018, Algorithm 2).
@@ -41,17 +50,30 @@ def peaked_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
         ``[B, K, M]`` rows that sum to one; impossible candidates get exactly 0, forward and backward.
     """
     impossible = scores == -torch.inf
-    maxima = scores.topk(k, dim=1).values  # [B, K]
     # A squared infinity has an infinite slope: impossible candidates leave before the square.
-    gaps = (scores[:, None] - maxima[..., None]).masked_fill(impossible[:, None], 0.0)
+    gaps = (scores[:, None] - ranked_scores(scores, k)[..., None]).masked_fill(impossible[:, None], 0.0)
     return torch.softmax((-alpha * gaps**2).masked_fill(impossible[:, None], -torch.inf), dim=-1)
 
 
 def hard_top_k(scores: Tensor, k: int) -> Tensor:
     """One-hot rows ``[B, K, M]`` of the k largest scores: the limit of every operator, without gradient."""
-    best = scores.topk(k, dim=1).indices
-    rows = scores.new_zeros(scores.size(0), k, scores.size(1))
-    return rows.scatter_(2, best[..., None], 1.0)
+    best, index = scores.detach().topk(k, dim=1)
+    rows = torch.zeros_like(scores).unsqueeze(1).repeat(1, k, 1)
+    return rows.scatter_(2, index[..., None], (best > -torch.inf).to(rows.dtype)[..., None])
+
+
+def relaxed_rows(
+    scores: Tensor, k: int, alpha: float, operator: str = "peaked", hard_forward: bool = False
+) -> Tensor:
+    """``continuous_top_k`` without its checks, for inner loops that check their input once."""
+    if scores.dtype in (torch.float16, torch.bfloat16):
+        scores = scores.float()
+    soft = TOP_K_OPERATORS[operator](scores, k, alpha)
+    possible = (scores > -torch.inf).sum(1, keepdim=True)
+    surplus = torch.arange(k, device=scores.device) >= possible  # [B, K]
+    soft = soft.masked_fill(surplus[..., None], 0.0)
+    # In this order the value is exactly the hard row.
+    return (soft - soft.detach()) + hard_top_k(scores, k) if hard_forward else soft
 
 
 def continuous_top_k(
@@ -60,7 +82,8 @@ def continuous_top_k(
     """Relaxed indicators of the k best candidates, by the operator of that name.
 
     Args:
-        scores: ``[B, M]`` candidates' scores.
+        scores: ``[B, M]`` candidates' scores; ``-inf`` marks an impossible candidate. Half precision is
+            computed in float32.
         k: number of rows, 1 <= k <= M.
         alpha: peakedness, > 0 (its unit is the operator's).
         operator: a name in ``TOP_K_OPERATORS``.
@@ -68,16 +91,26 @@ def continuous_top_k(
             (straight-through), so that no two rows can be the same candidate.
 
     Returns:
-        ``[B, K, M]`` rows.
+        ``[B, K, M]`` rows, float32 or float64. Row i is zero if there are fewer than i possible candidates.
 
     Raises:
-        ValueError: unknown operator, k out of range or alpha not positive.
+        ValueError: unknown operator, k out of range, alpha not positive and finite, or a sentence with NaN or
+            +inf among its scores or with no possible candidate.
     """
     if operator not in TOP_K_OPERATORS:
         raise ValueError(f"unknown top-k operator {operator!r}; known: {', '.join(sorted(TOP_K_OPERATORS))}")
     if not 1 <= k <= scores.size(1):
         raise ValueError(f"k={k} must be between 1 and the number of candidates, {scores.size(1)}")
-    if not alpha > 0:
-        raise ValueError(f"alpha={alpha} must be positive")
-    soft = TOP_K_OPERATORS[operator](scores, k, alpha)
-    return hard_top_k(scores.detach(), k) + soft - soft.detach() if hard_forward else soft
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f"alpha={alpha} must be positive and finite; use hard_top_k for the limit")
+    _check_best(scores.detach().amax(1))
+    return relaxed_rows(scores, k, alpha, operator, hard_forward)
+
+
+def _check_best(best: Tensor) -> None:
+    """The maximum ``[B]`` gives away NaN and +inf anywhere in a row, and rows of nothing but -inf."""
+    bad = (~best.isfinite()).nonzero()
+    if bad.numel():
+        row = int(bad[0])
+        problem = "no possible candidate" if best[row] == -torch.inf else f"a score of {best[row].item()}"
+        raise ValueError(f"batch row {row} has {problem} in its top-k scores")
