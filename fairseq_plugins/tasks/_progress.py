@@ -1,15 +1,30 @@
-"""How a task tells its criterion how far training is."""
+"""What a task tells its criterion: the model before training, and how far training is."""
 
 
 class ScheduledCriterionTask:
-    """Mixin for tasks: call ``criterion.set_progress(epoch, num_updates)`` before every training step.
+    """Mixin for tasks: tell the criterion the model and the progress. Other criterions are left alone.
 
-    fairseq tells a criterion neither the epoch nor the update. Both are restored when a run is resumed, so a
-    schedule that is a pure function of them continues exactly where it stopped. Criterions without the method
-    are left alone.
+    ``criterion.check_model(model)`` is called once, before training, so that a model that the criterion
+    cannot train is refused early.
+
+    ``criterion.set_progress(epoch, num_updates)`` is called before every training step. fairseq tells a
+    criterion neither the epoch nor the update. Both are restored when a run is resumed, so a schedule that is
+    a pure function of them continues exactly where it stopped.
     """
 
     epoch = 1
+    _built_model = None
+
+    def build_model(self, cfg, *args, **kwargs):
+        self._built_model = super().build_model(cfg, *args, **kwargs)
+        return self._built_model
+
+    def build_criterion(self, cfg, *args, **kwargs):
+        criterion = super().build_criterion(cfg, *args, **kwargs)
+        model, self._built_model = self._built_model, None
+        if model is not None and hasattr(criterion, "check_model"):
+            criterion.check_model(model)
+        return criterion
 
     def begin_epoch(self, epoch, model):
         super().begin_epoch(epoch, model)
