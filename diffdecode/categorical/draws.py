@@ -1,0 +1,51 @@
+"""Probabilities and samples: the only place of the estimators where a random number is drawn."""
+
+import torch
+from torch import Tensor
+
+
+def first_row(bad: Tensor) -> str:
+    """Where the boolean tensor ``bad`` is first true, as an error message says it: ``[2, 0]``."""
+    return str(bad.nonzero()[0].tolist())
+
+
+def checked_softmax(scores: Tensor) -> Tensor:
+    """softmax over the last dimension of ``scores`` ``[..., V]``; -inf gives probability 0.
+
+    Raises:
+        ValueError: a row holds NaN or +inf, or nothing but -inf; the message names the row.
+    """
+    probs = scores.softmax(-1)
+    # Softmax of such a row is NaN from end to end, so one column tells.
+    bad = probs.detach()[..., 0].isnan()
+    if bad.any():
+        impossible = bool((scores.detach()[tuple(bad.nonzero()[0])] == -torch.inf).all())
+        reason = "no possible category (all are -inf or masked)" if impossible else "NaN or +inf"
+        raise ValueError(f"logits row {first_row(bad)}: {reason}")
+    return probs
+
+
+def standard_exponential(shape, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Exp(1) variates E > 0 (torch never draws 0), in the dtype and on the device of ``like``."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device).exponential_(generator=generator)
+
+
+def gumbel(scores: Tensor, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    """Standard Gumbel noise -log E in the shape of ``scores``; E is ``noise``, or drawn."""
+    if noise is None:
+        return standard_exponential(scores.shape, scores, generator).log_().neg_()
+    return noise.log().neg_()
+
+
+@torch.no_grad()
+def draw_index(
+    probs: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """Sample ``[...]`` from ``probs`` ``[..., V]`` by an exponential race: argmax_i p_i / E_i.
+
+    This is what ``torch.multinomial`` computes for one draw, so the same seed gives the same sample, but
+    without its passes of checks.  A category of probability 0 is never drawn.
+    """
+    if noise is None:
+        noise = standard_exponential(probs.shape, probs, generator)
+    return (probs / noise).argmax(-1)
