@@ -4,5 +4,5 @@ import fairseq_compat
 
 fairseq_compat.apply()
 
-# fairseq itself imports the files of ``tasks`` and ``models`` of a --user-dir, and nothing else.
-from fairseq_plugins import criterions, scoring  # noqa: E402, F401
+# Tasks and models as well: fairseq imports those of a --user-dir only if nobody has imported the package yet.
+from fairseq_plugins import criterions, models, scoring, tasks  # noqa: E402, F401
