@@ -30,16 +30,29 @@ AFTER_IMPORT = (
 _applied: dict[str, bool] = {}
 
 
+def switched_off() -> set[str]:
+    """The names of the fixes that ``DIFFDECODE_NO_FAIRSEQ_COMPAT`` turns off."""
+    value = os.environ.get("DIFFDECODE_NO_FAIRSEQ_COMPAT", "").replace(" ", "")
+    return set(BEFORE_IMPORT + AFTER_IMPORT) if value == "1" else set(value.split(",")) - {"", "0"}
+
+
 def enabled(fix: str) -> bool:
-    """Whether ``DIFFDECODE_NO_FAIRSEQ_COMPAT`` leaves the fix of this name on."""
-    off = os.environ.get("DIFFDECODE_NO_FAIRSEQ_COMPAT", "").replace(" ", "")
-    return off in ("", "0") or (off != "1" and fix not in off.split(","))
+    """Whether the fix of this name is on."""
+    return fix not in switched_off()
 
 
 def apply() -> dict[str, bool]:
-    """Repair the imported fairseq, once; return ``{name of fix: was it needed}``."""
+    """Repair the imported fairseq, once; return ``{name of fix: was it needed}``.
+
+    Raises ValueError if ``DIFFDECODE_NO_FAIRSEQ_COMPAT`` names a fix that there is none of.
+    """
     from importlib import import_module
 
+    if unknown := switched_off() - set(BEFORE_IMPORT + AFTER_IMPORT):
+        raise ValueError(
+            f"DIFFDECODE_NO_FAIRSEQ_COMPAT names {sorted(unknown)}; it may be 1 or names out of"
+            f" {', '.join(BEFORE_IMPORT + AFTER_IMPORT)}"
+        )
     for name in AFTER_IMPORT:
         if name not in _applied and enabled(name):
             _applied[name] = import_module(f"{__name__}.{name}").fix()

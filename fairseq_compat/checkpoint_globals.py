@@ -10,18 +10,20 @@ import argparse
 import numpy as np
 import torch
 
-_multiarray = getattr(np, "_core", None) or np.core  # private name since NumPy 2.0
-_multiarray = _multiarray.multiarray
+_core = getattr(np, "_core", None) or np.core  # renamed in NumPy 2
+rebuild_array, rebuild_scalar = _core.multiarray._reconstruct, _core.multiarray.scalar
 
 
 def fix() -> bool:
     """Register the harmless classes found in fairseq's checkpoints with ``torch.serialization``."""
     if not hasattr(torch.serialization, "add_safe_globals"):
         return False
-    rebuild, scalar = _multiarray._reconstruct, _multiarray.scalar
     dtypes = {type(np.dtype(code)) for code in "?bhilqBHILQefd"}
-    torch.serialization.add_safe_globals([argparse.Namespace, np.ndarray, np.dtype, rebuild, scalar, *dtypes])
-    # The same two functions under the name that NumPy 1 wrote, whatever NumPy reads.
-    prefix = "numpy.core.multiarray."
-    torch.serialization.add_safe_globals([(rebuild, prefix + "_reconstruct"), (scalar, prefix + "scalar")])
+    under_numpy_1 = [
+        (rebuild_array, "numpy.core.multiarray._reconstruct"),
+        (rebuild_scalar, "numpy.core.multiarray.scalar"),
+    ]
+    torch.serialization.add_safe_globals(
+        [argparse.Namespace, np.ndarray, np.dtype, *dtypes, rebuild_array, rebuild_scalar, *under_numpy_1]
+    )
     return True

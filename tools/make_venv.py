@@ -58,9 +58,11 @@ class Venv:
 
     def pip(self, *args: str):
         """Run the environment's pip; raise ``CalledProcessError`` if it fails."""
-        print("+ pip", *args, flush=True)
+        print("pip", *args, flush=True)
         quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-        subprocess.run([self.python, "-m", "pip", *args], cwd=ROOT, env=os.environ | quiet, check=True)
+        subprocess.run(
+            [self.python, "-m", "pip", "--quiet", *args], cwd=ROOT, env=os.environ | quiet, check=True
+        )
 
     def create(self, flags: list[str]):
         """Make the environment anew, unless it is there, works and no earlier set-up was killed in it."""
