@@ -5,6 +5,7 @@ from diffdecode.sequence.hard_beam import Hypotheses, hard_beam
 from diffdecode.sequence.schedules import MIXING_SCHEDULES, annealed_alpha, gold_probability
 from diffdecode.sequence.search_space import SearchSpace
 from diffdecode.sequence.soft_beam import SoftBeam, SoftBeamOptions, soft_beam
+from diffdecode.sequence.soft_beam_decode import soft_beam_decode
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, mix, reorder
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "mix",
     "reorder",
     "soft_beam",
+    "soft_beam_decode",
 ]

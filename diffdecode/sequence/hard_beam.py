@@ -82,14 +82,14 @@ def hard_beam(
         step_score = local.flatten(1).gather(1, index)
 
         finished = space.finish_hard(finished, parent, emitted)
-        symbols = _append(symbols, parent, torch.where(active, emitted, -1))
-        step_scores = _append(step_scores, parent, torch.where(active, step_score, 0.0))
+        symbols = append_step(symbols, parent, torch.where(active, emitted, -1))
+        step_scores = append_step(step_scores, parent, torch.where(active, step_score, 0.0))
         state = reorder(decoder, state, (offset * width + parent).flatten())
         vectors = decoder.embedding[emitted.flatten()]
     return Hypotheses(symbols, scores, step_scores, costs)
 
 
-def _append(history: Tensor, parent: Tensor, last: Tensor) -> Tensor:
-    """Follow the back-pointers of one step: ``history [B, K, T]`` -> ``[B, K', T + 1]``."""
+def append_step(history: Tensor, parent: Tensor, last: Tensor) -> Tensor:
+    """Follow the back-pointers of one step and append: ``history [B, K, T]`` -> ``[B, K', T + 1]``."""
     prefix = history.gather(1, parent[..., None].expand(-1, -1, history.size(2)))
     return torch.cat([prefix, last[..., None]], dim=2)

@@ -96,7 +96,7 @@ def soft_beam(
     space: SearchSpace,
     options: SoftBeamOptions,
     cost: StepCost | None = None,
-    observe: Callable[[Tensor], Any] | None = None,
+    observe: Callable[[Tensor, Tensor], Any] | None = None,
 ) -> SoftBeam:
     """Run the relaxed beam search; everything it returns can be differentiated.
 
@@ -108,8 +108,8 @@ def soft_beam(
         space: what may be emitted.
         options: beam size, alpha and operator.
         cost: d(y_t) of each symbol; ``None`` counts nothing.
-        observe: called at each step with the selection ``[B, K_out, K_in, C]``, without gradient; its results
-            are returned in ``observed``.
+        observe: called at each step, without gradient, with the selection ``[B, K_out, K_in, C]`` and the new
+            scores ``[B, K_out]``; its results are returned in ``observed``.
 
     Raises:
         ValueError: beam larger than the number of symbols, or a sentence without steps.
@@ -146,7 +146,7 @@ def _step(
     embeddings: Tensor,
     options: SoftBeamOptions,
     cost: StepCost | None,
-    observe: Callable[[Tensor], Any] | None,
+    observe: Callable[[Tensor, Tensor], Any] | None,
     beam: Beam,
     t: int,
     active: Tensor,
@@ -180,4 +180,4 @@ def _step(
         torch.where(active, costs, beam.costs),
         space.finish_soft(beam.finished, symbols),
     )
-    return new, observe(by_pair.detach()) if observe else None
+    return new, observe(by_pair.detach(), new.scores.detach()) if observe else None

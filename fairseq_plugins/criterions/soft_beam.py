@@ -192,7 +192,7 @@ class SoftBeamCriterion(FairseqCriterion):
         return True
 
 
-def _mean_overlap(chosen):
+def _mean_overlap(chosen, scores):
     """Mean overlap of the rows of a selection ``[B, K, J, C]``: 0 distinct, 1 all the same."""
     return beam_overlap(chosen.flatten(2)).mean()
 

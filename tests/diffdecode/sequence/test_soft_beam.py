@@ -138,9 +138,9 @@ def test_observes_each_selection():
         torch.full((4,), 5),
         TAGS,
         SoftBeamOptions(2, alpha=1.0),
-        observe=lambda chosen: tuple(chosen.shape),
+        observe=lambda chosen, scores: (tuple(chosen.shape), tuple(scores.shape)),
     )
-    assert found.observed == [(4, 2, 1, 5)] + [(4, 2, 2, 5)] * 4
+    assert found.observed == [((4, 2, 1, 5), (4, 2))] + [((4, 2, 2, 5), (4, 2))] * 4
     assert torch.equal(found.costs, torch.zeros_like(found.costs))
 
 
