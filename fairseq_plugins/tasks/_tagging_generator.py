@@ -33,7 +33,7 @@ def refuse_unused_options(cfg, extra):
         raise ValueError("--lm-path has no meaning for --task sequence_tagging; remove it")
 
 
-def decode(model, net_input, label_ids, beam_size):
+def decode(model, net_input, label_ids, beam_size, search=hard_beam):
     """The best label sequences of a batch by beam search (greedy with ``beam_size=1``).
 
     Args:
@@ -41,6 +41,7 @@ def decode(model, net_input, label_ids, beam_size):
         net_input: ``src_tokens [B, T]`` and ``src_lengths [B]``, in words.
         label_ids: ``[L]`` ids that may be predicted.
         beam_size: number of hypotheses kept for each sentence.
+        search: ``search(decoder, state, lengths, beam_size, space)``, hard or soft.
 
     Returns:
         :class:`diffdecode.sequence.Hypotheses`, as long as the longest sentence.
@@ -49,7 +50,7 @@ def decode(model, net_input, label_ids, beam_size):
     state = decoder.init_state(model.encoder.forward_torchscript(net_input))
     # An empty line typed in takes one step, which TaggingGenerator cuts off again.
     lengths = net_input["src_lengths"].clamp(min=1)
-    return hard_beam(decoder, state, lengths, beam_size, SearchSpace(label_ids.to(lengths.device)))
+    return search(decoder, state, lengths, beam_size, SearchSpace(label_ids.to(lengths.device)))
 
 
 class TaggingGenerator:
@@ -60,11 +61,12 @@ class TaggingGenerator:
 
     symbols_to_strip_from_output = frozenset()  # there is no end-of-sentence label
 
-    def __init__(self, label_ids, beam_size):
+    def __init__(self, label_ids, beam_size, search=hard_beam):
         if beam_size < 1:
             raise ValueError(f"--beam {beam_size} must be at least 1")
         self.label_ids = label_ids
         self.beam_size = beam_size
+        self.search = search
 
     @torch.no_grad()
     def generate(self, models, sample, prefix_tokens=None, constraints=None):
@@ -81,7 +83,7 @@ class TaggingGenerator:
         lengths = sample["net_input"]["src_lengths"].tolist()
         if max(lengths) == 0:
             return [[_hypothesis(torch.empty(0, dtype=torch.long), torch.empty(0))] for _ in lengths]
-        best = decode(models[0], sample["net_input"], self.label_ids, self.beam_size)
+        best = decode(models[0], sample["net_input"], self.label_ids, self.beam_size, self.search)
         return [
             [
                 _hypothesis(symbols[:length], step_scores[:length])

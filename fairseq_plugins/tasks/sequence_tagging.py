@@ -11,18 +11,19 @@ import torch
 from fairseq import utils
 from fairseq.data import data_utils
 from fairseq.data.indexed_dataset import get_available_dataset_impl
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
 from fairseq_plugins.tasks._progress import ScheduledCriterionTask
+from fairseq_plugins.tasks._search_options import SearchConfig, search_function
 from fairseq_plugins.tasks._tagging_data import WithoutEos, load_words_and_labels, make_dataset
 from fairseq_plugins.tasks._tagging_generator import TaggingGenerator, decode, refuse_unused_options
 from fairseq_plugins.tasks._tagging_metrics import TagCounter, reduce_counts
 
 
 @dataclass
-class SequenceTaggingConfig(FairseqDataclass):
+class SequenceTaggingConfig(SearchConfig):
     data: Optional[str] = field(default=None, metadata={"help": "folder made by fairseq-preprocess"})
     source_lang: Optional[str] = field(
         default=None,
@@ -89,12 +90,13 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         if getattr(args, "score_reference", False):
             return super().build_generator(models, args, extra_gen_cls_kwargs=extra_gen_cls_kwargs)
         refuse_unused_options(args, extra_gen_cls_kwargs or {})
-        return TaggingGenerator(self.label_ids, args.beam)
+        return TaggingGenerator(self.label_ids, args.beam, search_function(self.cfg))
 
     def valid_step(self, sample, model, criterion):
         """The criterion's loss, and counts of right labels and spans from decoding with ``--eval-beam``."""
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
-        best = decode(model, sample["net_input"], self.label_ids, self.cfg.eval_beam).symbols[:, 0]
+        search = search_function(self.cfg)
+        best = decode(model, sample["net_input"], self.label_ids, self.cfg.eval_beam, search).symbols[:, 0]
         logging_output.update(self._counter.count(sample["target"], best))
         return loss, sample_size, logging_output
 
