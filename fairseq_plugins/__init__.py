@@ -1,6 +1,7 @@
 """fairseq plugins of diffdecode: pass this folder to ``--user-dir``."""
 
 import fairseq  # noqa: F401  (first: applying the fixes imports parts of it)
+
 import fairseq_compat
 
 fairseq_compat.apply()
