@@ -115,6 +115,18 @@ def relaxed_decode(
         the teacher-forced ones.
     """
     coins = gold_coins(gold, gold_probability, generator)
+    return decode_with_coins(decoder, state, gold, own_word, coins, generator)
+
+
+def decode_with_coins(
+    decoder: StepDecoder,
+    state: State,
+    gold: Tensor,
+    own_word: OwnWord,
+    coins: Tensor,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """``relaxed_decode`` after the coins ``[B, T - 1]`` have been tossed: True feeds the gold word."""
     all_gold = coins.all(0).tolist()
     vectors, outputs = first_input(decoder, gold.size(0)), []
     for t in range(gold.size(1)):

@@ -36,6 +36,23 @@ class StepDecoder(Protocol):
         """A new state with ``change`` applied to every recurrent tensor, rows first."""
 
 
+class LinearStepDecoder(StepDecoder, Protocol):
+    """A step decoder that shows its linear output layer: what a search needs that shares work over V.
+
+    ``step`` is ``log_softmax(features @ output_weight.T + output_bias)``.
+
+    Attributes:
+        output_weight: ``[V, H]``; may be the embedding itself.
+        output_bias: ``[V]`` or ``None``.
+    """
+
+    output_weight: Tensor
+    output_bias: Tensor | None
+
+    def features(self, state: State, vectors: Tensor) -> tuple[Tensor, State]:
+        """Feed ``vectors [R, d]``; return the output layer's input ``[R, H]`` and the new state."""
+
+
 def first_input(decoder: StepDecoder, batch_size: int) -> Tensor:
     """Embeddings ``[B, d]`` of the start symbol."""
     return decoder.embedding[decoder.start].expand(batch_size, -1)

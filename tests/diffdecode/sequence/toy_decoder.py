@@ -26,13 +26,24 @@ class ToyDecoder(nn.Module):
         zeros = context.new_zeros(context.size(0), self.cell.hidden_size)
         return {"h": zeros, "c": zeros, "t": 0, "context": context}
 
-    def step(self, state, vectors):
+    @property
+    def output_weight(self) -> Tensor:
+        return self.out.weight
+
+    @property
+    def output_bias(self) -> Tensor:
+        return self.out.bias
+
+    def features(self, state, vectors):
         context = state["context"]
         now = context[:, min(state["t"], context.size(1) - 1)]
         now = now.repeat_interleave(vectors.size(0) // context.size(0), 0)
         h, c = self.cell(torch.cat([vectors, now], 1), (state["h"], state["c"]))
-        log_probs = torch.log_softmax(self.out(h), -1)
-        return log_probs, {**state, "h": h, "c": c, "t": state["t"] + 1}
+        return h, {**state, "h": h, "c": c, "t": state["t"] + 1}
+
+    def step(self, state, vectors):
+        h, state = self.features(state, vectors)
+        return torch.log_softmax(self.out(h), -1), state
 
     def map_state(self, state, change):
         return {**state, "h": change(state["h"]), "c": change(state["c"])}

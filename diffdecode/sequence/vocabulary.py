@@ -1,0 +1,228 @@
+"""A decoder's two V-sized layers, fused over the steps of a search.
+
+Plain autograd makes a step over a large vocabulary expensive in four ways, and each has an exact remedy:
+
+* a softmax over V for the loss and another for the choice: here one set of logits serves both, and only the
+  log-probabilities of the m best candidates (and of the gold word) ever leave it;
+* their gradient as a chain of ``[R, V]`` tensors: ``d logits = -softmax * sum(g)``, plus g at the few chosen
+  places, is built in place, in the memory that held the logits;
+* a dense ``[V, H]`` gradient of the weights at every step: the steps leave their d logits where they are, and
+  an *anchor*, a node on which every step depends and which therefore runs last in the backward pass,
+  multiplies all of them with the hidden vectors at once;
+* a product of weights ``[R, V]`` with the embedding ``[V, d]``: here a mixture of m gathered rows.
+
+The results are ordinary tensors, to be used in any loss, but the backward pass can run only once.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from diffdecode.sequence.best_candidates import best_candidates
+from diffdecode.sequence.step_decoder import LinearStepDecoder
+
+
+class Prediction(NamedTuple):
+    """What a step shows of its distribution over V.
+
+    Attributes:
+        best: ``[R, m]`` log-probabilities of the best candidates, best first.
+        symbols: ``[R, m]`` their ids.
+        rest: ``[R]`` probability of all candidates that are not among the best, rounded up; no gradient.
+        outside: how many candidates are not among the best.
+        gold: ``[R]`` log-probabilities of the words asked for, or ``None``.
+    """
+
+    best: Tensor
+    symbols: Tensor
+    rest: Tensor
+    outside: int
+    gold: Tensor | None
+
+
+class Vocabulary:
+    """Output layer and embedding of a decoder, for ``rows`` predictions in all.
+
+    Args:
+        decoder: its ``output_weight [V, H]``, ``output_bias [V]`` and ``embedding [V, d]``.
+        rows: how many rows all calls of ``predict`` together will have; in training, memory for ``rows * V``
+            numbers is taken.
+        banned: ids ``[n]`` that are no candidates. They still count in the normalisation.
+    """
+
+    def __init__(self, decoder: LinearStepDecoder, rows: int, banned: Tensor | None = None):
+        weight, bias, embedding = decoder.output_weight, decoder.output_bias, decoder.embedding
+        self.tape = _Tape(weight.detach(), None if bias is None else bias.detach(), embedding.detach(), rows)
+        self.anchor = _Anchor.apply(self.tape, weight, bias, embedding)
+        self.banned = banned if banned is not None and banned.numel() else None
+        self.candidates = weight.size(0) - (0 if self.banned is None else self.banned.numel())
+
+    def predict(self, hidden: Tensor, m: int, gold: Tensor | None = None) -> Prediction:
+        """Predict from ``hidden [R, H]``; show the m best candidates, and ``gold [R]``.
+
+        Raises:
+            ValueError: more rows than announced, or m not between 1 and the number of candidates.
+        """
+        if not 1 <= m <= self.candidates:
+            raise ValueError(f"m={m} must be between 1 and the number of candidates, {self.candidates}")
+        hidden = hidden.to(self.tape.weight.dtype)
+        keep = torch.is_grad_enabled() and (hidden.requires_grad or self.anchor.requires_grad)
+        place, logits = self.tape.claim(hidden.detach(), keep)
+        best, symbols, rest, gold = _Predict.apply(
+            hidden, self.anchor, self.tape, place, logits, m, gold, self.banned
+        )
+        outside = self.candidates - m
+        return Prediction(best, symbols, rest if outside else torch.zeros_like(rest), outside, gold)
+
+    def mix(self, symbols: Tensor, weights: Tensor) -> Tensor:
+        """Mixtures of embeddings ``[B, K, d]``, with ``weights [B, K, M]`` of ``symbols [B, M]``."""
+        return _Mix.apply(weights.to(self.tape.embedding.dtype), self.anchor, self.tape, symbols)
+
+    def embed(self, symbols: Tensor) -> Tensor:
+        """Embeddings ``[..., d]`` of ``symbols [...]``."""
+        one = torch.ones(symbols.numel(), 1, 1, device=symbols.device)
+        return self.mix(symbols.reshape(-1, 1), one).view(*symbols.shape, -1)
+
+
+class _Tape:
+    """What the steps leave for the anchor: hidden vectors, gradients of logits, gradient of the embedding."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, embedding: Tensor, rows: int):
+        self.weight, self.bias, self.embedding = weight, bias, embedding
+        self.rows = rows
+        self.used = 0
+        self.logits = None  # [rows, V]: logits, then exp(logits - max), then their gradient
+        self.hidden = None  # [rows, H]
+        self.finished = []  # slices of ``logits`` that hold gradients
+        self.embedding_grad = None
+        self.is_spent = False
+
+    def claim(self, hidden: Tensor, keep: bool) -> tuple[slice, Tensor]:
+        """Memory ``[R, V]`` for the logits of ``hidden``: of the tape's own if they are to be kept."""
+        rows, dtype = hidden.size(0), torch.promote_types(self.weight.dtype, torch.float32)
+        if not keep:
+            return slice(0, rows), hidden.new_empty(rows, self.weight.size(0), dtype=dtype)
+        if self.logits is None:
+            self.logits = hidden.new_empty(self.rows, self.weight.size(0), dtype=dtype)
+            self.hidden = hidden.new_empty(self.rows, hidden.size(1))
+        place = slice(self.used, self.used + rows)
+        if place.stop > self.rows:
+            raise ValueError(f"predictions for {place.stop} rows, but only {self.rows} were announced")
+        self.used = place.stop
+        self.hidden[place] = hidden
+        return place, self.logits[place]
+
+    def project(self, hidden: Tensor, out: Tensor) -> None:
+        """``out [R, V]`` = hidden @ weight.T + bias."""
+        if out.dtype != hidden.dtype:
+            out.copy_(torch.nn.functional.linear(hidden, self.weight, self.bias))
+        elif self.bias is None:
+            torch.mm(hidden, self.weight.t(), out=out)
+        else:
+            torch.addmm(self.bias, hidden, self.weight.t(), out=out)
+
+    def check_unspent(self, place: slice | None = None) -> None:
+        if self.is_spent or place in self.finished:
+            raise RuntimeError("the backward pass of a fused search can run only once: search again")
+
+    def add_to_embedding(self, symbols: Tensor, grad: Tensor) -> None:
+        """Add ``grad [n, d]`` to the gradient of the rows ``symbols [n]``."""
+        if self.embedding_grad is None:
+            self.embedding_grad = torch.zeros_like(self.embedding)
+        self.embedding_grad.index_add_(0, symbols, grad)
+
+    def output_gradients(self) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients of weight and bias, in one product over all steps that had a gradient."""
+        if not self.finished:
+            return None, None
+        if sum(place.stop - place.start for place in self.finished) == self.used:
+            logits, hidden = self.logits[: self.used], self.hidden[: self.used]
+        else:
+            logits = torch.cat([self.logits[place] for place in self.finished])
+            hidden = torch.cat([self.hidden[place] for place in self.finished])
+        weight = logits.t() @ hidden.to(logits.dtype)
+        bias = None if self.bias is None else logits.sum(0).to(self.bias.dtype)
+        return weight.to(self.weight.dtype), bias
+
+
+class _Anchor(torch.autograd.Function):
+    """Turns the parameters into a token. All steps take the token, so this backward runs after theirs."""
+
+    @staticmethod
+    def forward(ctx, tape: _Tape, weight: Tensor, bias: Tensor | None, embedding: Tensor) -> Tensor:
+        ctx.tape = tape
+        return weight.new_zeros(())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, _):
+        tape = ctx.tape
+        weight, bias = tape.output_gradients()
+        embedding = tape.embedding_grad
+        tape.is_spent = True
+        tape.logits = tape.hidden = tape.embedding_grad = None
+        return None, weight, bias, embedding
+
+
+class _Predict(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, anchor, tape, place, logits, m, gold, banned):
+        tape.project(hidden, logits)
+        wanted = None if gold is None else logits.gather(1, gold[:, None])[:, 0]
+        forbidden = None if banned is None else logits[:, banned]
+        if banned is not None:
+            logits[:, banned] = -torch.inf
+        best, symbols = best_candidates(logits, m)
+        top = best[:, :1] if banned is None else torch.maximum(best[:, :1], forbidden.amax(1, keepdim=True))
+
+        logits.sub_(top).exp_()
+        mass = logits.sum(1)
+        kept = (best - top).exp().sum(1)
+        # The difference of two sums of rounded numbers may be too small by some units in the last place.
+        rest = (mass - kept).clamp_min(0.0) + 16 * torch.finfo(mass.dtype).eps * mass
+        if banned is not None:
+            logits[:, banned] = (forbidden - top).exp()
+            mass = mass + logits[:, banned].sum(1)
+
+        ctx.tape, ctx.place = tape, place
+        ctx.save_for_backward(symbols, gold, mass, tape.weight)
+        ctx.mark_non_differentiable(symbols, rest)
+        log_mass = top + mass.log()[:, None]
+        return best - log_mass, symbols, rest / mass, None if gold is None else wanted - log_mass[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_best, _symbols, _rest, grad_gold):
+        symbols, gold, mass, weight = ctx.saved_tensors
+        ctx.tape.check_unspent(ctx.place)
+        logits = ctx.tape.logits[ctx.place]
+        total = grad_best.sum(1) if gold is None else grad_best.sum(1) + grad_gold
+        logits.mul_((-total / mass)[:, None])
+        logits.scatter_add_(1, symbols, grad_best)
+        if gold is not None:
+            logits.scatter_add_(1, gold[:, None], grad_gold[:, None])
+        ctx.tape.finished.append(ctx.place)
+        hidden = logits.to(weight.dtype) @ weight if ctx.needs_input_grad[0] else None
+        return hidden, weight.new_zeros(()), None, None, None, None, None, None
+
+
+class _Mix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weights, anchor, tape, symbols):
+        ctx.tape = tape
+        ctx.save_for_backward(weights, symbols, tape.embedding)
+        return torch.bmm(weights, tape.embedding[symbols])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        weights, symbols, embedding = ctx.saved_tensors
+        ctx.tape.check_unspent()
+        by_word = torch.bmm(weights.transpose(1, 2), grad)  # [B, M, d]
+        ctx.tape.add_to_embedding(symbols.flatten(), by_word.flatten(0, 1))
+        grad_weights = None
+        if ctx.needs_input_grad[0]:
+            grad_weights = torch.bmm(grad, embedding[symbols].transpose(1, 2))
+        return grad_weights, ctx.tape.weight.new_zeros(()), None, None

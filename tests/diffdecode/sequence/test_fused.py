@@ -1,0 +1,284 @@
+"""The fused step against plain autograd: same values, same gradients, and when it has to give up."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_decoder import ToyDecoder
+
+from diffdecode.sequence.best_candidates import best_candidates
+from diffdecode.sequence.fused import (
+    FUSED_METHODS,
+    choose_among_best,
+    discarded_mass,
+    fused_scheduled_sampling,
+)
+from diffdecode.sequence.relaxed import OwnWord, relaxed_decode
+from diffdecode.sequence.vocabulary import Prediction, Vocabulary
+
+V = 40
+
+
+def problem(seed, batch=4, steps=5, dtype=torch.float64, vocabulary=V, scale=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    decoder = ToyDecoder(vocabulary, width=7, scale=scale, seed=seed).to(dtype)
+    context = torch.randn(batch, steps, 3, generator=generator).to(dtype).requires_grad_()
+    gold = torch.randint(1, vocabulary, (batch, steps), generator=generator)
+    lengths = torch.randint(1, steps + 1, (batch,), generator=generator)
+    return decoder, context, gold, lengths
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def gradients(loss, decoder, context):
+    return torch.autograd.grad(loss, [*decoder.parameters(), context])
+
+
+def plain(decoder, context, gold, own, gold_probability, seed=0):
+    state = decoder.init_state(context)
+    log_probs = relaxed_decode(decoder, state, gold, own, gold_probability, generator(seed))
+    return log_probs.gather(2, gold[..., None])[..., 0]
+
+
+def fused(decoder, context, gold, lengths, own, gold_probability, seed=0, **options):
+    state = decoder.init_state(context)
+    return fused_scheduled_sampling(
+        decoder, state, gold, lengths, own, gold_probability, generator(seed), **options
+    )
+
+
+def assert_same_gradients(found, expected, relative):
+    for a, b in zip(found, expected):
+        assert (a - b).abs().max() <= relative * max(float(b.abs().max()), 1e-12)
+
+
+@pytest.mark.parametrize("method", ["soft", "argmax", "argmax_st"])
+@pytest.mark.parametrize("gold_probability", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("dtype, relative", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_all_candidates_kept_is_plain_autograd(method, gold_probability, dtype, relative):
+    decoder, context, gold, lengths = problem(1, dtype=dtype)
+    own = OwnWord(method, None if method == "argmax" else 0.7)
+    expected = plain(decoder, context, gold, own, gold_probability)
+    found = fused(decoder, context, gold, lengths, own, gold_probability, m=V)
+    assert not found.fell_back and (found.discarded == 0).all()
+    torch.testing.assert_close(found.gold_log_probs, expected, rtol=relative, atol=relative)
+    weights = torch.randn(gold.shape, generator=generator(7), dtype=dtype)
+    assert_same_gradients(
+        gradients((found.gold_log_probs * weights).sum(), decoder, context),
+        gradients((expected * weights).sum(), decoder, context),
+        relative * 10,
+    )
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("method", ["soft", "argmax_st"])
+def test_truncated_gradients_equal_plain_autograd_to_1e_6(seed, method):
+    """With a discarded mass below 1e-8, 8 of 40 candidates give the gradient of all."""
+    decoder, context, gold, lengths = problem(seed, scale=4.0)
+    own = OwnWord(method, tau=0.02)
+    found = fused(decoder, context, gold, lengths.fill_(5), own, 0.3, m=8, tolerance=1.0)
+    expected = plain(decoder, context, gold, own, 0.3)
+    if found.discarded.max() > 1e-8:
+        pytest.skip("a near tie at the cut")
+    torch.testing.assert_close(found.gold_log_probs, expected, rtol=1e-6, atol=0)
+    assert_same_gradients(
+        gradients(found.gold_log_probs.sum(), decoder, context),
+        gradients(expected.sum(), decoder, context),
+        1e-6,
+    )
+
+
+def test_gold_only_is_teacher_forced_cross_entropy():
+    decoder, context, gold, lengths = problem(2)
+    expected = decoder.sequence_scores(context, gold)
+    found = fused(decoder, context, gold, lengths, OwnWord("soft"), 1.0)
+    torch.testing.assert_close(found.gold_log_probs, expected, rtol=1e-13, atol=1e-13)
+    assert (found.discarded == 0).all() and not found.fell_back
+    assert_same_gradients(
+        gradients(found.gold_log_probs.sum(), decoder, context),
+        gradients(expected.sum(), decoder, context),
+        1e-12,
+    )
+
+
+def test_too_much_discarded_mass_falls_back_to_all_candidates():
+    decoder, context, gold, lengths = problem(3)
+    own = OwnWord("soft", tau=2.0)
+    found = fused(decoder, context, gold, lengths, own, 0.5, m=4)
+    assert found.fell_back and found.discarded.max() > 1e-3
+    expected = plain(decoder, context, gold, own, 0.5)
+    assert torch.equal(found.gold_log_probs, expected)  # the same coins, too
+    accepted = fused(decoder, context, gold, lengths, own, 0.5, m=4, tolerance=1.0)
+    assert not accepted.fell_back
+
+
+def test_only_words_that_are_fed_count_as_discarded():
+    decoder, context, gold, _ = problem(4)
+    lengths = torch.tensor([1, 2, 3, 5])
+    found = fused(decoder, context, gold, lengths, OwnWord("soft", 2.0), 0.0, m=4, tolerance=1.0)
+    fed = torch.arange(5)[None] + 1 < lengths[:, None]
+    assert (found.discarded[fed] > 0).all()
+    assert (found.discarded[~fed] == 0).all()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.floats(0.1, 20.0), st.floats(0.2, 8.0))
+def test_discarded_mass_is_an_upper_bound(seed, m, alpha, spread):
+    log_probs = (spread * torch.randn(5, 30, generator=generator(seed), dtype=torch.float64)).log_softmax(1)
+    best, symbols = best_candidates(log_probs, m)
+    rest = 1 - best.exp().sum(1)
+    found = Prediction(best, symbols, rest.clamp_min(1e-15), 30 - m, None)
+    true = 1 - (alpha * log_probs).softmax(1).gather(1, symbols).sum(1)
+    bound = discarded_mass(found, OwnWord("soft", tau=1 / alpha))
+    assert (bound >= true - 1e-9).all()
+    assert (bound <= 1).all()
+    exact = discarded_mass(found, OwnWord("soft", tau=1.0))
+    torch.testing.assert_close(exact, rest, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["sample", "st"])
+def test_methods_that_draw_follow_the_distribution(method):
+    log_probs = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(20_000, -1)
+    found = Prediction(log_probs, torch.arange(4).expand_as(log_probs), log_probs[:, 0] * 0, 0, None)
+    frequency = choose_among_best(found, OwnWord(method), generator()).mean(0)
+    torch.testing.assert_close(frequency, log_probs[0].exp(), atol=0.012, rtol=0)
+
+
+@pytest.mark.parametrize("method", FUSED_METHODS)
+@pytest.mark.parametrize("tau", [1e-6, 1.0, 1e3])
+def test_every_method_is_finite(method, tau):
+    decoder, context, gold, lengths = problem(6, dtype=torch.float32)
+    own = OwnWord(method, None if method in ("argmax", "sample") else tau)
+    found = fused(decoder, context, gold, lengths, own, 0.3, m=8, tolerance=1.0)
+    assert found.gold_log_probs.isfinite().all() and found.discarded.isfinite().all()
+    for gradient in gradients(-found.gold_log_probs.sum(), decoder, context):
+        assert gradient.isfinite().all()
+
+
+def test_banned_words_are_not_fed_but_count_in_the_loss():
+    decoder, context, gold, lengths = problem(7)
+    allowed = torch.ones(V, dtype=torch.bool)
+    allowed[torch.tensor([0, 3, 17])] = False
+    decoder.out.bias.data[3] = 30.0  # by far the best word, were it allowed
+    own = OwnWord("soft", 0.5, allowed)
+    expected = plain(decoder, context, gold, own, 0.3)
+    found = fused(decoder, context, gold, lengths, own, 0.3, m=V - 3)
+    torch.testing.assert_close(found.gold_log_probs, expected, rtol=1e-12, atol=1e-12)
+    assert_same_gradients(
+        gradients(found.gold_log_probs.sum(), decoder, context),
+        gradients(expected.sum(), decoder, context),
+        1e-11,
+    )
+
+
+class Tied(ToyDecoder):
+    """Input and output share one matrix, and the output has no bias."""
+
+    def __init__(self, seed):
+        super().__init__(V, width=4, seed=seed)
+        self.out = None
+
+    @property
+    def output_weight(self):
+        return self.embed.weight
+
+    @property
+    def output_bias(self):
+        return None
+
+    def step(self, state, vectors):
+        h, state = self.features(state, vectors)
+        return torch.log_softmax(h @ self.embed.weight.t(), -1), state
+
+
+def test_tied_embeddings_get_both_gradients():
+    _, context, gold, lengths = problem(8)
+    decoder = Tied(8).double()
+    own = OwnWord("soft", 0.7)
+    found = fused(decoder, context, gold, lengths, own, 0.3, m=V).gold_log_probs.sum()
+    expected = plain(decoder, context, gold, own, 0.3).sum()
+    assert_same_gradients(gradients(found, decoder, context), gradients(expected, decoder, context), 1e-12)
+
+
+def test_steps_outside_the_loss_leave_no_trace():
+    """Only some steps' scores enter the loss, so that not every step has a backward pass."""
+    decoder, context, gold, lengths = problem(9)
+    own = OwnWord("soft", 0.7)
+    for kept in (slice(0, 2), slice(3, 4)):
+        found = fused(decoder, context, gold, lengths, own, 1.0, m=V).gold_log_probs[:, kept].sum()
+        expected = plain(decoder, context, gold, own, 1.0)[:, kept].sum()
+        assert_same_gradients(
+            gradients(found, decoder, context), gradients(expected, decoder, context), 1e-12
+        )
+
+
+@pytest.mark.parametrize("frozen", ["out", "embed", "cell"])
+def test_frozen_parts_get_no_gradient_and_the_others_keep_theirs(frozen):
+    decoder, context, gold, lengths = problem(10)
+    getattr(decoder, frozen).requires_grad_(False)
+    free = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+    own = OwnWord("soft", 0.7)
+    found = fused(decoder, context, gold, lengths, own, 0.3, m=V).gold_log_probs.sum()
+    expected = plain(decoder, context, gold, own, 0.3).sum()
+    assert_same_gradients(torch.autograd.grad(found, free), torch.autograd.grad(expected, free), 1e-12)
+
+
+def test_without_gradient_no_memory_is_kept():
+    decoder, context, gold, _ = problem(11)
+    with torch.no_grad():
+        vocabulary = Vocabulary(decoder, rows=4)
+        hidden, _ = decoder.features(decoder.init_state(context), decoder.embedding[gold[:, 0]])
+        for _ in range(3):  # more rows than announced do not matter here
+            found = vocabulary.predict(hidden, 5, gold[:, 0])
+        expected = torch.log_softmax(decoder.out(hidden), -1)
+    assert vocabulary.tape.logits is None
+    torch.testing.assert_close(found.gold, expected.gather(1, gold[:, :1])[:, 0])
+    torch.testing.assert_close(found.best, expected.topk(5).values)
+    torch.testing.assert_close(found.rest, 1 - expected.exp().topk(5).values.sum(1))
+
+
+def test_a_second_backward_pass_is_refused():
+    decoder, context, gold, lengths = problem(12)
+    loss = fused(decoder, context, gold, lengths, OwnWord("soft"), 1.0).gold_log_probs.sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="only once"):
+        loss.backward()
+
+
+def test_huge_and_tiny_logits_are_finite():
+    decoder, context, gold, lengths = problem(13, dtype=torch.float32, scale=2000.0)
+    found = fused(decoder, context, gold, lengths, OwnWord("soft", 1.0), 0.5, m=4, tolerance=1.0)
+    assert found.gold_log_probs.isfinite().all()
+    for gradient in gradients(found.gold_log_probs.sum(), decoder, context):
+        assert gradient.isfinite().all()
+
+
+def test_errors_name_the_problem():
+    decoder, context, gold, lengths = problem(14)
+    with pytest.raises(ValueError, match="'gumbel_soft' cannot be fused; these can: soft"):
+        fused(decoder, context, gold, lengths, OwnWord("gumbel_soft"), 0.5)
+    vocabulary = Vocabulary(decoder, rows=3)
+    hidden, _ = decoder.features(decoder.init_state(context), decoder.embedding[gold[:, 0]])
+    with pytest.raises(ValueError, match="4 rows, but only 3"):
+        vocabulary.predict(hidden, 2)
+    with pytest.raises(ValueError, match=f"m=0 must be between 1 and the number of candidates, {V}"):
+        vocabulary.predict(hidden, 0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 3000), st.integers(1, 40))
+def test_best_candidates_are_exact(seed, vocabulary, m):
+    m = min(m, vocabulary)
+    logits = torch.randn(3, vocabulary, generator=generator(seed))
+    if seed % 2:
+        logits = logits.round(decimals=1)  # ties
+    if seed % 3 == 0:
+        logits[:, : vocabulary // 2] = -math.inf
+    values, symbols = best_candidates(logits, m)
+    assert torch.equal(values, logits.topk(m).values)
+    assert torch.equal(logits.gather(1, symbols), values)
+    assert all(len(set(row.tolist())) == m for row in symbols)
