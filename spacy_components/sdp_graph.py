@@ -16,6 +16,7 @@ happened when a corpus has lost it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from operator import index
 from typing import Any, NamedTuple
@@ -48,8 +49,8 @@ class SdpGraph(NamedTuple):
 class AlignedGraph(NamedTuple):
     """The reference's graph on the tokens of ``example.predicted`` (``N`` of them).
 
-    ``known`` ``[N]`` (bool) marks the tokens that stand one to one for a token of the reference. Whether there
-    is an arc from h to d is known exactly where both ends are: the mask of pairs is
+    ``known`` ``[N]`` (bool) marks the tokens that stand one to one for a token of the reference. Whether
+    there is an arc from h to d is known exactly where both ends are: the mask of pairs is
     ``known[:, None] & known[None, :]``.
     """
 
@@ -135,10 +136,10 @@ def one_to_one(example: Example) -> np.ndarray:
     """
     y2x, x2y = example.alignment.y2x, example.alignment.x2y
     partner = np.full(len(example.reference), -1, dtype=np.int64)
-    for token in np.flatnonzero(np.asarray(y2x.lengths) == 1):
-        other = int(y2x[int(token)][0])
-        if x2y.lengths[other] == 1:
-            partner[token] = other
+    single = np.flatnonzero(np.asarray(y2x.lengths) == 1)
+    others = np.asarray(y2x.data)[(np.cumsum(y2x.lengths) - y2x.lengths)[single]]
+    mutual = np.asarray(x2y.lengths)[others] == 1
+    partner[single[mutual]] = others[mutual]
     return partner
 
 
@@ -184,7 +185,11 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
     """
     if not docs:
         raise ValueError("join_docs needs at least one document")
-    joined = Doc.from_docs(list(docs), ensure_whitespace=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=rf"\[W101\].*'{EXTENSION}'"
+        )  # spaCy: it drops the extension
+        joined = Doc.from_docs(list(docs), ensure_whitespace=True)
     graphs = [get_graph(doc) for doc in docs]
     if all(graph is not None for graph in graphs):
         offsets = np.cumsum([0, *(len(doc) for doc in docs)]).tolist()
@@ -198,7 +203,8 @@ def require_graphs(examples: Iterable[Example], component: str) -> None:
     if not any(has_graph(example.reference) for example in examples):
         raise ValueError(
             f"'{component}': no example has a graph in doc._.sdp. The usual causes: the .spacy file was "
-            "written by a DocBin without store_user_data=True; the reader is spacy.Corpus.v1 with max_length or "
-            "gold_preproc, which splits documents with Span.as_doc and so drops extensions (use "
-            "diffdecode.Corpus.v1); the corpus is streamed (max_epochs = -1) and its first 100 examples have none."
+            "written by a DocBin without store_user_data=True; the reader is spacy.Corpus.v1 with max_length "
+            "or gold_preproc, which splits documents with Span.as_doc and so drops extensions (use "
+            "diffdecode.Corpus.v1); the corpus is streamed (max_epochs = -1) and none of its first 100 "
+            "examples has one."
         )

@@ -1,0 +1,167 @@
+"""Scorers for corpora in which not every document has every annotation: what has no gold is not scored.
+
+spaCy's own ``Scorer.score_deps`` and ``Scorer.score_cats`` go wrong there: the first keeps the token numbers
+that lack a parse in one document and then skips them in all later ones, the second counts every prediction on
+an unlabelled document as a false positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from spacy import registry
+from spacy.scorer import PRFScore, Scorer
+from spacy.tokens import Token
+from spacy.training import Example
+
+from spacy_components.sdp_graph import SdpGraph, get_graph, one_to_one
+from spacy_components.training.graph_scores import GraphScores, graph_edges
+
+ScoreFunction = Callable[..., dict[str, Any]]
+GRAPH_KEYS = ("up", "ur", "uf", "um", "lp", "lr", "lf", "lm")
+
+
+# ---- trees ---------------------------------------------------------------------------------------
+
+
+@registry.scorers("diffdecode.parse_scorer.v1")
+def make_parse_scorer(ignore_labels: Sequence[str] = ("p", "punct")) -> ScoreFunction:
+    """Scores ``dep_uas``, ``dep_las``, ``dep_las_per_type`` as spaCy's parser does, on annotated tokens only.
+
+    ignore_labels: relations that are not scored (lower case), spaCy's own by default. Universal Dependencies
+    results usually score every token: ``[]``.
+    """
+    ignored = frozenset(ignore_labels)
+
+    def score(examples: Iterable[Example], **_: Any) -> dict[str, Any]:
+        return parse_scores(examples, ignored)
+
+    return score
+
+
+def parse_scores(examples: Iterable[Example], ignored: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """F1 of (dependent, head) and (dependent, head, label); None where no reference has a parse."""
+    unlabelled, labelled = PRFScore(), PRFScore()
+    per_label: dict[str, PRFScore] = {}
+    for example in examples:
+        if not example.reference.has_annotation("DEP"):
+            continue
+        gold = {(t.i, t.head.i, _dep(t)) for t in example.reference if t.dep and _dep(t) not in ignored}
+        system, unalignable = _system_arcs(example, ignored)
+        labelled.score_set(system, gold)
+        unlabelled.score_set({arc[:2] for arc in system}, {arc[:2] for arc in gold})
+        labelled.fp += unalignable
+        unlabelled.fp += unalignable
+        for label in {arc[2] for arc in gold | system}:
+            of_label = per_label.setdefault(label, PRFScore())
+            of_label.score_set({a for a in system if a[2] == label}, {a for a in gold if a[2] == label})
+    if not len(unlabelled):
+        return {"dep_uas": None, "dep_las": None, "dep_las_per_type": None}
+    types = {label: of_label.to_dict() for label, of_label in per_label.items()}
+    return {"dep_uas": unlabelled.fscore, "dep_las": labelled.fscore, "dep_las_per_type": types}
+
+
+def _system_arcs(example: Example, ignored: frozenset[str]) -> tuple[set[tuple[int, int, str]], int]:
+    """Predicted arcs in the reference's token numbers, and how many have no place there.
+
+    Tokens whose reference has no relation are not scored; white space never is.
+    """
+    x2y, reference = example.alignment.x2y, example.reference
+    place = [int(x2y[i][0]) if x2y.lengths[i] == 1 else None for i in range(len(example.predicted))]
+    arcs, unalignable = set(), 0
+    for token in example.predicted:
+        dep, head = place[token.i], place[token.head.i]
+        unannotated = dep is not None and not reference[dep].dep
+        if token.is_space or unannotated or _dep(token) in ignored:
+            continue
+        if dep is None or head is None:
+            unalignable += 1
+        else:
+            arcs.add((dep, head, _dep(token)))
+    return arcs, unalignable
+
+
+def _dep(token: Token) -> str:
+    return token.dep_.lower()
+
+
+# ---- semantic graphs -----------------------------------------------------------------------------
+
+
+@registry.scorers("diffdecode.sdp_scorer.v1")
+def make_sdp_scorer(tops: bool = True) -> ScoreFunction:
+    """Scores ``sdp_up sdp_ur sdp_uf sdp_um sdp_lp sdp_lr sdp_lf sdp_lm`` and ``sdp_lf_per_type``.
+
+    tops: count tops as edges from a virtual root, as the official figures of SDP 2015 do.
+    """
+
+    def score(examples: Iterable[Example], **_: Any) -> dict[str, Any]:
+        return sdp_scores(examples, tops)
+
+    return score
+
+
+def sdp_scores(examples: Iterable[Example], tops: bool = True) -> dict[str, Any]:
+    """Scores of ``doc._.sdp``; None where no reference has a graph.
+
+    A predicted document without a graph counts as one without edges. A predicted edge that touches a token
+    which does not stand one to one for a reference token is wrong.
+    """
+    scores = GraphScores()
+    for example in examples:
+        gold = get_graph(example.reference)
+        if gold is not None:
+            scores.add(graph_edges(gold, tops), graph_edges(_in_reference_tokens(example), tops))
+    if not scores.labelled.graphs:
+        return {f"sdp_{key}": None for key in (*GRAPH_KEYS, "lf_per_type")}
+    types = {
+        label: {"p": score.precision, "r": score.recall, "f": score.f1}
+        for label, score in sorted(scores.per_label.items())
+    }
+    return {f"sdp_{key}": value for key, value in scores.to_dict().items()} | {"sdp_lf_per_type": types}
+
+
+def _in_reference_tokens(example: Example) -> SdpGraph:
+    """The predicted graph with the reference's token numbers; tokens without one get numbers from -2 down."""
+    graph = get_graph(example.predicted)
+    if graph is None:
+        return SdpGraph((), ())
+    place = {token: -2 - token for token in range(len(example.predicted))}
+    place.update({int(mine): gold for gold, mine in enumerate(one_to_one(example)) if mine >= 0})
+    arcs = tuple(arc._replace(head=place[arc.head], dep=place[arc.dep]) for arc in graph.arcs)
+    return SdpGraph(arcs, tuple(place[token] for token in graph.top))
+
+
+# ---- categories ----------------------------------------------------------------------------------
+
+
+@registry.scorers("diffdecode.cats_scorer.v1")
+def make_cats_scorer(multi_label: bool = False) -> ScoreFunction:
+    """Scores ``cats_*`` as spaCy does, on documents with categories only, and adds ``cats_acc``.
+
+    multi_label: whether a document may have several categories. ``cats_acc`` is the share of documents whose
+    best category is the right one (exclusive categories only, None otherwise).
+    """
+
+    def score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        kwargs.pop("multi_label", None)
+        return cats_scores(examples, multi_label=multi_label, **kwargs)
+
+    return score
+
+
+def cats_scores(examples: Iterable[Example], multi_label: bool = False, **kwargs: Any) -> dict[str, Any]:
+    """``Scorer.score_cats`` without the unlabelled documents; None where there is no labelled one."""
+    labelled = [example for example in examples if example.reference.cats]
+    scores = Scorer.score_cats(labelled, "cats", multi_label=multi_label, **kwargs) | {"cats_acc": None}
+    if not labelled:
+        return dict.fromkeys(scores)
+    if not multi_label:
+        right = sum(_best(example.predicted.cats) == _best(example.reference.cats) for example in labelled)
+        scores["cats_acc"] = right / len(labelled)
+    return scores
+
+
+def _best(cats: dict[str, float]) -> str | None:
+    return max(cats, key=cats.__getitem__, default=None)
