@@ -49,7 +49,7 @@ def hard_beam(
         lengths: ``[B]`` number of steps of each sentence, >= 1; a shorter sentence's beam is left as it is.
         beam_size: K.
         space: what may be emitted, and whether an end symbol ends a hypothesis.
-        cost: d(y_t) of each symbol; ``None`` counts nothing.
+        cost: d(y_t) of each symbol; ``None`` counts nothing (and the search ends once every hypothesis has).
         cost_weight: weight of the step cost *added to the scores* (cost-augmented search, section 2.5).
 
     Returns:
@@ -86,6 +86,8 @@ def hard_beam(
         step_scores = append_step(step_scores, parent, torch.where(active, step_score, 0.0))
         state = reorder(decoder, state, (offset * width + parent).flatten())
         vectors = decoder.embedding[emitted.flatten()]
+        if cost is None and space.all_finished(finished):
+            break
     return Hypotheses(symbols, scores, step_scores, costs)
 
 

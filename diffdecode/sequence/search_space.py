@@ -60,6 +60,10 @@ class SearchSpace:
         absorbed = torch.log(finished.clamp_min(floor))[..., None]
         return torch.where(self.symbols == self.pad, absorbed, local + running)
 
+    def all_finished(self, finished: Tensor | None) -> bool:
+        """Whether every element has ended: it would only emit PAD, at a score above -1e-6 a step."""
+        return finished is not None and bool((finished >= 1 - 1e-6).all())
+
     def finish_hard(self, finished: Tensor | None, parent: Tensor, emitted: Tensor) -> Tensor | None:
         """Degrees (0 or 1) after each element ``[B, K]`` continued ``parent`` with ``emitted``."""
         if finished is None:

@@ -215,5 +215,5 @@ def _check(cfg: SoftBeamConfig, task) -> None:
     if cfg.alpha_growth != 1 and not isinstance(task, ScheduledCriterionTask):
         raise ValueError(
             f"{type(task).__name__} does not tell criterions the epoch, so alpha cannot be annealed: use "
-            "--task sequence_tagging, or keep alpha constant with --alpha-growth 1"
+            "--task sequence_tagging or direct_loss_translation, or keep alpha constant with --alpha-growth 1"
         )

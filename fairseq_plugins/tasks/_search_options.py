@@ -8,9 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass.configs import GenerationConfig
 
 from diffdecode.categorical import TOP_K_OPERATORS
 from diffdecode.sequence import Hypotheses, SoftBeamOptions, hard_beam, soft_beam_decode
+
+# Options of fairseq-generate that our searches would ignore: using one must not go unnoticed.
+UNUSED_OPTIONS = (
+    "sampling",
+    "diverse_beam_groups",
+    "diversity_rate",
+    "match_source_len",
+    "no_repeat_ngram_size",
+    "constraints",
+    "prefix_size",
+    "temperature",
+    "iter_decode_with_beam",
+    "retain_dropout",
+)
 
 
 @dataclass
@@ -47,3 +62,23 @@ def search_function(cfg: SearchConfig) -> Callable[..., Hypotheses]:
         return soft_beam_decode(decoder, state, lengths, space, options)
 
     return search
+
+
+def refuse_unused_options(args, search: str, more: tuple[str, ...] = (), extra: dict | None = None) -> None:
+    """Refuse options of generation that ``search`` has no use for.
+
+    Args:
+        args: fairseq's generation options.
+        search: what does not use them, for the message.
+        more: names of options besides ``UNUSED_OPTIONS``.
+        extra: further arguments of fairseq's generator; a language model is refused.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    default = GenerationConfig()
+    for name in (*UNUSED_OPTIONS, *more):
+        if getattr(args, name, getattr(default, name)) != getattr(default, name):
+            raise ValueError(f"--{name.replace('_', '-')} has no meaning for {search}; remove it")
+    if (extra or {}).get("lm_model") is not None:
+        raise ValueError(f"--lm-path has no meaning for {search}; remove it")

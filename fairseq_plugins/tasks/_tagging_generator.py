@@ -1,36 +1,9 @@
 """Decoding of exactly one label per word, behind fairseq's interface of a generator."""
 
 import torch
-from fairseq.dataclass.configs import GenerationConfig
 
 from diffdecode.sequence import SearchSpace, hard_beam
 from fairseq_plugins.decoders import step_decoder
-
-# Options of fairseq-generate that would be ignored: using one must not go unnoticed.
-UNUSED_OPTIONS = (
-    "sampling",
-    "diverse_beam_groups",
-    "diversity_rate",
-    "match_source_len",
-    "no_repeat_ngram_size",
-    "constraints",
-    "prefix_size",
-    "temperature",
-    "iter_decode_with_beam",
-    "retain_dropout",
-)
-
-
-def refuse_unused_options(cfg, extra):
-    """Raise ValueError if the generation config *cfg* sets an option that tagging has no use for."""
-    default = GenerationConfig()
-    for name in UNUSED_OPTIONS:
-        if getattr(cfg, name, None) != getattr(default, name):
-            raise ValueError(
-                f"--{name.replace('_', '-')} has no meaning for --task sequence_tagging; remove it"
-            )
-    if extra.get("lm_model") is not None:
-        raise ValueError("--lm-path has no meaning for --task sequence_tagging; remove it")
 
 
 def decode(model, net_input, label_ids, beam_size, search=hard_beam):

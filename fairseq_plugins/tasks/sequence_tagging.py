@@ -16,9 +16,9 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
 from fairseq_plugins.tasks._progress import ScheduledCriterionTask
-from fairseq_plugins.tasks._search_options import SearchConfig, search_function
+from fairseq_plugins.tasks._search_options import SearchConfig, refuse_unused_options, search_function
 from fairseq_plugins.tasks._tagging_data import WithoutEos, load_words_and_labels, make_dataset
-from fairseq_plugins.tasks._tagging_generator import TaggingGenerator, decode, refuse_unused_options
+from fairseq_plugins.tasks._tagging_generator import TaggingGenerator, decode
 from fairseq_plugins.tasks._tagging_metrics import TagCounter, reduce_counts
 
 
@@ -89,7 +89,7 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
     ):
         if getattr(args, "score_reference", False):
             return super().build_generator(models, args, extra_gen_cls_kwargs=extra_gen_cls_kwargs)
-        refuse_unused_options(args, extra_gen_cls_kwargs or {})
+        refuse_unused_options(args, "--task sequence_tagging", extra=extra_gen_cls_kwargs)
         return TaggingGenerator(self.label_ids, args.beam, search_function(self.cfg))
 
     def valid_step(self, sample, model, criterion):

@@ -122,6 +122,18 @@ def test_absorbing_eos_equals_enumeration(seed):
     assert tuple(found.symbols[0, 0].tolist()) == every[0][0]
 
 
+def test_stops_when_everything_has_ended():
+    decoder, context = ToyDecoder(6, seed=0), torch.randn(2, 50, 3)
+    decoder.out.bias.data[1] = 100.0
+    lengths, space = torch.tensor([50, 50]), SearchSpace(torch.arange(1, 6), eos=1, pad=2)
+    found = hard_beam(decoder, decoder.init_state(context), lengths, 1, space)
+    assert found.symbols.tolist() == [[[1]], [[1]]]
+    counted = hard_beam(
+        decoder, decoder.init_state(context), lengths, 1, space, HammingCost(torch.full((2, 50), 3), pad=2)
+    )
+    assert counted.costs.tolist() == [[50.0], [50.0]]
+
+
 def test_search_space_refuses_nonsense():
     with pytest.raises(ValueError, match="at least one symbol"):
         SearchSpace(torch.tensor([], dtype=torch.long))

@@ -1,0 +1,64 @@
+"""Soft-beam decoding of translations, behind fairseq's interface of a generator."""
+
+import torch
+
+from diffdecode.sequence import SearchSpace
+from fairseq_plugins.decoders import step_decoder
+
+
+class SoftBeamGenerator:
+    """The n best hypotheses of a soft search that ends with EOS.
+
+    Hypotheses are ordered as fairseq orders its own: by score, divided by ``length ** lenpen`` unless
+    ``--unnormalized``. Unlike fairseq's beam, this one keeps finished hypotheses among the K elements.
+    """
+
+    def __init__(self, task, args, search):
+        self.space = task.search_space
+        self.symbols_to_strip_from_output = {self.space.eos}
+        self.search = search
+        self.beam_size = getattr(args, "beam", 5)
+        self.max_len_a, self.max_len_b = getattr(args, "max_len_a", 0), getattr(args, "max_len_b", 200)
+        self.length_penalty = 0.0 if getattr(args, "unnormalized", False) else getattr(args, "lenpen", 1.0)
+        if self.beam_size < 1:
+            raise ValueError(f"--beam {self.beam_size} must be at least 1")
+
+    @torch.no_grad()
+    def generate(self, models, sample, prefix_tokens=None, constraints=None):
+        """``beam_size`` hypotheses for each of the B sentences, best first, as lists of dictionaries.
+
+        Raises:
+            ValueError: more than one model, prefixes or constraints.
+        """
+        if len(models) != 1:
+            raise ValueError(f"the soft beam decodes with one model, not with an ensemble of {len(models)}")
+        if prefix_tokens is not None or constraints is not None:
+            raise ValueError("the soft beam decodes without prefixes and constraints")
+        model, net_input = models[0], sample["net_input"]
+        model.eval()
+        decoder = step_decoder(model)
+        state = decoder.init_state(model.encoder.forward_torchscript(net_input))
+        lengths = net_input["src_lengths"]
+        steps = (self.max_len_a * lengths + self.max_len_b).long().clamp(1, model.max_decoder_positions() - 1)
+        symbols = self.space.symbols.to(lengths.device)
+        found = self.search(
+            decoder, state, steps, self.beam_size, SearchSpace(symbols, self.space.eos, self.space.pad)
+        )
+        return [self._n_best(*rows) for rows in zip(found.symbols, found.step_scores)]
+
+    def _n_best(self, symbols, step_scores):
+        """fairseq's dictionaries for one sentence: ``symbols`` and ``step_scores`` are ``[K, T]``."""
+        beam = []
+        for tokens, scores in zip(symbols, step_scores):
+            written = (tokens != self.space.pad) & (tokens >= 0)
+            length = int(written.sum())
+            beam.append(
+                {
+                    "tokens": tokens[written],
+                    "score": float(scores.sum()) / max(length, 1) ** self.length_penalty,
+                    "positional_scores": scores[written],
+                    "attention": None,
+                    "alignment": torch.empty(0),
+                }
+            )
+        return sorted(beam, key=lambda hypothesis: -hypothesis["score"])
