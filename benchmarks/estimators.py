@@ -98,7 +98,7 @@ def pairs() -> list[tuple[str, str, callable, callable]]:
         (
             "reinmax tau=1.3",
             "PyPI reinmax",
-            lambda x: sample(x, "reinmax", 1.3)[0],
+            lambda x: sample(x, "reinmax", 1.3).one_hot,
             lambda x: reinmax(x, 1.3)[0],
         ),
     ]
