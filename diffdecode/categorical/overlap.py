@@ -11,12 +11,12 @@ def beam_overlap(rows: Tensor) -> Tensor:
     in training: near 1 means that the beam is narrower than its size.
 
     Args:
-        rows: ``[B, K, M]`` rows of a top-k operator.
+        rows: ``[B, K, ...]`` rows of a top-k operator, over candidates in any shape.
 
     Returns:
         ``[B]`` in [0, 1]: 0 for disjoint rows and for K = 1, 1 for two equal rows.
     """
-    k = rows.size(1)
+    rows, k = rows.flatten(2), rows.size(1)
     if k == 1:
         return rows.new_zeros(rows.size(0))
     first, second = torch.triu_indices(k, k, offset=1, device=rows.device)

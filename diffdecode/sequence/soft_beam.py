@@ -18,6 +18,9 @@ from diffdecode.sequence.cost import StepCost, step_costs
 from diffdecode.sequence.search_space import SearchSpace
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, mix
 
+# Score of an element that there was no candidate for: never chosen, and finite in every product.
+NO_CANDIDATE = -1e4
+
 
 @dataclass(frozen=True)
 class SoftBeamOptions:
@@ -107,13 +110,31 @@ def soft_beam(
             batch mates.
         space: what may be emitted.
         options: beam size, alpha and operator.
-        cost: d(y_t) of each symbol; ``None`` counts nothing.
+        cost: d(y_t) of each symbol; ``None`` counts nothing (and a search without gradient then ends once
+            every element has ended).
         observe: called at each step, without gradient, with the selection ``[B, K_out, K_in, C]`` and the new
             scores ``[B, K_out]``; its results are returned in ``observed``.
 
     Raises:
         ValueError: beam larger than the number of symbols, or a sentence without steps.
     """
+    beam = first_beam(decoder, state, lengths, space, options)
+    step = partial(_step, decoder, space, _candidate_embeddings(decoder, space), options, cost, observe)
+    if options.recompute and torch.is_grad_enabled():
+        step = partial(checkpoint, step, use_reentrant=False)
+    observed = []
+    for t in range(int(lengths.max())):
+        beam, seen = step(beam, t, (t < lengths)[:, None])
+        observed.append(seen)
+        if cost is None and not torch.is_grad_enabled() and space.all_finished(beam.finished):
+            break
+    return SoftBeam(beam.scores, beam.costs, options.alpha, observed)
+
+
+def first_beam(
+    decoder: StepDecoder, state: State, lengths: Tensor, space: SearchSpace, options: SoftBeamOptions
+) -> Beam:
+    """The beam of one element before the first step, after checking the search's arguments."""
     if not 1 <= options.beam_size <= space.size:
         raise ValueError(
             f"beam size {options.beam_size} must be between 1 and the number of symbols that may be emitted, "
@@ -123,15 +144,17 @@ def soft_beam(
         raise ValueError(f"sentence {int(lengths.argmin())} of the batch has no steps")
     batch = lengths.size(0)
     start = torch.zeros(batch, 1, device=lengths.device)
-    beam = Beam(state, first_input(decoder, batch), start, start, space.none_finished(start))
-    step = partial(_step, decoder, space, _candidate_embeddings(decoder, space), options, cost, observe)
-    if options.recompute and torch.is_grad_enabled():
-        step = partial(checkpoint, step, use_reentrant=False)
-    observed = []
-    for t in range(int(lengths.max())):
-        beam, seen = step(beam, t, (t < lengths)[:, None])
-        observed.append(seen)
-    return SoftBeam(beam.scores, beam.costs, options.alpha, observed)
+    return Beam(state, first_input(decoder, batch), start, start, space.none_finished(start))
+
+
+def expected_scores(chosen: Tensor, scores: Tensor) -> Tensor:
+    """``sum_m p_m s_m`` ``[B, K]`` of rows ``[B, K, M]`` and candidates' scores ``[B, M]`` (line 13).
+
+    An impossible candidate has weight 0 and score -inf; their product is 0. A surplus row, with no candidate
+    at all, is worth ``NO_CANDIDATE``.
+    """
+    expected = torch.einsum("bkm,bm->bk", chosen, scores.masked_fill(scores == -torch.inf, 0.0))
+    return torch.where(chosen.detach().sum(-1) > 0.5, expected, NO_CANDIDATE)
 
 
 def _candidate_embeddings(decoder: StepDecoder, space: SearchSpace) -> Tensor:
@@ -170,8 +193,7 @@ def _step(
     vectors = symbols.to(embeddings.dtype) @ embeddings  # line 11
     costs = torch.einsum("bkc,bc->bk", symbols, symbol_costs)  # line 12
     costs = costs + torch.einsum("bkj,bj->bk", parents, beam.costs)  # line 17
-    # An impossible candidate has weight 0 and score -inf; their product must not be NaN.
-    scores = torch.einsum("bkm,bm->bk", chosen, flat.masked_fill(flat == -torch.inf, 0.0))  # line 13
+    scores = expected_scores(chosen, flat)  # line 13
 
     new = Beam(
         mix(decoder, state, parents),  # line 16
