@@ -17,9 +17,12 @@ from diffdecode.sequence.search_space import SearchSpace
 from diffdecode.sequence.soft_beam import SoftBeam, SoftBeamOptions, soft_beam
 from diffdecode.sequence.soft_beam_decode import soft_beam_decode
 from diffdecode.sequence.step_decoder import LinearStepDecoder, State, StepDecoder, first_input, mix, reorder
+from diffdecode.sequence.truncated_beam import TruncatedSoftBeam, truncated_soft_beam
+from diffdecode.sequence.vocabulary import Prediction, Vocabulary
 
 __all__ = [
     "FUSED_METHODS",
+    "HARD_METHODS",
     "MIXING_SCHEDULES",
     "HammingCost",
     "Hypotheses",
@@ -36,6 +39,7 @@ __all__ = [
     "TruncatedSoftBeam",
     "Vocabulary",
     "annealed_alpha",
+    "decode_with_coins",
     "first_input",
     "fused_scheduled_sampling",
     "gold_coins",
