@@ -16,6 +16,7 @@ from diffdecode.structure.nonprojective import nonprojective_tree
 from diffdecode.structure.projective import projective_tree
 from diffdecode.structure.trees import (
     LARGEST_SUMMABLE,
+    PADDING,
     check_inputs,
     possible_arcs,
     raise_for_status,
@@ -65,13 +66,15 @@ def project_trees(
     decide = projective_tree if projective else nonprojective_tree
     if start is None:
         start = decide(scores, words, multi_root=multi_root)
-    elif not (tree_scores(scores, start.cpu()) > -torch.inf).all():
+    padding = torch.arange(start.shape[1]) >= words[:, None]
+    start = start.cpu().masked_fill(padding, PADDING)
+    if not (tree_scores(scores, start) > -torch.inf).all():
         raise ValueError("start holds a tree with an arc that point forbids (-inf)")
     if max_steps is None:
         max_steps = 20 * start.shape[1] + 50
     kind = f"{'' if multi_root else 'single-root '}{'projective ' if projective else ''}tree"
     projection, gap, steps, status = _project(
-        scores, words, projective, multi_root, start.cpu(), tolerance**2, max_steps
+        scores, words, projective, multi_root, start, tolerance**2, max_steps
     )
     raise_for_status(status, kind)
     return TreeProjection(projection.to(point), gap.to(point.device), steps.to(point.device))

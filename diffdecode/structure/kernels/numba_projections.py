@@ -67,7 +67,8 @@ def p_dep(point, lengths):
     """
     zero = point.dtype.type(0)
     out = np.zeros_like(point)
-    row, support = np.empty((2, point.shape[2]), point.dtype)
+    row = np.empty(point.shape[2], point.dtype)
+    support = np.empty_like(row)
     for b in range(point.shape[0]):
         heads = row[: lengths[b] + 1]
         for dependent in range(1, heads.shape[0]):
@@ -79,28 +80,4 @@ def p_dep(point, lengths):
             for head in range(heads.shape[0]):
                 excess = (heads[head] - top) - threshold
                 out[b, dependent, head] = zero if excess <= zero else excess
-    return out
-
-
-@njit(nogil=True, cache=True)
-def spigot_dep(tree, scores, gradient, lengths, step_sizes):
-    """Equation 4 in one pass: tree - proj(tree - step * gradient), arcs scored -inf left out.
-
-    ``tree``, ``scores``, ``gradient [B, N+1, N+1]``; ``step_sizes [B]``.
-    """
-    zero, impossible = gradient.dtype.type(0), gradient.dtype.type(-np.inf)
-    out = np.zeros_like(gradient)
-    row, support = np.empty((2, gradient.shape[2]), gradient.dtype)
-    for b in range(gradient.shape[0]):
-        moved, step = row[: lengths[b] + 1], step_sizes[b]
-        for dependent in range(1, moved.shape[0]):
-            for head in range(moved.shape[0]):
-                update = tree[b, dependent, head] - step * gradient[b, dependent, head]
-                moved[head] = update if scores[b, dependent, head] > impossible else impossible
-            moved[dependent] = impossible
-            top = _maximum(moved)
-            threshold = _threshold(moved, top, support)
-            for head in range(moved.shape[0]):
-                excess = (moved[head] - top) - threshold
-                out[b, dependent, head] = tree[b, dependent, head] - (zero if excess <= zero else excess)
     return out

@@ -23,14 +23,6 @@ def p_dep(point: Tensor, lengths: Tensor) -> Tensor:
     return _fastest("p_dep", p_dep_reference, point, lengths)
 
 
-def spigot_dep(tree: Tensor, scores: Tensor, gradient: Tensor, lengths: Tensor, step_sizes: Tensor) -> Tensor:
-    """Equation 4 over P_DEP: ``tree - proj(tree - step_sizes * gradient)``, all ``[B, N+1, N+1]``.
-
-    Arcs scored -inf are outside the polytope. ``step_sizes [B]``; one dtype for all but ``lengths``.
-    """
-    return _fastest("spigot_dep", spigot_dep_reference, tree, scores, gradient, lengths, step_sizes)
-
-
 def _fastest(name: str, reference, *arrays: Tensor) -> Tensor:
     """Call the preferred kernel that needs no copy to another device."""
     device = arrays[0].device.type
@@ -64,12 +56,3 @@ def p_dep_reference(point: Tensor, lengths: Tensor) -> Tensor:
     heads = torch.where(possible, point, -torch.inf)
     projected = simplex_reference(torch.where(word, heads, 0))
     return torch.where(possible, projected, 0)
-
-
-def spigot_dep_reference(
-    tree: Tensor, scores: Tensor, gradient: Tensor, lengths: Tensor, step_sizes: Tensor
-) -> Tensor:
-    """Equations 4a to 4c with :func:`p_dep_reference`."""
-    moved = tree - step_sizes[:, None, None] * gradient
-    projected = p_dep_reference(moved.masked_fill(scores == -torch.inf, -torch.inf), lengths)
-    return torch.where(possible_arcs(lengths, tree.shape[-1]), tree - projected, 0)
