@@ -101,7 +101,8 @@ def test_switch_refuses_a_name_that_is_none():
 
 def test_start_of_the_interpreter_imports_nothing_heavy():
     code = (
-        "import os, sys; before = set(sys.modules); import fairseq_compat.hook as h; h.install(); h.install();"
+        "import os, sys; before = set(sys.modules);"
+        "import fairseq_compat.hook as h; h.install(); h.install();"
         "assert sys.meta_path.count(h.FairseqFinder) == 1;"
         "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
     )
@@ -165,38 +166,6 @@ def test_checkpoint_written_under_numpy_1_is_read(monkeypatch):
 # -- complete_batches: official 0.12.2 does not have this fault, so a stand-in is tested ----------------
 
 
-def faulty_batch_by_size(
-    indices,
-    num_tokens_fn,
-    num_tokens_vec=None,
-    max_tokens=None,
-    max_sentences=None,
-    required_batch_size_multiple=1,
-    fixed_shapes=None,
-):
-    """Stand-in for the function of fairseq's main branch: loses the last batch."""
-    b = sound_batch_by_size()(
-        indices,
-        num_tokens_fn,
-        num_tokens_vec,
-        max_tokens,
-        max_sentences,
-        required_batch_size_multiple,
-        fixed_shapes,
-    )
-    bsz_mult = required_batch_size_multiple
-    if fixed_shapes is None and bsz_mult > 1 and len(b[-1]) % bsz_mult != 0:
-        b = b[:-1]
-    return b
-
-
-def sound_batch_by_size():
-    """fairseq's own ``batch_by_size``, whole (as it is in 0.12.2, or repaired)."""
-    from fairseq.data import data_utils
-
-    return data_utils.batch_by_size
-
-
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=40),
     max_tokens=st.integers(9, 40),
@@ -204,29 +173,29 @@ def sound_batch_by_size():
     vector=st.booleans(),
 )
 def test_complete_batches_are_those_of_the_sound_function(lengths, max_tokens, multiple, vector):
+    from faulty_batches import batch_by_size, sound
+
     from fairseq_compat.complete_batches import with_last_batch
 
     lengths = np.array(lengths, dtype=np.int64)
     sizes = (lengths.__getitem__, lengths if vector else None)
     limits = {"max_tokens": max_tokens, "required_batch_size_multiple": multiple}
     order = np.argsort(lengths, kind="stable")
-    sound = sound_batch_by_size()(order, *sizes, **limits)
-    repaired = with_last_batch(faulty_batch_by_size)(order, *sizes, **limits)
-    assert [list(batch) for batch in repaired] == [list(batch) for batch in sound]
+    expected = sound(order, *sizes, **limits)
+    repaired = with_last_batch(batch_by_size)(order, *sizes, **limits)
+    assert [list(batch) for batch in repaired] == [list(batch) for batch in expected]
 
 
 def test_stand_in_loses_the_last_batch_and_the_fix_finds_it(monkeypatch):
     from fairseq.data import data_utils
+    from faulty_batches import batch_by_size
 
     from fairseq_compat import complete_batches
 
     lengths = np.full(60, 5)
-    arguments = (range(60), lengths.__getitem__)
     limits = {"max_sentences": 16, "required_batch_size_multiple": 8}
-    sound = data_utils.batch_by_size
-    assert not complete_batches.fix(), "0.12.2 has not this fault, or it was repaired before"
-    monkeypatch.setitem(globals(), "sound_batch_by_size", lambda: sound)
-    monkeypatch.setattr(data_utils, "batch_by_size", faulty_batch_by_size)
-    assert sum(map(len, data_utils.batch_by_size(*arguments, **limits))) == 56
+    assert not complete_batches.fix(), "0.12.2 does not have this fault"
+    monkeypatch.setattr(data_utils, "batch_by_size", batch_by_size)
+    assert sum(map(len, data_utils.batch_by_size(range(60), lengths.__getitem__, **limits))) == 56
     assert complete_batches.fix()
-    assert sum(map(len, data_utils.batch_by_size(*arguments, **limits))) == 60
+    assert sum(map(len, data_utils.batch_by_size(range(60), lengths.__getitem__, **limits))) == 60
