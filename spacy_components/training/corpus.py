@@ -1,0 +1,139 @@
+"""Corpus readers for ``[corpora.*]`` blocks of a training config; all keep ``doc._.sdp``."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from spacy import registry
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin
+from spacy.training import Example
+from spacy.training.corpus import FILE_TYPE, walk_corpus
+from spacy.vocab import Vocab
+
+from spacy_components.sdp_graph import as_doc
+from spacy_components.training.formats import read_conllu, read_labelled_text, read_sdp2015
+
+Reader = Callable[[Language], Iterable[Example]]
+
+
+class Corpus:
+    """Turns documents with annotations into training examples.
+
+    read (Callable): the reference documents, given a vocabulary.
+    gold_tokens: predict on the reference's tokens, not on the pipeline's tokenisation of its text. Documents
+        whose spaces are unknown are always read this way.
+    max_length: a document with more tokens is split into its sentences, and sentences with more are left out;
+        0 for no limit. limit: read only so many documents; 0 for all. shuffle: read in random order.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Vocab], Iterable[Doc]],
+        *,
+        gold_tokens: bool = True,
+        max_length: int = 0,
+        limit: int = 0,
+        shuffle: bool = False,
+    ):
+        self.read = read
+        self.gold_tokens = gold_tokens
+        self.max_length = max_length
+        self.limit = limit
+        self.shuffle = shuffle
+
+    def __call__(self, nlp: Language) -> Iterator[Example]:
+        """Yields the examples. Raises ValueError where a document is too long and has no sentences."""
+        references: Iterable[Doc] = (doc for doc in self.read(nlp.vocab) if len(doc))
+        if self.limit:
+            references = (doc for doc, _ in zip(references, range(self.limit)))
+        if self.shuffle:
+            references = list(references)
+            random.shuffle(references)
+        for reference in references:
+            for part in self._parts(reference):
+                yield make_example(nlp, part, self.gold_tokens)
+
+    def _parts(self, reference: Doc) -> Iterator[Doc]:
+        if not self.max_length or len(reference) <= self.max_length:
+            yield reference
+        elif not reference.has_annotation("SENT_START"):
+            raise ValueError(
+                f"a document of {len(reference)} tokens ({reference.text!r:.60}) is longer than max_length = "
+                f"{self.max_length} and has no sentences to split it into"
+            )
+        else:
+            yield from (as_doc(sent) for sent in reference.sents if len(sent) <= self.max_length)
+
+
+def make_example(nlp: Language, reference: Doc, gold_tokens: bool) -> Example:
+    """The example of a reference and an unannotated document of its tokens, or of its text."""
+    if gold_tokens or reference.has_unknown_spaces:
+        words, spaces = [t.text for t in reference], [bool(t.whitespace_) for t in reference]
+        return Example(Doc(nlp.vocab, words=words, spaces=spaces), reference)
+    return Example(nlp.make_doc(reference.text), reference)
+
+
+@registry.readers("diffdecode.Corpus.v1")
+def create_corpus(
+    path: Path, gold_tokens: bool = True, max_length: int = 0, limit: int = 0, shuffle: bool = False
+) -> Reader:
+    """Reads ``.spacy`` files (one, or a folder) like ``spacy.Corpus.v1``, and keeps graphs when it splits.
+
+    See ``Corpus`` for the options. Raises FileNotFoundError if there is no such file or folder.
+    """
+    path = _existing(path)
+
+    def read(vocab: Vocab) -> Iterator[Doc]:
+        for file in walk_corpus(path, FILE_TYPE):
+            yield from DocBin().from_disk(file).get_docs(vocab)
+
+    return Corpus(read, gold_tokens=gold_tokens, max_length=max_length, limit=limit, shuffle=shuffle)
+
+
+@registry.readers("diffdecode.Sdp2015.v1")
+def create_sdp2015_corpus(path: Path, limit: int = 0, shuffle: bool = False) -> Reader:
+    """Reads an ``.sdp`` file of SDP 2015 (``.gz`` too) without conversion, on its own tokens."""
+    path = _existing(path)
+    return Corpus(lambda vocab: read_sdp2015(path, vocab), limit=limit, shuffle=shuffle)
+
+
+@registry.readers("diffdecode.Conllu.v1")
+def create_conllu_corpus(
+    path: Path,
+    tree: bool = True,
+    graph: bool = False,
+    subtypes: bool = True,
+    gold_tokens: bool = True,
+    limit: int = 0,
+    shuffle: bool = False,
+) -> Reader:
+    """Reads a CoNLL-U file (``.gz`` too) without conversion: trees, enhanced graphs, or both.
+
+    See ``read_conllu`` for tree, graph and subtypes, and ``Corpus`` for the rest.
+    """
+    path = _existing(path)
+
+    def read(vocab: Vocab) -> Iterator[Doc]:
+        return read_conllu(path, vocab, tree=tree, graph=graph, subtypes=subtypes)
+
+    return Corpus(read, gold_tokens=gold_tokens, limit=limit, shuffle=shuffle)
+
+
+@registry.readers("diffdecode.LabelledText.v1")
+def create_labelled_text_corpus(
+    path: Path, gold_tokens: bool = True, limit: int = 0, shuffle: bool = False
+) -> Reader:
+    """Reads ``label<TAB>text`` lines (``.gz`` too) without conversion, with exclusive categories."""
+    path = _existing(path)
+    read = lambda vocab: read_labelled_text(path, vocab)  # noqa: E731 - as short as its name
+    return Corpus(read, gold_tokens=gold_tokens, limit=limit, shuffle=shuffle)
+
+
+def _existing(path: Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no training data at {path} (relative paths start at {Path.cwd()})")
+    return path
