@@ -277,6 +277,8 @@ def matrix_tree_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool)
     """
     size = scores.shape[1]
     weights = _forbid_impossible(scores.double(), lengths)
+    if not multi_root:
+        weights = _last_word_first(weights, lengths)
     padding = torch.arange(size, device=scores.device) > lengths[:, None]
     neutral = 0 if multi_root else 1  # a padding word hangs on this position with weight 1
     hang = torch.zeros_like(padding[:, None, :]).index_fill(
@@ -293,6 +295,24 @@ def matrix_tree_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool)
         rerouted = weights[:, :k, k, None] + weights[:, k, None, :k] - usable[:, None, None]
         weights = _log_sum([weights[:, :k, :k], rerouted.where(off_diagonal[:k, :k], -torch.inf)])
     return log_partition
+
+
+def _last_word_first(weights: Tensor, lengths: Tensor) -> Tensor:
+    """Swap word 1, which is eliminated last, with a word that every other one can reach through words.
+
+    Then no total is 0 as long as some tree has a single root word (that word is such a one).
+    """
+    batch, size = weights.shape[:2]
+    position = torch.arange(size, device=weights.device)
+    chain = ((weights > -torch.inf) | torch.eye(size, dtype=torch.bool, device=weights.device)).double()
+    for _ in range(size.bit_length()):
+        chain = (chain @ chain > 0).double()
+    beyond = (position == 0) | (position > lengths[:, None])
+    reached_by_all = ((chain > 0) | beyond[:, :, None]).all(1)
+    last = reached_by_all[:, 1:].int().argmax(1, keepdim=True) + 1
+    swapped = torch.where(position == 1, last, torch.where(position == last, 1, position)).expand(batch, -1)
+    weights = weights.gather(1, swapped[:, :, None].expand(-1, -1, size))
+    return weights.gather(2, swapped[:, None, :].expand(-1, size, -1))
 
 
 def _forbid_impossible(scores: Tensor, lengths: Tensor) -> Tensor:
