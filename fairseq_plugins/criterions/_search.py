@@ -55,3 +55,15 @@ def keep_encoder_output(model):
         yield collected
     finally:
         handle.remove()
+
+
+def encode(model, sample):
+    """What the model's encoder returns for a batch.
+
+    With several workers the model is called as a whole: only then are its gradients exchanged.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        with keep_encoder_output(model) as collected:
+            model(**sample["net_input"])
+        return collected[0]
+    return model.encoder.forward_torchscript(sample["net_input"])

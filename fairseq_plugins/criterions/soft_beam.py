@@ -9,36 +9,29 @@ from typing import Optional
 
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
-from omegaconf import II
 
 from diffdecode.categorical import TOP_K_OPERATORS, beam_overlap
 from diffdecode.sequence import (
     HammingCost,
     SearchSpace,
     SoftBeamOptions,
-    annealed_alpha,
     hard_beam,
     soft_beam,
 )
+from fairseq_plugins.criterions._schedule import AlphaConfig, alpha_at, check_schedule
 from fairseq_plugins.criterions._search import keep_encoder_output, label_costs, search_space
 from fairseq_plugins.decoders import step_decoder
-from fairseq_plugins.tasks._progress import ScheduledCriterionTask
 
 
 @dataclass
-class SoftBeamConfig(FairseqDataclass):
+class SoftBeamConfig(AlphaConfig):
     objective: ChoiceEnum(["direct", "hinge"]) = field(
         default="direct",
         metadata={"help": "direct: expected cost of the beam's best (Eq. 2); hinge: soft max-margin (2.5)"},
     )
     soft_beam_size: int = field(default=3, metadata={"help": "beam elements in training"})
-    alpha: float = field(
-        default=0.1, metadata={"help": "peakedness in the first epoch, in 1/score^2: large is close to hard"}
-    )
-    alpha_growth: float = field(default=1.1, metadata={"help": "factor on alpha after each epoch"})
-    alpha_max: float = field(default=100.0, metadata={"help": "upper bound of alpha"})
     top_k_operator: ChoiceEnum(sorted(TOP_K_OPERATORS)) = field(
         default="peaked", metadata={"help": "relaxation of the top-k; peaked is the paper's Algorithm 2"}
     )
@@ -55,7 +48,6 @@ class SoftBeamConfig(FairseqDataclass):
     extra_steps: int = field(
         default=0, metadata={"help": "translation only: steps of the search beyond the reference"}
     )
-    sentence_avg: bool = II("optimization.sentence_avg")
 
 
 @register_criterion("soft_beam", dataclass=SoftBeamConfig)
@@ -91,7 +83,7 @@ class SoftBeamCriterion(FairseqCriterion):
     @property
     def alpha(self) -> float:
         """Peakedness in this epoch (section 2.3: annealed across epochs)."""
-        return annealed_alpha(self.epoch, self.cfg.alpha, self.cfg.alpha_growth, self.cfg.alpha_max)
+        return alpha_at(self.cfg, self.epoch)
 
     def forward(self, model, sample, reduce=True):
         """Compute the loss of a batch.
@@ -209,11 +201,4 @@ def _check(cfg: SoftBeamConfig, task) -> None:
         raise ValueError(f"--ce-weight {cfg.ce_weight} must be between 0 and 1")
     if cfg.extra_steps < 0:
         raise ValueError(f"--extra-steps {cfg.extra_steps} must not be negative")
-    for name in ("alpha", "alpha_growth", "alpha_max"):
-        if not getattr(cfg, name) > 0:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(cfg, name)} must be positive")
-    if cfg.alpha_growth != 1 and not isinstance(task, ScheduledCriterionTask):
-        raise ValueError(
-            f"{type(task).__name__} does not tell criterions the epoch, so alpha cannot be annealed: use "
-            "--task sequence_tagging or direct_loss_translation, or keep alpha constant with --alpha-growth 1"
-        )
+    check_schedule(cfg, task, more={})

@@ -81,6 +81,30 @@ class FairseqSteps:
             )
         return features[:, -1], DecoderState(state.encoder_out, memory, state.time + 1)
 
+    def all_steps(self, encoder_out, previous: Tensor, vectors: Tensor) -> Tensor:
+        """All steps at once, fed ``vectors [B, T, d]``: log-probabilities ``[B, T, V]``.
+
+        ``previous [B, T]`` are the symbols in whose places the vectors stand: they mark padding.
+        """
+        with soft_inputs(self.decoder, vectors):
+            net_output = self.decoder(previous, encoder_out=encoder_out)
+        return self.model.get_normalized_probs(net_output, log_probs=True)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """``[V, H]``, the linear output layer; may be the embedding itself."""
+        return self.output_layer.weight
+
+    @property
+    def output_bias(self) -> Tensor | None:
+        """``[V]``, or ``None`` where the output layer has none."""
+        return getattr(self.output_layer, "bias", None)
+
+    @property
+    def output_layer(self):
+        """The module that holds the output weight: a linear layer, or the embedding if the two are shared."""
+        return self.decoder.output_projection
+
     def map_state(self, state: DecoderState, change) -> DecoderState:
         """Apply ``change`` to every recurrent tensor, rows first."""
         return state._replace(memory=self.map_memory(state.memory, change))

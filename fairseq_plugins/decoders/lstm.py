@@ -9,6 +9,11 @@ from fairseq_plugins.decoders._base import FairseqSteps, steps_for
 class LSTMSteps(FairseqSteps):
     """State: hidden and cell ``[layers, R, H]``, and the input feeding ``[R, H]``, which is recurrent too."""
 
+    @property
+    def output_layer(self):
+        decoder = self.decoder
+        return decoder.embed_tokens if decoder.share_input_output_embed else decoder.fc_out
+
     def widen(self, encoder_out, rows):
         sentences = encoder_out[0].size(1)
         if rows == sentences:

@@ -1,0 +1,256 @@
+"""Differentiable scheduled sampling (Goyal, Dyer and Berg-Kirkpatrick 2017)."""
+
+# fairseq turns the fields of a config into command-line options and understands only typing.Optional.
+# ruff: noqa: UP045
+
+import math
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
+from fairseq.dataclass import ChoiceEnum
+from fairseq.logging import metrics
+from torch.nn import functional as F
+
+from diffdecode.categorical import ESTIMATORS
+from diffdecode.sequence import (
+    MIXING_SCHEDULES,
+    OwnWord,
+    fused_scheduled_sampling,
+    gold_probability,
+    relaxed_decode,
+    two_pass_decode,
+)
+from fairseq_plugins.criterions._schedule import AlphaConfig, alpha_at, check_schedule
+from fairseq_plugins.criterions._search import encode, search_space
+from fairseq_plugins.decoders import step_decoder
+
+# What the paper calls soft argmax is the library's ``soft``; alpha is 1/tau for these two.
+PEAKED = {"soft_argmax": "soft", "gumbel_soft": "gumbel_soft"}
+OTHERS = ("argmax", "sample", *(name for name in ESTIMATORS if name not in (*PEAKED.values(), "reinmax_loo")))
+RELAXATIONS = (*PEAKED, *OTHERS)
+
+# Choices for which the m best candidates are enough, and from which vocabulary on they are cheaper.
+FUSED = ("soft", "argmax", "argmax_st")
+FUSED_FROM_ALPHA = 2.0
+FUSED_FROM_VOCABULARY = 1000
+
+
+@dataclass
+class ScheduledSamplingConfig(AlphaConfig):
+    relaxation: ChoiceEnum(RELAXATIONS) = field(
+        default="soft_argmax",
+        metadata={
+            "help": "how the model's own word is fed back: soft_argmax (3.1), gumbel_soft (3.2), argmax or "
+            "sample (Bengio et al. 2015), or a gradient estimator"
+        },
+    )
+    alpha: float = field(
+        default=1.0, metadata={"help": "peakedness of soft_argmax and gumbel_soft in the first epoch"}
+    )
+    tau: Optional[float] = field(
+        default=None, metadata={"help": "temperature of a gradient estimator (default: the estimator's own)"}
+    )
+    gold_schedule: ChoiceEnum(MIXING_SCHEDULES) = field(
+        default="inverse_sigmoid",
+        metadata={"help": "probability of feeding the gold word over time: 1 always, 0 never, or falling"},
+    )
+    gold_decay: float = field(
+        default=10.0, metadata={"help": "decay strength k of the schedule: larger is slower"}
+    )
+    gold_unit: ChoiceEnum(["epoch", "update"]) = field(
+        default="epoch", metadata={"help": "what the schedule counts"}
+    )
+    rollout: ChoiceEnum(["stepwise", "two_pass"]) = field(
+        default="stepwise",
+        metadata={"help": "stepwise: as the papers; two_pass: own words from a teacher-forced first pass"},
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "epsilon of label smoothing"})
+    no_fused: bool = field(
+        default=False, metadata={"help": "do not share logits between loss and choice in large vocabularies"}
+    )
+    fused_candidates: int = field(
+        default=32, metadata={"help": "candidates of a fused choice; with too much mass outside it is redone"}
+    )
+    fused_tolerance: float = field(
+        default=1e-3, metadata={"help": "largest probability outside the candidates of a fused choice"}
+    )
+
+
+@register_criterion("differentiable_scheduled_sampling", dataclass=ScheduledSamplingConfig)
+class ScheduledSamplingCriterion(FairseqCriterion):
+    """Cross entropy of a decoder that is fed gold words and its own, relaxed, words.
+
+    Validation is teacher-forced cross entropy: comparable over epochs and with cross-entropy training.
+    """
+
+    def __init__(self, cfg: ScheduledSamplingConfig, task):
+        super().__init__(task)
+        _check(cfg, task)
+        self.cfg = cfg
+        self.epoch, self.num_updates = 1, 0
+        space = search_space(task)
+        allowed = torch.zeros(len(task.target_dictionary), dtype=torch.bool)
+        allowed[space.symbols] = True
+        allowed[self.padding_idx] = False
+        self.register_buffer("allowed", allowed)
+
+    def check_model(self, model) -> None:
+        """Called by tasks before training: refuse a decoder that cannot be run step by step."""
+        step_decoder(model)
+
+    def set_progress(self, epoch: int, num_updates: int) -> None:
+        """Called by tasks before each training step; alpha and p_gold are functions of it."""
+        self.epoch, self.num_updates = epoch, num_updates
+
+    @property
+    def alpha(self) -> float:
+        """Peakedness in this epoch."""
+        return alpha_at(self.cfg, self.epoch)
+
+    @property
+    def p_gold(self) -> float:
+        """Probability of feeding the gold word now."""
+        progress = self.epoch if self.cfg.gold_unit == "epoch" else self.num_updates + 1
+        return gold_probability(self.cfg.gold_schedule, progress, self.cfg.gold_decay)
+
+    @property
+    def own_word(self) -> OwnWord:
+        """How the model's own word is chosen now."""
+        if self.cfg.relaxation in PEAKED:
+            return OwnWord(PEAKED[self.cfg.relaxation], 1.0 / self.alpha, self.allowed)
+        return OwnWord(self.cfg.relaxation, self.cfg.tau, self.allowed)
+
+    def forward(self, model, sample, reduce=True):
+        """Compute the loss of a batch.
+
+        Returns a tuple with three elements:
+        1) the loss
+        2) the sample size, which is used as the denominator for the gradient
+        3) logging outputs to display while training
+        """
+        target = model.get_targets(sample, None)
+        logs = {}
+        if not self.training or self.p_gold == 1:
+            log_probs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True)
+            loss, nll = self._cross_entropy(log_probs, target, reduce)
+        elif self.cfg.rollout == "stepwise" and self._can_be_fused(model):
+            loss, logs = self._fused(model, sample, target, reduce)
+            nll = loss.sum()
+        else:
+            decode = self._two_passes if self.cfg.rollout == "two_pass" else self._stepwise
+            loss, nll = self._cross_entropy(decode(model, sample, target), target, reduce)
+        sentences = target.size(0)
+        if self.training:
+            logs["gold_prob"] = self.p_gold * sentences
+            if self.cfg.relaxation in PEAKED:
+                logs["alpha"] = self.alpha * sentences
+        sample_size = sentences if self.cfg.sentence_avg else sample["ntokens"]
+        logs = {
+            "loss": loss.sum().data,
+            "nll_loss": nll.data,
+            "ntokens": sample["ntokens"],
+            "nsentences": sentences,
+            "sample_size": sample_size,
+            **logs,
+        }
+        return loss, sample_size, logs
+
+    def _cross_entropy(self, log_probs, target, reduce):
+        """Loss with label smoothing, and the sum of negative log-likelihoods."""
+        flat, gold, epsilon = log_probs.flatten(0, 1), target.flatten(), self.cfg.label_smoothing
+        if epsilon == 0:  # to the bit what --criterion cross_entropy computes
+            loss = F.nll_loss(
+                flat, gold, ignore_index=self.padding_idx, reduction="sum" if reduce else "none"
+            )
+            return loss, loss.sum()
+        loss, nll = label_smoothed_nll_loss(flat, gold[:, None], epsilon, self.padding_idx, reduce)
+        return loss, nll.sum()
+
+    def _stepwise(self, model, sample, target):
+        """``[B, T, V]`` log-probabilities, each step fed before the next is computed (section 3.3)."""
+        steps = step_decoder(model)
+        state = steps.init_state(encode(model, sample))
+        return relaxed_decode(steps, state, target, self.own_word, self.p_gold)
+
+    def _two_passes(self, model, sample, target):
+        """``[B, T, V]`` log-probabilities of a pass fed with the choices of a teacher-forced one."""
+        steps, encoder_out = step_decoder(model), encode(model, sample)
+        previous = sample["net_input"]["prev_output_tokens"]
+        return two_pass_decode(
+            lambda vectors: steps.all_steps(encoder_out, previous, vectors),
+            steps.embedding,
+            steps.start,
+            target,
+            self.own_word,
+            self.p_gold,
+        )
+
+    def _can_be_fused(self, model):
+        own = self.own_word
+        return (
+            not self.cfg.no_fused
+            and self.cfg.label_smoothing == 0
+            and own.method in FUSED
+            and (own.method == "argmax" or (own.tau or 1.0) <= 1 / FUSED_FROM_ALPHA)
+            and len(self.allowed) >= FUSED_FROM_VOCABULARY
+        )
+
+    def _fused(self, model, sample, target, reduce):
+        """The same loss with one set of logits for loss and choice."""
+        steps, inside = step_decoder(model), target.ne(self.padding_idx)
+        found = fused_scheduled_sampling(
+            steps,
+            steps.init_state(encode(model, sample)),
+            target,
+            inside.sum(1),
+            self.own_word,
+            self.p_gold,
+            m=self.cfg.fused_candidates,
+            tolerance=self.cfg.fused_tolerance,
+        )
+        nll = -found.gold_log_probs.masked_fill(~inside, 0.0)
+        return nll.sum() if reduce else nll.flatten(), {"redone": found.fell_back * target.size(0)}
+
+    @staticmethod
+    def reduce_metrics(logging_outputs) -> None:
+        """Aggregate logging outputs from data parallel training."""
+
+        def total(name):
+            return sum(log.get(name, 0) for log in logging_outputs)
+
+        sample_size, ntokens = total("sample_size"), total("ntokens")
+        metrics.log_scalar("loss", total("loss") / sample_size / math.log(2), sample_size, round=3)
+        metrics.log_scalar("nll_loss", total("nll_loss") / ntokens / math.log(2), ntokens, round=3)
+        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
+        for name in ("alpha", "gold_prob", "redone"):
+            if any(name in log for log in logging_outputs):
+                metrics.log_scalar(name, total(name) / total("nsentences"), weight=0, round=4)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Everything logged is a sum over sentences."""
+        return True
+
+
+def _check(cfg: ScheduledSamplingConfig, task) -> None:
+    """Refuse options that cannot work, before training.
+
+    Raises:
+        ValueError: naming the option and what to do.
+    """
+    if not 0 <= cfg.label_smoothing < 1:
+        raise ValueError(f"--label-smoothing {cfg.label_smoothing} must be at least 0 and less than 1")
+    if not cfg.gold_decay > 0:
+        raise ValueError(f"--gold-decay {cfg.gold_decay} must be positive")
+    if cfg.tau is not None and not cfg.tau > 0:
+        raise ValueError(f"--tau {cfg.tau} must be positive")
+    if cfg.tau is not None and cfg.relaxation in (*PEAKED, "argmax", "sample"):
+        raise ValueError(f"--tau is not used by --relaxation {cfg.relaxation}; its peakedness is --alpha")
+    if cfg.fused_candidates < 1:
+        raise ValueError(f"--fused-candidates {cfg.fused_candidates} must be at least 1")
+    changes = cfg.gold_schedule in ("linear", "inverse_sigmoid")
+    check_schedule(cfg, task, {"the gold probability": "--gold-schedule always or never"} if changes else {})
