@@ -1,0 +1,57 @@
+"""``masked_textcat``: spaCy's exclusive text classifier for corpora where some documents are not labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from spacy.language import Language
+from spacy.pipeline.textcat import DEFAULT_SINGLE_TEXTCAT_MODEL, TextCategorizer
+from spacy.training import Example
+from thinc.api import Model
+
+
+@Language.factory(
+    "masked_textcat",
+    assigns=["doc.cats"],
+    default_config={
+        "model": DEFAULT_SINGLE_TEXTCAT_MODEL,
+        "threshold": 0.0,
+        "scorer": {"@scorers": "diffdecode.cats_scorer.v1"},
+    },
+    default_score_weights={
+        "cats_score": 1.0,
+        "cats_score_desc": None,
+        "cats_acc": None,
+        "cats_micro_f": None,
+        "cats_macro_f": None,
+        "cats_macro_auc": None,
+        "cats_f_per_type": None,
+    },
+)
+def make_masked_textcat(
+    nlp: Language, name: str, model: Model, threshold: float, scorer: Callable | None
+) -> MaskedTextCategorizer:
+    """Same options as ``textcat``."""
+    return MaskedTextCategorizer(nlp.vocab, model, name, threshold=threshold, scorer=scorer)
+
+
+class MaskedTextCategorizer(TextCategorizer):
+    """Learns from the documents that have a category and gives the others no gradient and no loss.
+
+    spaCy's ``textcat`` reads a document without ``cats`` as one where every category is wrong. A document
+    with some of the labels is complete: as in ``textcat``, categories it does not mention are 0.
+    """
+
+    def _examples_to_truth(self, examples: Iterable[Example]) -> tuple[np.ndarray, np.ndarray]:
+        examples = list(examples)
+        truths, not_missing = super()._examples_to_truth(examples)
+        not_missing[[not example.reference.cats for example in examples]] = 0.0
+        return truths, not_missing
+
+    def get_loss(self, examples: Iterable[Example], scores: np.ndarray) -> tuple[float, np.ndarray]:
+        """The mean squared error over labelled documents, and the gradient ``[B, L]``, 0 for the others."""
+        examples = list(examples)
+        loss, d_scores = super().get_loss(examples, scores)
+        labelled = sum(bool(example.reference.cats) for example in examples)
+        return loss * len(examples) / max(labelled, 1), d_scores
