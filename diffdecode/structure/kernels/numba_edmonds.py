@@ -42,18 +42,17 @@ def arborescence(start, stop, scores, lengths, multi_root, largest, heads, statu
 @njit(nogil=True, cache=True)
 def best_heads_form_a_tree(scores, n, multi_root, best, seen):
     """Fill ``best`` with each word's (smallest) best head; whether these arcs are an allowed tree."""
-    roots = 0
+    roots, possible = 0, True
     for m in range(1, n + 1):
         head = m if np.isnan(scores[m, m]) else _first(scores, m, _maximum(scores, m, 0, n + 1), 0)
         if head == m:  # the diagonal is no head, whatever it holds
             value = max(_maximum(scores, m, 0, m), _maximum(scores, m, m + 1, n + 1))
             head = _first(scores, m, value, 0)
             head = _first(scores, m, value, m + 1) if head == m else head
-        if scores[m, head] == -np.inf:
-            return False
         best[m] = head
         roots += head == 0
-    if roots == 0 or (not multi_root and roots > 1):
+        possible &= scores[m, head] > -np.inf
+    if not possible or roots == 0 or (not multi_root and roots > 1):
         return False
     seen[: n + 1] = 0
     for m in range(1, n + 1):
