@@ -19,6 +19,7 @@ from diffdecode.sequence import (
     SoftBeamOptions,
     hard_beam,
     soft_beam,
+    truncated_soft_beam,
 )
 from fairseq_plugins.criterions._schedule import AlphaConfig, alpha_at, check_schedule
 from fairseq_plugins.criterions._search import keep_encoder_output, label_costs, search_space
@@ -44,6 +45,16 @@ class SoftBeamConfig(AlphaConfig):
     margin: float = field(default=1.0, metadata={"help": "hinge only: weight of the cost in the search"})
     wrong_label_costs: Optional[str] = field(
         default=None, metadata={"help": "LABEL=COST,...: cost of predicting LABEL wrongly; others cost 1"}
+    )
+    soft_beam_candidates: int = field(
+        default=0,
+        metadata={
+            "help": "look at the best M candidates of a sentence only (0: at all): faster, where enough"
+        },
+    )
+    soft_beam_tolerance: float = field(
+        default=1e-3,
+        metadata={"help": "largest share of a choice that the candidates may miss; else the batch is redone"},
     )
     extra_steps: int = field(
         default=0, metadata={"help": "translation only: steps of the search beyond the reference"}
@@ -144,11 +155,17 @@ class SoftBeamCriterion(FairseqCriterion):
             self.cfg.hard_forward,
             cost_weight=self._cost_weight,
         )
-        found = soft_beam(decoder, state, lengths, space, options, cost, observe=_mean_overlap)
-        objective = self._objective(found.direct_loss(), found.max_score(), gold_scores)
-        overlap = torch.stack(found.observed).mean()
-        sentences = target.size(0)
-        return objective, {"alpha": self.alpha * sentences, "beam_overlap": overlap * sentences}
+        problem = (decoder, state, lengths, space, options, cost, _mean_overlap)
+        sentences, logs = target.size(0), {}
+        if self.cfg.soft_beam_candidates:
+            limits = self.cfg.soft_beam_candidates, self.cfg.soft_beam_tolerance
+            found = truncated_soft_beam(*problem, *limits)
+            logs["redone"] = found.fell_back * sentences
+        else:
+            found = soft_beam(*problem)
+        logs["alpha"] = self.alpha * sentences
+        logs["beam_overlap"] = torch.stack(found.observed).mean() * sentences
+        return self._objective(found.direct_loss(), found.max_score(), gold_scores), logs
 
     def _hard_search(self, model, encoder_out, target, gold_scores):
         decoder, state, lengths, space, cost = self._problem(model, encoder_out, target)
@@ -174,7 +191,7 @@ class SoftBeamCriterion(FairseqCriterion):
         # The cost is counted in symbols: unlike cross entropy, it is not a number of bits.
         metrics.log_scalar("loss", total("loss") / sample_size, sample_size, round=3)
         metrics.log_scalar("nll_loss", total("nll_loss") / ntokens / math.log(2), ntokens, round=3)
-        for name in ("alpha", "beam_overlap"):
+        for name in ("alpha", "beam_overlap", "redone"):
             if any(name in log for log in logging_outputs):
                 metrics.log_scalar(name, total(name) / total("nsentences"), weight=0, round=4)
 
@@ -199,6 +216,11 @@ def _check(cfg: SoftBeamConfig, task) -> None:
         raise ValueError(f"--soft-beam-size {cfg.soft_beam_size} must be at least 1")
     if not 0 <= cfg.ce_weight <= 1:
         raise ValueError(f"--ce-weight {cfg.ce_weight} must be between 0 and 1")
+    if cfg.soft_beam_candidates and cfg.soft_beam_candidates < cfg.soft_beam_size:
+        raise ValueError(
+            f"--soft-beam-candidates {cfg.soft_beam_candidates} must be 0 or at least --soft-beam-size "
+            f"{cfg.soft_beam_size}"
+        )
     if cfg.extra_steps < 0:
         raise ValueError(f"--extra-steps {cfg.extra_steps} must not be negative")
     check_schedule(cfg, task, more={})

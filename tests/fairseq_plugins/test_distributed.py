@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-import toy_corpus
 import torch
+import toy_corpus
 
 CRITERIONS = {
     "direct": "soft_beam --alpha 1",
@@ -36,8 +36,7 @@ def test_two_processes_are_one(tmp_path, name):
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    one, two = (
-        torch.load(tmp_path / run / "checkpoint_last.pt", weights_only=True)["model"] for run in ("one", "two")
-    )
+    paths = [tmp_path / run / "checkpoint_last.pt" for run in ("one", "two")]
+    one, two = (torch.load(path, weights_only=True)["model"] for path in paths)
     for parameter in one:
         torch.testing.assert_close(two[parameter], one[parameter], atol=2e-4, rtol=0)

@@ -157,6 +157,24 @@ def test_cross_entropy_weight_interpolates():
     torch.testing.assert_close(losses[1], logs["nll_loss"])
 
 
+@pytest.mark.parametrize("objective", ["direct", "hinge"])
+def test_as_many_candidates_as_there_are_change_nothing(model, objective):
+    sample, results = sample_for(model), []
+    for candidates in (0, 100):
+        criterion = criterion_for(
+            model, objective=objective, alpha=1.0, soft_beam_candidates=candidates
+        ).train()
+        model.zero_grad()
+        loss, _, logs = criterion(model, sample)
+        loss.backward()
+        results.append(
+            (loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        )
+        assert logs.get("redone", 0) == 0
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-4, atol=1e-4)
+    assert (results[1][1] - results[0][1]).abs().max() <= 1e-3 * results[0][1].abs().max()
+
+
 def test_wrong_label_costs():
     words = toy_models.dictionary(4)
     assert label_costs("w1=2,w3=0.5", words).tolist() == [1, 1, 1, 1, 1, 2, 1, 0.5]
@@ -217,6 +235,7 @@ REFUSED = {
     "alpha": ({"alpha": 0.0}, "--alpha 0.0 must be positive"),
     "growth": ({"alpha_growth": -1.0}, "--alpha-growth -1.0 must be positive"),
     "mixing": ({"ce_weight": 1.5}, "--ce-weight 1.5 must be between 0 and 1"),
+    "candidates": ({"soft_beam_candidates": 2}, "--soft-beam-candidates 2 must be 0 or at least"),
     "steps": ({"extra_steps": -1}, "--extra-steps -1 must not be negative"),
 }
 
