@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from diffdecode.structure.reference import log_sum
 from diffdecode.structure.trees import check_inputs, possible_arcs
 
 NO_ARC = -1
@@ -72,7 +73,7 @@ def semantic_graph(
         labelled = labelled + cost.to(labelled)
     possible = possible_arcs(lengths, labelled.shape[1])
     gain, labels = labelled.masked_fill_(~possible.unsqueeze(-1), -torch.inf).max(-1)
-    _refuse_not_scores(gain, scores.predicates)
+    refuse_not_scores(gain, scores.predicates)
     labels = torch.where(gain > 0, labels, NO_ARC)
     value = scores.predicates.double() + gain.clamp(min=0).sum(1, dtype=torch.float64)
     if deterministic.any():
@@ -138,6 +139,19 @@ def graph_scores(scores: GraphParts, graph: SemanticGraph) -> Tensor:
     return of_arcs + torch.where(graph.predicates, scores.predicates, 0).sum(1)
 
 
+def sum_labels_out(scores: GraphParts, lengths: Tensor) -> Tensor:
+    """``log sum_l exp(arc + label)``, ``[B, N+1, N+1]``; -inf for arcs that do not exist.
+
+    Raises:
+        ValueError: NaN or +inf, naming the batch row.
+    """
+    possible = possible_arcs(lengths, scores.arcs.shape[1])
+    best = scores.arcs.detach() + scores.labels.detach().amax(-1)
+    refuse_not_scores(best.masked_fill(~possible, -torch.inf), scores.predicates)
+    labels = scores.labels.masked_fill(~possible.unsqueeze(-1), -torch.inf)
+    return log_sum(labels, -1) + scores.arcs.masked_fill(~possible, -torch.inf)
+
+
 def check_graph(arc_scores, label_scores, predicate_scores, lengths) -> tuple[GraphParts, Tensor]:
     """Scores in float32 (float64 if given), impossible predicates at -inf, and lengths as a tensor.
 
@@ -181,9 +195,9 @@ def deterministic_labels(deterministic, label_scores: Tensor) -> Tensor:
     return mask
 
 
-def _refuse_not_scores(gain: Tensor, predicates: Tensor) -> None:
-    """``gain [B, N+1, N+1]`` is the best labelled arc; a NaN or +inf anywhere comes out in it."""
-    wrong = ~(gain < torch.inf).flatten(1).all(1) | ~(predicates < torch.inf).all(1)
+def refuse_not_scores(best: Tensor, predicates: Tensor) -> None:
+    """``best [B, N+1, N+1]`` is the best labelled arc: any NaN or +inf comes out in it."""
+    wrong = ~(best < torch.inf).flatten(1).all(1) | ~(predicates < torch.inf).all(1)
     if wrong.any():
         row = int(wrong.nonzero()[0])
         raise ValueError(

@@ -1,0 +1,25 @@
+"""Differentiation of blackbox solvers (Vlastelica, Paulus, Musil, Martius and Rolínek, ICLR 2020)."""
+
+from dataclasses import dataclass
+
+from diffdecode.structure.surrogates.registry import Surrogate, register, require_positive
+
+
+@register("blackbox")
+@dataclass(frozen=True)
+class Blackbox(Surrogate):
+    """``dL/ds = (z - argmax(s - lam dL/dz)) / lam``.
+
+    The paper minimises costs ``w = -s``, so its ``-(z - z(w + lam dL/dz)) / lam`` changes sign here.
+
+    Attributes:
+        lam: how far the scores are moved along the gradient.
+    """
+
+    lam: float = 10.0
+
+    def __post_init__(self):
+        require_positive("lam", self.lam)
+
+    def gradient(self, structure, scores, z, g):
+        return (z - structure.argmax(scores - self.lam * g)) / self.lam

@@ -1,0 +1,33 @@
+"""SPIGOT with exponentiated gradient (Mihaylova, Niculae and Martins, EMNLP 2020, "SPIGOT-EG").
+
+A gradient step in the geometry of the distribution stays inside the polytope by itself: it is a step on the
+scores, and nothing has to be projected.
+"""
+
+from dataclasses import dataclass
+
+from diffdecode.structure.surrogates.registry import Surrogate, register, require_positive
+
+
+@register("spigot_eg")
+@dataclass(frozen=True)
+class SpigotExponentiatedGradient(Surrogate):
+    """``dL/ds = mu(s) - mu(s - eta dL/dz)``.
+
+    Attributes:
+        eta: the step size.
+        soft: send the marginals forward; see :class:`~.spigot_ce.SpigotCrossEntropy`.
+    """
+
+    eta: float = 1.0
+    soft: bool = False
+
+    def __post_init__(self):
+        require_positive("eta", self.eta)
+
+    def decide(self, structure, scores, generator):
+        return (structure.marginals(scores) if self.soft else structure.argmax(scores),)
+
+    def gradient(self, structure, scores, z, g):
+        mu = z if self.soft else structure.marginals(scores)
+        return mu - structure.marginals(scores - self.eta * g)

@@ -1,0 +1,26 @@
+"""The structured straight-through estimator: a structure goes forward, the marginals' gradient goes back.
+
+For a single choice it is the straight-through estimator of softmax (Bengio, Leonard and Courville 2013).
+"""
+
+from dataclasses import dataclass
+
+from diffdecode.structure.surrogates.registry import Surrogate, register
+
+
+@register("structured_st")
+@dataclass(frozen=True)
+class StructuredStraightThrough(Surrogate):
+    """``dL/ds = Sigma dL/dz``. With samples, exact in expectation for losses linear in ``z``.
+
+    Attributes:
+        sample: draw ``z`` instead of taking the best structure.
+    """
+
+    sample: bool = False
+
+    def decide(self, structure, scores, generator):
+        return (structure.sample(scores, generator) if self.sample else structure.argmax(scores),)
+
+    def gradient(self, structure, scores, z, g):
+        return structure.covariance_product(scores, g)
