@@ -114,8 +114,8 @@ class MixedCorpus:
         max_epochs = nlp.config.get("training", {}).get("max_epochs", -1)
         if isinstance(reader, dict) and reader.get("@readers") == NAME and max_epochs != -1:
             raise ValueError(
-                f"{NAME} draws anew in every epoch, but with [training] max_epochs = {max_epochs} spaCy reads it "
-                "once. Set max_epochs = -1 and limit the training with max_steps or patience."
+                f"{NAME} draws anew in every epoch, but with max_epochs = {max_epochs} spaCy reads "
+                "it once. Set max_epochs = -1 and limit the training with max_steps or patience."
             )
 
 

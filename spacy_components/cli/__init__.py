@@ -1,0 +1,7 @@
+"""Sub-commands of ``python -m spacy``, found through the entry point group ``spacy_cli``."""
+
+from spacy_components.cli.compare_parses import compare_parses_cli
+from spacy_components.cli.convert_sdp import convert_sdp_cli
+from spacy_components.cli.evaluate_sdp import evaluate_sdp_cli
+
+__all__ = ["compare_parses_cli", "convert_sdp_cli", "evaluate_sdp_cli"]

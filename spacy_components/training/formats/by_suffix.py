@@ -1,0 +1,48 @@
+"""Any annotated file as documents, by the end of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from spacy.tokens import Doc, DocBin
+from spacy.vocab import Vocab
+
+from spacy_components.training.formats.conllu_trees import read_conllu
+from spacy_components.training.formats.labelled_text import read_labelled_text
+from spacy_components.training.formats.sdp2015 import read_sdp2015
+
+FORMATS = {".spacy": "spacy", ".sdp": "sdp2015", ".conllu": "conllu", ".tsv": "labelled-text"}
+
+
+def format_of(path: Path, given: str = "auto") -> str:
+    """The given format, or else the one of the suffix (before ``.gz``). Raises ValueError if unknown."""
+    if given != "auto":
+        if given not in FORMATS.values():
+            raise ValueError(f"unknown format {given!r}, expected one of {', '.join(FORMATS.values())}")
+        return given
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    if suffix not in FORMATS:
+        raise ValueError(f"{path}: name a format, the suffix is not one of {', '.join(FORMATS)}")
+    return FORMATS[suffix]
+
+
+def read_docs(
+    path: Path,
+    vocab: Vocab,
+    *,
+    format: str = "auto",
+    tree: bool = True,
+    graph: bool = False,
+    subtypes: bool = True,
+) -> Iterator[Doc]:
+    """Yields the documents of a file; tree, graph and subtypes are for CoNLL-U (see ``read_conllu``)."""
+    match format_of(path, format):
+        case "spacy":
+            yield from DocBin().from_disk(path).get_docs(vocab)
+        case "sdp2015":
+            yield from read_sdp2015(path, vocab)
+        case "conllu":
+            yield from read_conllu(path, vocab, tree=tree, graph=graph, subtypes=subtypes)
+        case "labelled-text":
+            yield from read_labelled_text(path, vocab)
