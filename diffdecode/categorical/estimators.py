@@ -93,7 +93,7 @@ def sample(
     estimator = _lookup(method, given)
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
-    if logits.dim() == 0 or logits.shape[dim] == 0:
+    if not -logits.dim() <= dim < logits.dim() or logits.shape[dim] == 0:
         raise ValueError(f"logits need at least one category along dim {dim}, got shape {list(logits.shape)}")
     if tau is not None and not 0 < tau < math.inf:
         raise ValueError(f"tau must be positive and finite, got {tau}")
@@ -128,6 +128,8 @@ def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
         return logits
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be boolean (True = possible), got {mask.dtype}")
+    if torch.broadcast_shapes(mask.shape, logits.shape) != logits.shape:
+        raise ValueError(f"mask {list(mask.shape)} does not broadcast to logits {list(logits.shape)}")
     return logits.masked_fill(~mask, -torch.inf)
 
 

@@ -60,6 +60,7 @@ def gumbel_rao(
     Temperature: default 0.5; usual range 0.1 to 1.
 
     Args:
+        samples: K, unless ``noise`` says it.
         noise: Exp(1) variates ``[K, ..., V]`` for the conditional noise (not for D: pass ``index``).
 
     Raises:

@@ -104,13 +104,15 @@ def reinmax_loo(
     Temperature: none (1 throughout; another one would bias the control variate).
 
     Args:
+        samples: K, unless ``index`` or ``noise`` say it.
         index: K samples ``[K, ...]``.
         noise: Exp(1) variates ``[K, ..., V]`` for the draws.
 
     Raises:
         ValueError: fewer than two samples.
     """
-    samples = samples if index is None else len(index)
+    given = index if index is not None else noise
+    samples = samples if given is None else len(given)
     if samples < 2:
         raise ValueError(
             f"reinmax_loo needs samples >= 2 to compare, got {samples}; one sample: method 'reinmax'"

@@ -217,6 +217,30 @@ def test_masked_entries_are_exactly_zero_forward_and_backward(method, dtype):
             assert (one_hot.sum(-1) == 1).all()
 
 
+@settings(deadline=None, max_examples=100)
+@given(seed=st.integers(0, 10_000), method=st.sampled_from(METHODS), V=st.integers(2, 7))
+def test_a_masked_category_might_as_well_not_exist(seed, method, V):
+    """Same decision, probabilities and gradient as over the vocabulary without it; same noise elsewhere."""
+    torch.manual_seed(seed)
+    x, weight = torch.randn(2, 5, V, dtype=torch.float64)
+    noise = torch.empty(3, 5, V, dtype=torch.float64).exponential_()
+    kept = torch.arange(V) != torch.randint(V, ())
+
+    def options(columns, first):
+        if method in DETERMINISTIC:
+            return {}
+        if method == "gumbel_rao":
+            return {"noise": noise[..., columns], "index": torch.full((5,), first)}
+        return {"noise": (noise if method == "reinmax_loo" else noise[0])[..., columns]}
+
+    first = int(kept.nonzero()[0])  # becomes category 0
+    full = gradient(x, weight, method, mask=kept, **options(slice(None), first))
+    reduced = gradient(x[:, kept], weight[:, kept], method, **options(kept, 0))
+    for a, b in zip(full, reduced, strict=True):
+        torch.testing.assert_close(a[..., kept], b, rtol=1e-12, atol=1e-14)
+        assert (a[..., ~kept] == 0).all()
+
+
 @pytest.mark.parametrize("tau", [None, 0.05])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("method", METHODS)
@@ -364,6 +388,8 @@ def test_bad_rows_are_named(method, value, message):
         ({"index": torch.tensor([0, 4, 0])}, r"index row \[1\] is not in \[0, 4\)"),
         ({"index": torch.zeros(2, dtype=torch.int64)}, r"index must have shape \[3\], got \[2\]"),
         ({"index": torch.tensor([0, 0, 1]), "mask": torch.arange(4) != 1}, r"row \[2\] picks an impossible"),
+        ({"mask": torch.ones(2, 3, 4, dtype=torch.bool)}, r"mask \[2, 3, 4\] does not broadcast"),
+        ({"dim": 2}, "at least one category along dim 2"),
         ({"noise": torch.zeros(3, 4)}, "noise must be positive"),
         ({"noise": torch.ones(2, 3, 4)}, r"noise must have shape \[3, 4\]"),
         ({"method": "gumbel_rao", "noise": torch.ones(3, 4)}, r"noise must have shape \['K', 3, 4\]"),
