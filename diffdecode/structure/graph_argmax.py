@@ -128,6 +128,8 @@ class Graphs(Structure):
     def _conditionals(self, scores):
         """p(predicate), p(arc | predicate), p(label | arc): with them, a graph is built top-down."""
         parts = self.unpack(scores)
+        if not self.has_predicates:
+            parts = parts._replace(predicates=torch.zeros_like(parts.predicates))
         arc_scores = sum_labels_out(parts, self.lengths)
         exists = (arc_scores > -torch.inf).unsqueeze(-1)
         arc = torch.sigmoid(arc_scores)
