@@ -48,6 +48,45 @@ STANZA = ["stanza>=1.12"]
 GPU = ["triton>=3.0; platform_system == 'Linux'"]
 DEV = ["pytest", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "matplotlib", "rich", "tqdm"]
 
+ML, TRAINING, PIPELINE = "spacy_components.ml", "spacy_components.training", "spacy_components.pipeline"
+SPACY_ENTRY_POINTS = {
+    "spacy_factories": [
+        "spigot_parser = spacy_components.factories:make_spigot_parser",
+        "spigot_sdp = spacy_components.factories:make_spigot_sdp",
+        f"masked_textcat = {PIPELINE}.masked_textcat:make_masked_textcat",
+        f"masked_spancat = {PIPELINE}.masked_spancat:make_masked_spancat",
+    ],
+    "spacy_architectures": [
+        f"diffdecode.BiaffineParser.v1 = {ML}.parser_models:build_biaffine_parser",
+        f"diffdecode.BiLstmMlpParser.v1 = {ML}.parser_models:build_bilstm_mlp_parser",
+        f"diffdecode.NeurboParser.v1 = {ML}.graph_models:build_neurbo_parser",
+        f"diffdecode.BiaffineGraphParser.v1 = {ML}.graph_models:build_biaffine_graph_parser",
+        f"diffdecode.ParseListener.v1 = {ML}.listener:build_parse_listener",
+        f"diffdecode.GraphListener.v1 = {ML}.listener:build_graph_listener",
+        f"diffdecode.HeadConcat.v1 = {ML}.concat:build_head_concat",
+        f"diffdecode.GraphConcat.v1 = {ML}.concat:build_graph_concat",
+        f"diffdecode.StandaloneParse.v1 = {ML}.standalone:build_standalone_parse",
+        f"diffdecode.StandaloneGraph.v1 = {ML}.standalone:build_standalone_graph",
+    ],
+    "spacy_misc": [
+        f"diffdecode.whole_docs.v1 = {ML}.segments:whole_docs",
+        f"diffdecode.sentences.v1 = {ML}.segments:sentences",
+        f"diffdecode.lazy_segments.v1 = {ML}.segments:lazy_segments",
+    ],
+    "spacy_scorers": [
+        f"diffdecode.parse_scorer.v1 = {TRAINING}.scorers:make_parse_scorer",
+        f"diffdecode.sdp_scorer.v1 = {TRAINING}.scorers:make_sdp_scorer",
+        f"diffdecode.cats_scorer.v1 = {TRAINING}.scorers:make_cats_scorer",
+    ],
+    "spacy_readers": [
+        f"diffdecode.Corpus.v1 = {TRAINING}.corpus:create_corpus",
+        f"diffdecode.Sdp2015.v1 = {TRAINING}.corpus:create_sdp2015_corpus",
+        f"diffdecode.Conllu.v1 = {TRAINING}.corpus:create_conllu_corpus",
+        f"diffdecode.LabelledText.v1 = {TRAINING}.corpus:create_labelled_text_corpus",
+        f"diffdecode.MixedCorpus.v1 = {TRAINING}.mixing:create_mixed_corpus",
+    ],
+}
+
 setup(
     name="diffdecode",
     version="0.1.0",
@@ -66,5 +105,7 @@ setup(
         "dev": DEV,
         "all": FAIRSEQ + SPACY + STANZA + DEV,
     },
+    entry_points=SPACY_ENTRY_POINTS,
+    package_data={"spacy_components": ["configs/*.cfg"]},
     cmdclass={"build_py": BuildWithPth},
 )

@@ -1,0 +1,194 @@
+"""Segments: the stretches of a document that are parsed as one, and batches of them.
+
+A parser's time and memory grow with the square of a segment's length, so a segmenter says where to cut. It
+is a function from a document and the positions of its words (white space is never parsed) to a list of arrays
+of positions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from spacy import registry
+from spacy.attrs import IS_PUNCT, IS_SPACE, ORTH
+from spacy.tokens import Doc
+
+Segmenter = Callable[[Doc, np.ndarray], list[np.ndarray]]
+
+SENTENCE_END = (".", "!", "?", "…", "。", "！", "？", "।", "؟")
+ARCS_PER_BATCH = 50_000
+"""How many arcs a padded batch of segments may have: few enough to stay in a CPU's cache."""
+
+
+@registry.misc("diffdecode.whole_docs.v1")
+def whole_docs() -> Segmenter:
+    """Every document is one segment, whatever its length."""
+    return _whole
+
+
+def _whole(doc: Doc, words: np.ndarray) -> list[np.ndarray]:
+    return [words]
+
+
+@registry.misc("diffdecode.sentences.v1")
+def sentences() -> Segmenter:
+    """Every sentence is a segment: something before the parser has to find the sentences."""
+    return _sentences
+
+
+def _sentences(doc: Doc, words: np.ndarray) -> list[np.ndarray]:
+    if not doc.has_annotation("SENT_START"):
+        raise ValueError(
+            f"the parser works sentence by sentence (diffdecode.sentences.v1), but {doc.text!r:.60} has no "
+            "sentence boundaries. Put a component that sets them (sentencizer, senter) before the parser, "
+            "and into [training.annotating_components] for training; or choose diffdecode.lazy_segments.v1."
+        )
+    starts = [sentence.start for sentence in doc.sents]
+    return [part for part in np.split(words, np.searchsorted(words, starts[1:])) if len(part)]
+
+
+@registry.misc("diffdecode.lazy_segments.v1")
+def lazy_segments(max_length: int = 192) -> Segmenter:
+    """Documents of up to ``max_length`` words are one segment; longer ones are cut in two, again and again.
+
+    The cut is made in the middle half: after the end of a sentence if there is one, else after punctuation,
+    else in the middle, and nearest to the middle in each case.
+
+    max_length (int): Words in the longest segment.
+    RETURNS (Segmenter): The function that cuts.
+    """
+    if max_length < 1:
+        raise ValueError(f"diffdecode.lazy_segments.v1: max_length must be 1 or more, got {max_length}")
+    return _LazySegments(max_length)
+
+
+@dataclass(frozen=True)
+class _LazySegments:
+    max_length: int
+
+    def __call__(self, doc: Doc, words: np.ndarray) -> list[np.ndarray]:
+        if len(words) <= self.max_length:
+            return [words]
+        ends = _boundary_strength(doc)[words]
+        agenda, segments = [(0, len(words))], []
+        while agenda:
+            start, end = agenda.pop()
+            if end - start <= self.max_length:
+                segments.append(words[start:end])
+            else:
+                middle = _best_cut(ends, start, end)
+                agenda += [(middle, end), (start, middle)]
+        return segments
+
+
+def _boundary_strength(doc: Doc) -> np.ndarray:
+    """For each token how well a segment may end after it: 2 end of a sentence, 1 punctuation, 0 neither."""
+    orths = doc.to_array(ORTH)
+    strength = (doc.to_array(IS_PUNCT) > 0).astype(np.int64)
+    marks = [doc.vocab.strings[mark] for mark in SENTENCE_END if mark in doc.vocab.strings]
+    strength[np.isin(orths, np.asarray(marks, dtype=orths.dtype))] = 2
+    if doc.has_annotation("SENT_START"):
+        strength[[sentence.end - 1 for sentence in doc.sents]] = 2
+    return strength
+
+
+def _best_cut(ends: np.ndarray, start: int, end: int) -> int:
+    quarter = (end - start) // 4
+    cuts = np.arange(start + max(quarter, 1), end - quarter)
+    distance = np.abs(cuts - (start + end) / 2)
+    return int(cuts[np.lexsort((distance, -ends[cuts - 1]))[0]])
+
+
+@dataclass(frozen=True)
+class SegmentBatch:
+    """Segments of similar length, as positions in the concatenated documents.
+
+    tokens: ``[B, N]`` int64, padded with the number of tokens of all documents.
+    lengths: ``[B]`` int64, falling.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+
+    @property
+    def is_word(self) -> np.ndarray:
+        """``[B, N]`` bool: no padding."""
+        return np.arange(self.tokens.shape[1]) < self.lengths[:, None]
+
+
+@dataclass(frozen=True)
+class SegmentedDocs:
+    """How a list of documents is parsed.
+
+    doc_lengths: ``[D]`` tokens per document; positions count through all documents.
+    batches: the segments.
+    """
+
+    doc_lengths: np.ndarray
+    batches: list[SegmentBatch]
+    spaces: np.ndarray
+    """Positions of white space; each belongs to the position in ``hosts``."""
+    hosts: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Tokens in all documents."""
+        return int(self.doc_lengths.sum())
+
+    def by_doc(self, values: np.ndarray) -> list[np.ndarray]:
+        """``[size, ...]`` to one view per document."""
+        return np.split(values, np.cumsum(self.doc_lengths)[:-1]) if len(self.doc_lengths) else []
+
+
+def segment_docs(docs: Sequence[Doc], segmenter: Segmenter, arcs: int = ARCS_PER_BATCH) -> SegmentedDocs:
+    """Cut documents into segments, longest first, and batch them by length.
+
+    docs (Sequence[Doc]): The documents.
+    segmenter (Segmenter): Where to cut.
+    arcs (int): The most arcs, padding included, that a batch of more than one segment may have.
+    RETURNS (SegmentedDocs): The batches.
+    """
+    lengths = np.array([len(doc) for doc in docs], dtype=np.int64)
+    offsets = np.cumsum(lengths) - lengths
+    is_space = np.concatenate([doc.to_array(IS_SPACE) for doc in docs]) if len(docs) else np.zeros(0)
+    is_space = is_space.astype(bool)
+    any_space = is_space.any()
+    segments = []
+    for doc, offset, length in zip(docs, offsets, lengths):
+        words = np.arange(length)
+        if any_space:
+            words = words[~is_space[offset : offset + length]]
+        if len(words):
+            segments += [part + offset for part in segmenter(doc, words)]
+    batches = _batch(segments, int(lengths.sum()), arcs)
+    spaces = np.flatnonzero(is_space)
+    return SegmentedDocs(lengths, batches, spaces, _hosts(spaces, is_space, offsets, lengths))
+
+
+def _batch(segments: list[np.ndarray], padding: int, arcs: int) -> list[SegmentBatch]:
+    segments = sorted(segments, key=len, reverse=True)
+    batches, start = [], 0
+    while start < len(segments):
+        longest = len(segments[start])
+        part = segments[start : start + max(1, arcs // (longest + 1) ** 2)]
+        lengths = np.array([len(segment) for segment in part], dtype=np.int64)
+        tokens = np.full((len(part), longest), padding, dtype=np.int64)
+        tokens[np.arange(longest) < lengths[:, None]] = np.concatenate(part)
+        batches.append(SegmentBatch(tokens, lengths))
+        start += len(part)
+    return batches
+
+
+def _hosts(spaces, is_space, offsets, lengths) -> np.ndarray:
+    """White space hangs on the word before it, or else after it; a document of nothing else on its first."""
+    if not len(spaces):
+        return spaces
+    doc = np.searchsorted(offsets, spaces, side="right") - 1
+    words = np.flatnonzero(~is_space)
+    if not len(words):
+        return offsets[doc]
+    rank = np.searchsorted(words, spaces)
+    before, after = words[np.maximum(rank - 1, 0)], words[np.minimum(rank, len(words) - 1)]
+    host = np.where((rank > 0) & (before >= offsets[doc]), before, after)
+    inside = (host >= offsets[doc]) & (host < (offsets + lengths)[doc])
+    return np.where(inside, host, offsets[doc])

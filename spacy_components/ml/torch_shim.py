@@ -1,0 +1,99 @@
+"""A torch module inside a thinc model, without the traps of the stock shim."""
+
+import contextlib
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import srsly
+import torch
+from thinc.api import Optimizer, PyTorchShim, get_torch_default_device, torch2xp, xp2torch
+
+
+class TorchShim(PyTorchShim):
+    """A torch module that is built once its widths are known. Unlike thinc's own shim,
+
+    - its bytes carry the widths, so that an untouched copy can be loaded, and hold arrays and no pickle;
+    - ``use_params`` applies averaged parameters (the stock shim looks for them under other keys, and so
+      evaluates a mixture of averaged thinc and plain torch layers);
+    - a parameter that got no gradient stays as it is (the stock shim leaves zeros, on which Adam's momentum
+      and the weight decay go on).
+
+    build (Callable[..., torch.nn.Module]): Makes the module from the widths given to ``materialize``.
+    """
+
+    def __init__(self, build: Callable[..., torch.nn.Module]):
+        super().__init__(None)
+        self._build = build
+
+    @property
+    def module(self) -> torch.nn.Module | None:
+        """RETURNS (Optional[torch.nn.Module]): The module, once it has been built."""
+        return self._model
+
+    def materialize(self, **widths: int) -> None:
+        """Build the module, unless there is one already.
+
+        **widths (int): Sizes that only data can tell, such as the number of labels.
+        """
+        if self._model is None:
+            self.cfg = widths
+            self._model = self._build(**widths).to(get_torch_default_device())
+
+    def finish_update(self, optimizer: Optimizer) -> None:
+        """Step every parameter that has a gradient."""
+        for name, parameter in self._parameters():
+            if parameter.grad is not None:
+                value, _ = optimizer((self.id, name), torch2xp(parameter.data), torch2xp(parameter.grad))
+                parameter.data = xp2torch(value, device=parameter.device)
+                parameter.grad = None
+
+    @contextlib.contextmanager
+    def use_params(self, params: dict[Any, Any]):
+        """Use other values for a while, found under the keys that ``finish_update`` gives the optimizer."""
+        backup = {}
+        for name, parameter in self._parameters():
+            value = params.get((self.id, name))
+            if value is not None:
+                backup[name] = parameter.data
+                parameter.data = xp2torch(value, device=parameter.device).clone()
+        try:
+            yield
+        finally:
+            for name, parameter in self._parameters():
+                parameter.data = backup.get(name, parameter.data)
+
+    def copy(self) -> "TorchShim":
+        """RETURNS (TorchShim): A copy with an identity of its own in the optimizer."""
+        copied = TorchShim(self._build)
+        copied.cfg = dict(self.cfg)
+        copied._model = copy.deepcopy(self._model)
+        return copied
+
+    def to_device(self, device_type: str, device_id: int) -> None:
+        """Move the module, if there is one."""
+        if self._model is not None:
+            super().to_device(device_type, device_id)
+
+    def to_bytes(self) -> bytes:
+        """RETURNS (bytes): The widths and the parameters."""
+        state = {name: value.detach().cpu().numpy() for name, value in self._parameters()}
+        return srsly.msgpack_dumps({"widths": self.cfg, "state": state})
+
+    def from_bytes(self, bytes_data: bytes) -> "TorchShim":
+        """Load what ``to_bytes`` wrote; a module of other widths is replaced.
+
+        bytes_data (bytes): The output of ``to_bytes``.
+        RETURNS (TorchShim): Itself.
+        """
+        message = srsly.msgpack_loads(bytes_data)
+        self.cfg, self._model = {}, None
+        if message["widths"]:
+            self.materialize(**message["widths"])
+            state = {name: torch.from_numpy(numpy.array(value)) for name, value in message["state"].items()}
+            self._model.load_state_dict(state)
+        return self
+
+    def _parameters(self):
+        return [] if self._model is None else list(self._model.named_parameters())

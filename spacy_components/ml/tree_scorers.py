@@ -1,0 +1,155 @@
+"""Arc-factored scorers of dependency trees, as torch modules.
+
+Notation: ``B`` segments, ``N`` words, ``L`` labels; position 0 is the root, so arc scores are
+``[B, N+1, N+1]`` (dependent, head).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, pad
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from spacy_components.ml.segments import SegmentBatch
+
+
+@dataclass(frozen=True)
+class TreeScores:
+    """Scores of a batch of segments.
+
+    batch: which words these are.
+    lengths: ``[B]``, on the device of the scores.
+    arcs: ``[B, N+1, N+1]``.
+    label_scores: from heads ``[B, N]`` (0 = root; anything beyond the length) to label scores ``[B, N, L]``.
+    Labels are scored for given heads only, which saves a factor of ``N``.
+    """
+
+    batch: SegmentBatch
+    lengths: Tensor
+    arcs: Tensor
+    label_scores: Callable[[Tensor], Tensor]
+
+
+class SegmentEncoder(nn.Module):
+    """Word vectors of a padded batch, read by a BiLSTM if ``depth`` > 0, and a root vector before them."""
+
+    def __init__(self, width: int, lstm_width: int = 0, lstm_depth: int = 0):
+        super().__init__()
+        self.lstm = None
+        if lstm_depth:
+            self.lstm = nn.LSTM(width, lstm_width, lstm_depth, batch_first=True, bidirectional=True)
+        self.width = 2 * lstm_width if lstm_depth else width
+        self.root = nn.Parameter(torch.randn(self.width) * self.width**-0.5)
+
+    def forward(self, vectors: Tensor, batch: SegmentBatch, drop: float) -> Tensor:
+        """``vectors [T+1, d]``, the last row 0 for padding, to ``[B, N+1, width]``."""
+        tokens = torch.from_numpy(batch.tokens).to(vectors.device)
+        words = dropout(vectors[tokens], drop, self.training)
+        if self.lstm is not None:
+            packed = pack_padded_sequence(words, torch.from_numpy(batch.lengths), batch_first=True)
+            words, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+            words = dropout(words, drop, self.training)
+        return torch.cat([self.root.expand(len(words), 1, -1), words], 1)
+
+
+class TreeScorer(nn.Module, ABC):
+    """Segments of concatenated word vectors to their :class:`TreeScores`."""
+
+    def __init__(self, encoder: SegmentEncoder):
+        super().__init__()
+        self.encoder = encoder
+
+    @abstractmethod
+    def score(self, words: Tensor, drop: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """``words [B, N+1, width]`` to arcs ``[B, N, N+1]`` and the function that scores labels."""
+
+    def forward(self, vectors: Tensor, batches: Sequence[SegmentBatch], drop: float) -> list[TreeScores]:
+        """``vectors [T, d]`` of all words and the segments to scores; ``drop`` is the dropout rate."""
+        vectors = pad(vectors, (0, 0, 0, 1))
+        scores = []
+        for batch in batches:
+            arcs, label_scores = self.score(self.encoder(vectors, batch, drop), drop)
+            lengths = torch.from_numpy(batch.lengths).to(vectors.device)
+            scores.append(TreeScores(batch, lengths, pad(arcs, (0, 0, 1, 0)), label_scores))
+        return scores
+
+
+class BiaffineScorer(TreeScorer):
+    """Biaffine arcs and labels (Dozat and Manning, ICLR 2017, equations 4 to 9).
+
+    On top of their score, a dependent has a bias for each signed distance to its head, so that an encoder
+    without positions, such as spaCy's CNN, can be used. Distances beyond ``max_distance`` count as that.
+    """
+
+    def __init__(
+        self, encoder: SegmentEncoder, hidden: int, label_hidden: int, max_distance: int, labels: int
+    ):
+        super().__init__(encoder)
+        self.dependent = nn.Linear(encoder.width, hidden)
+        self.head = nn.Linear(encoder.width, hidden)
+        self.arc = nn.Linear(hidden, hidden)
+        self.distance = nn.Linear(hidden, 2 * max_distance + 1, bias=False) if max_distance else None
+        self.max_distance = max_distance
+        self.label_dependent = nn.Linear(encoder.width, label_hidden)
+        self.label_head = nn.Linear(encoder.width, label_hidden)
+        self.label = nn.Linear(label_hidden + 1, labels * (label_hidden + 1), bias=False)
+        nn.init.zeros_(self.label.weight)
+        nn.init.normal_(self.arc.weight, std=1 / hidden)  # scores near 0, whatever the vectors' scale
+
+    def score(self, words, drop):
+        dependents = self._view(self.dependent, words[:, 1:], drop)
+        arcs = self.arc(dependents) @ self._view(self.head, words, drop).transpose(1, 2)
+        if self.distance is not None:
+            arcs = arcs + self._distance_scores(dependents)
+        label_dependents = self._view(self.label_dependent, words[:, 1:], drop)
+        label_heads = self._view(self.label_head, words, drop)
+
+        def label_scores(heads: Tensor) -> Tensor:
+            chosen = pad(_rows(label_heads, heads), (0, 1), value=1.0)
+            by_head = self.label(pad(label_dependents, (0, 1), value=1.0))
+            return (by_head.unflatten(2, (-1, chosen.shape[2])) @ chosen.unsqueeze(3)).squeeze(3)
+
+        return arcs, label_scores
+
+    def _view(self, layer: nn.Linear, words: Tensor, drop: float) -> Tensor:
+        return dropout(torch.relu(layer(words)), drop, self.training)
+
+    def _distance_scores(self, dependents: Tensor) -> Tensor:
+        size = dependents.shape[1]
+        position = torch.arange(size + 1, device=dependents.device)
+        distance = position[None, :] - position[1:, None]  # head - dependent
+        bucket = distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
+        return self.distance(dependents).gather(2, bucket.expand(len(dependents), -1, -1))
+
+
+class MlpScorer(TreeScorer):
+    """Arcs and labels scored by a perceptron with one tanh layer (Kiperwasser and Goldberg, TACL 2016)."""
+
+    def __init__(self, encoder: SegmentEncoder, hidden: int, label_hidden: int, labels: int):
+        super().__init__(encoder)
+        self.dependent = nn.Linear(encoder.width, hidden)
+        self.head = nn.Linear(encoder.width, hidden, bias=False)
+        self.arc = nn.Linear(hidden, 1, bias=False)
+        self.label_dependent = nn.Linear(encoder.width, label_hidden)
+        self.label_head = nn.Linear(encoder.width, label_hidden, bias=False)
+        self.label = nn.Linear(label_hidden, labels)
+
+    def score(self, words, drop):
+        dependents, heads = self.dependent(words[:, 1:]), self.head(words)
+        hidden = torch.tanh(dependents.unsqueeze(2) + heads.unsqueeze(1))
+        arcs = self.arc(dropout(hidden, drop, self.training)).squeeze(3)
+        label_dependents, label_heads = self.label_dependent(words[:, 1:]), self.label_head(words)
+
+        def label_scores(heads: Tensor) -> Tensor:
+            hidden = torch.tanh(label_dependents + _rows(label_heads, heads))
+            return self.label(dropout(hidden, drop, self.training))
+
+        return arcs, label_scores
+
+
+def _rows(vectors: Tensor, index: Tensor) -> Tensor:
+    """``vectors [B, M, d]`` at ``index [B, N]`` (negative: row 0) to ``[B, N, d]``."""
+    return vectors.gather(1, index.clamp(min=0).unsqueeze(2).expand(-1, -1, vectors.shape[2]))

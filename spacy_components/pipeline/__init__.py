@@ -1,0 +1,1 @@
+"""spaCy components whose hard decisions other components can train."""

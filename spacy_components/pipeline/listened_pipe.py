@@ -1,0 +1,228 @@
+"""Components whose hard decision other components read and train."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+from spacy.pipeline import TrainablePipe
+from spacy.training import Example, validate_examples
+from spacy.ty import ListenedToComponent
+from thinc.api import Model, Optimizer, set_dropout_rate
+from torch import Tensor
+
+from spacy_components.ml.listener import batch_identity, is_listener
+
+
+class ListenedPipe(TrainablePipe):
+    """A trainable component with listeners (see ``spacy_components.ml.listener``).
+
+    The loss on the component's own annotation and what the listeners send back are added up on the scores
+    and go through the model in *one* backward pass per batch: a second one would count an upstream tok2vec's
+    gradient twice. The batch is closed, and that pass made, as soon as all listeners have reported; else by
+    ``finish_update``; else when the next batch, or an evaluation, begins. (A listener can stay silent: a
+    frozen component's, or that of a component without annotation in this batch.)
+
+    ``nlp.update(sgd=optimizer)`` calls ``finish_update`` before any component downstream was updated. In that
+    case the optimizer is kept, and the step taken when the batch is closed.
+
+    A subclass has ``kind`` and ``trees`` or graphs to decide: it implements ``get_loss`` and ``decide``.
+    """
+
+    kind: ClassVar[str]
+    """What its listeners listen for."""
+
+    def __init__(self, vocab, model: Model, name: str):
+        self.vocab = vocab
+        self.model = model
+        self.name = name
+        self.listener_map: dict[str, list[Model]] = {}
+        self._listening_pipes: dict[str, Any] = {}
+        self._open_batch: _OpenBatch | None = None
+        self._deferred_sgd: Optimizer | None = None
+
+    # The protocol of spacy.ty.ListenedToComponent
+
+    @property
+    def listeners(self) -> list[Model]:
+        """RETURNS (List[Model]): The layers that listen to this component."""
+        return [listener for name in self.listening_components for listener in self.listener_map[name]]
+
+    @property
+    def listening_components(self) -> list[str]:
+        """RETURNS (List[str]): Names of the components that these layers belong to."""
+        return list(self.listener_map)
+
+    def add_listener(self, listener: Model, component_name: str) -> None:
+        """Add a layer that belongs to the component of that name."""
+        listeners = self.listener_map.setdefault(component_name, [])
+        if listener not in listeners:
+            listeners.append(listener)
+
+    def remove_listener(self, listener: Model, component_name: str) -> bool:
+        """Remove a layer. RETURNS (bool): Whether it was there."""
+        listeners = self.listener_map.get(component_name, [])
+        if listener not in listeners:
+            return False
+        listeners.remove(listener)
+        if not listeners:
+            del self.listener_map[component_name]
+        return True
+
+    def find_listeners(self, component: Any) -> None:
+        """Add all layers of a component that listen to this one."""
+        if isinstance(getattr(component, "model", None), Model):
+            for node in component.model.walk():
+                if is_listener(node, self.kind, self.name):
+                    self.add_listener(node, component.name)
+                    self._listening_pipes[component.name] = component
+
+    # Training
+
+    def get_loss(self, examples: Sequence[Example], scores: Any) -> tuple[float, list[tuple[Tensor, None]]]:
+        """The loss against the examples' own annotation.
+
+        examples (Sequence[Example]): The examples; those without annotation add nothing.
+        scores: What the model made of them.
+        RETURNS (Tuple[float, list]): The loss, and what the model's backward pass takes.
+        """
+        raise NotImplementedError
+
+    def decide(self, scores: Any) -> Any:
+        """The decision for the listeners, an object with ``outputs``, ``add`` and ``pairs``."""
+        raise NotImplementedError
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from a batch, and hand the listeners their decisions.
+
+        examples (Iterable[Example]): The batch.
+        drop (float): The dropout rate.
+        sgd (Optional[Optimizer]): The optimizer.
+        losses (Optional[Dict[str, float]]): Losses of all components so far.
+        RETURNS (Dict[str, float]): The losses with this component's added.
+        """
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        examples = list(examples)
+        validate_examples(examples, f"{type(self).__name__}.update")
+        self.close_batch()
+        docs = [example.predicted for example in examples]
+        set_dropout_rate(self.model, drop)
+        scores, backprop = self.model.begin_update(docs)
+        loss, pairs = self.get_loss(examples, scores)
+        losses[self.name] += loss
+        listeners = self.listeners
+        decision = self.decide(scores) if listeners else None
+        self._open_batch = _OpenBatch(self, backprop, pairs, decision, len(listeners))
+        if listeners:
+            identity, outputs = batch_identity(docs), decision.outputs(self.model.ops)
+            for listener in listeners:
+                listener.attrs["mailbox"].receive(identity, outputs, self._open_batch.receive)
+        else:
+            self.close_batch()
+        if sgd not in (None, False):
+            self.finish_update(sgd)
+        return losses
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Close the batch and step; if no listener has reported yet, when one does.
+
+        sgd (Optimizer): The optimizer.
+        """
+        if self._open_batch is not None and not self._open_batch.reports:
+            self._deferred_sgd = sgd
+            return
+        self.close_batch()
+        self.model.finish_update(sgd)
+
+    def close_batch(self) -> None:
+        """Make the backward pass of the batch, if there is one that waits for its listeners."""
+        if self._open_batch is not None:
+            for name in self.listening_components:  # what they hold back comes through here
+                pipe = self._listening_pipes.get(name)
+                if isinstance(pipe, ListenedPipe):
+                    pipe.close_batch()
+        batch, self._open_batch = self._open_batch, None
+        if batch is not None:
+            for listener in self.listeners:
+                listener.attrs["mailbox"].clear()
+            batch.backprop([*batch.pairs, *(batch.decision.pairs() if batch.reports else [])])
+            if self._deferred_sgd is not None:
+                sgd, self._deferred_sgd = self._deferred_sgd, None
+                self.model.finish_update(sgd)
+
+    def use_params(self, params: dict):
+        """Use other parameter values, such as averages, for a while; closes the batch first.
+
+        params (dict): The values.
+        """
+        self.close_batch()
+        with self.model.use_params(params):
+            yield
+
+    def to_bytes(self, *, exclude=()):
+        """RETURNS (bytes): The component, with the batch closed."""
+        self.close_batch()
+        return super().to_bytes(exclude=exclude)
+
+    def to_disk(self, path, *, exclude=()):
+        """Save the component, with the batch closed.
+
+        path (Path): The directory.
+        """
+        self.close_batch()
+        super().to_disk(path, exclude=exclude)
+
+    def require_order(self, nlp) -> None:
+        """Check that gradients come in time at each tok2vec or transformer shared with other components.
+
+        Such a component makes its backward pass when the last of *its* listeners reports. That has to be
+        late enough for what the components downstream of this one send back through it.
+
+        nlp (Language): The pipeline.
+        """
+        if nlp is None or not self.listening_components:
+            return
+        mine = set(map(id, self.model.walk()))
+        last = self.listening_components[-1]
+        for name, upstream in nlp.pipeline:
+            if upstream is self or not isinstance(upstream, ListenedToComponent):
+                continue
+            if not any(id(listener) in mine for listener in upstream.listeners):
+                continue
+            firing = upstream.listening_components[-1]
+            if firing != self.name and nlp.pipe_names.index(firing) < nlp.pipe_names.index(last):
+                raise ValueError(
+                    f"'{self.name}' and '{firing}' share '{name}', and '{last}' trains '{self.name}'. So "
+                    f"'{name}' makes its backward pass at '{firing}', before the gradient of '{last}' "
+                    f"arrives, and it would be lost. Move '{firing}' before '{self.name}' or after '{last}'."
+                )
+
+
+class _OpenBatch:
+    """A batch whose backward pass waits for the listeners."""
+
+    def __init__(self, pipe: ListenedPipe, backprop: Callable, pairs: list, decision: Any, listeners: int):
+        self.pipe = pipe
+        self.backprop = backprop
+        self.pairs = pairs
+        self.decision = decision
+        self.listeners = listeners
+        self.reports = 0
+
+    def receive(self, gradients: Sequence) -> None:
+        """Take a listener's gradient; the last one's closes the batch."""
+        if self.pipe._open_batch is not self:
+            raise ValueError(
+                f"a gradient on the decisions of '{self.pipe.name}' came after its next batch had begun; "
+                "call each backprop callback before the next update"
+            )
+        self.decision.add(gradients)
+        self.reports += 1
+        if self.reports == self.listeners:
+            self.pipe.close_batch()
