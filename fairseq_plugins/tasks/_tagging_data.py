@@ -61,10 +61,10 @@ class WithoutEos(BaseWrapperDataset):
 
 
 def _load(path, dictionary, dataset_impl):
-    try:
-        dataset = data_utils.load_indexed_dataset(path, dictionary, dataset_impl)
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be read ({error}); is the text file empty?") from error
+    data = Path(f"{path}.bin")
+    if data.is_file() and data.stat().st_size == 0:
+        raise ValueError(f"{data} is empty: is the text file that it was made from empty?")
+    dataset = data_utils.load_indexed_dataset(path, dictionary, dataset_impl)
     if dataset is None:
         raise FileNotFoundError(
             f"{path}.idx not found: make it with fairseq-preprocess -s words -t labels --trainpref ... "

@@ -1,0 +1,132 @@
+"""The fixed-attention tagger: what the i-th label sees, padding, incremental steps, sizes of the papers."""
+
+from argparse import Namespace
+
+import pytest
+import torch
+import toy_models
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
+from fairseq.sequence_generator import SequenceGenerator
+
+from fairseq_plugins.models.fixed_attention_lstm import FixedAttentionLSTMModel
+
+
+@pytest.fixture
+def model():
+    return toy_models.spread(toy_models.tagger())
+
+
+def logits(model, sources, lengths, previous):
+    return model(sources, lengths, previous)[0]
+
+
+def test_label_i_sees_encoder_state_i_and_no_other(model):
+    states = torch.randn(5, 1, 16, requires_grad=True)
+    previous = torch.tensor([[2, 4, 5, 6, 7]])
+    out = model.decoder(previous, encoder_out={"states": states})[0]
+    for i in range(5):
+        (gradient,) = torch.autograd.grad(out[0, i].sum(), states, retain_graph=True)
+        seen = gradient.abs().sum((1, 2)) > 0
+        # States before i reach label i through the recurrence, states after it do not.
+        assert seen.tolist() == [position <= i for position in range(5)]
+    other = states.detach().clone()
+    other[3] += 1.0
+    changed = model.decoder(previous, encoder_out={"states": other})[0] != out
+    assert changed.any(2)[0].tolist() == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_step_by_step_is_teacher_forcing(layers):
+    model = toy_models.spread(toy_models.tagger(encoder_layers=layers, decoder_layers=layers))
+    sources, lengths, _, previous = toy_models.batch(model)
+    expected = logits(model, sources, lengths, previous)
+    encoder_out = model.encoder(sources, lengths)
+    memory = {}
+    for step in range(previous.size(1)):
+        # fairseq's generator passes all labels so far, other callers only the last one.
+        given = previous[:, : step + 1] if step % 2 else previous[:, step : step + 1]
+        got = model.decoder(given, encoder_out=encoder_out, incremental_state=memory)[0]
+        torch.testing.assert_close(got[:, 0], expected[:, step])
+
+
+def test_rows_of_a_beam_share_their_sentence(model):
+    sources, lengths, _, previous = toy_models.batch(model)
+    encoder_out = model.encoder(sources, lengths)
+    narrow, wide = {}, {}
+    for step in range(3):
+        given = previous[:, step : step + 1]
+        expected = model.decoder(given, encoder_out=encoder_out, incremental_state=narrow)[0]
+        got = model.decoder(given.repeat_interleave(3, 0), encoder_out=encoder_out, incremental_state=wide)[0]
+        torch.testing.assert_close(got, expected.repeat_interleave(3, 0))
+
+
+def test_padding_and_its_side_change_nothing(model):
+    sources = torch.tensor([[4, 5, 6, 7], [8, 9, 1, 1]])
+    left = torch.tensor([[4, 5, 6, 7], [1, 1, 8, 9]])
+    lengths = torch.tensor([4, 2])
+    previous = torch.tensor([[2, 4, 5, 6], [2, 7, 1, 1]])
+    expected = logits(model, sources, lengths, previous)
+    torch.testing.assert_close(logits(model, left, lengths, previous), expected)
+    alone = logits(model, sources[1:, :2], lengths[1:], previous[1:, :2])
+    torch.testing.assert_close(alone[0], expected[1, :2])
+
+
+def test_sentences_need_not_be_sorted_by_length(model):
+    sources = torch.tensor([[8, 9, 1, 1], [4, 5, 6, 7]])
+    previous = torch.tensor([[2, 7, 1, 1], [2, 4, 5, 6]])
+    out = logits(model, sources, torch.tensor([2, 4]), previous)
+    flipped = logits(model, sources.flip(0), torch.tensor([4, 2]), previous.flip(0))
+    torch.testing.assert_close(out, flipped.flip(0))
+
+
+def test_more_labels_than_words_is_refused(model):
+    with pytest.raises(ValueError, match="3 labels for 2 words"):
+        logits(model, torch.tensor([[4, 5]]), torch.tensor([2]), torch.tensor([[2, 4, 5]]))
+
+
+def test_fairseqs_own_generator_can_search_it(model):
+    """Reordering of the incremental state and of the encoder output, against a search without any state."""
+    sources, lengths, _, _ = toy_models.batch(model, padded=False)
+    labels = model.decoder.dictionary
+    generator = SequenceGenerator(
+        [model], labels, beam_size=3, min_len=6, max_len_b=6, normalize_scores=False
+    )
+    # fairseq ends a hypothesis with EOS, for which it needs one more encoder state than there are labels.
+    sources = torch.cat([sources, torch.full((4, 1), labels.eos())], 1)
+    sample = {"net_input": {"src_tokens": sources, "src_lengths": lengths + 1}}
+    for row, hypotheses in enumerate(generator.generate([model], sample)):
+        for hypothesis in hypotheses:
+            written = hypothesis["tokens"]
+            previous = torch.cat([torch.tensor([labels.eos()]), written[:-1]])[None]
+            scores = logits(model, sources[row : row + 1], lengths[:1] + 1, previous).log_softmax(-1)[0]
+            expected = scores.gather(1, written[:, None]).sum()
+            torch.testing.assert_close(torch.as_tensor(hypothesis["score"]), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("arch", "hidden", "label"), [("ner", 64, 8), ("ccg", 512, 512)])
+def test_sizes_of_the_papers(arch, hidden, label):
+    name = f"fixed_attention_lstm_{arch}"
+    assert ARCH_MODEL_REGISTRY[name] is FixedAttentionLSTMModel
+    args = Namespace()
+    ARCH_CONFIG_REGISTRY[name](args)
+    assert vars(args) == {
+        "encoder_embed_dim": hidden,
+        "encoder_hidden_size": hidden,
+        "decoder_embed_dim": label,
+        "decoder_hidden_size": hidden,
+    }
+    chosen = Namespace(encoder_hidden_size=10)
+    ARCH_CONFIG_REGISTRY[name](chosen)
+    assert chosen.encoder_hidden_size == 10
+
+
+def test_dropout_reaches_training_only():
+    model = toy_models.tagger()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    sources, lengths, _, previous = toy_models.batch(model)
+    model.train()
+    assert not torch.equal(*(logits(model, sources, lengths, previous) for _ in range(2)))
+    model.eval()
+    assert torch.equal(*(logits(model, sources, lengths, previous) for _ in range(2)))
