@@ -7,10 +7,12 @@ M embeddings instead of V, and the output layer's gradient is that of ``diffdeco
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from diffdecode.categorical import relaxed_rows, tail_bound
 from diffdecode.sequence.cost import StepCost, step_costs
@@ -84,8 +86,8 @@ def truncated_soft_beam(
         state: its state before the first step, B rows.
         lengths: ``[B]`` number of steps of each sentence, >= 1.
         space: what may be emitted.
-        options: beam size, alpha and operator. ``recompute`` has no meaning here: the memory for a step is
-            ``B * K * V`` numbers in any case, one set of logits.
+        options: beam size, alpha and operator. ``recompute`` concerns the decoder below its output layer; of
+            that layer, a step keeps one set of logits, ``B * K * V`` numbers, in any case.
         cost: d(y_t) of each symbol; ``None`` counts nothing.
         observe: called at each step, without gradient, with the selection ``[B, K, M]`` and the new scores
             ``[B, K]`` (after a fallback: with what the dense search shows).
@@ -120,8 +122,11 @@ def _search(
     rows = batch * (1 + (steps - 1) * options.beam_size)
     vocabulary = Vocabulary(decoder, rows, _not_predicted(space, decoder.output_weight.size(0)))
     tail, observed = torch.zeros_like(beam.scores[:, 0], dtype=torch.float64), []
+    features = decoder.features
+    if options.recompute and torch.is_grad_enabled():
+        features = partial(checkpoint, features, use_reentrant=False)
     for t in range(steps):
-        hidden, state = decoder.features(beam.state, beam.vectors)
+        hidden, state = features(beam.state, beam.vectors)
         predicted = vocabulary.predict(hidden, min(size, vocabulary.candidates))
         found = best_continuations(predicted, beam, space, cost, t, options.cost_weight, size)
         chosen = relaxed_rows(

@@ -96,7 +96,7 @@ class _Tape:
         self.logits = None  # [rows, V]: logits, then exp(logits - max), then their gradient
         self.hidden = None  # [rows, H]
         self.finished = []  # slices of ``logits`` that hold gradients
-        self.embedding_grad = None
+        self.mixtures = []  # (symbols [B, M], weights [B, K, M], gradient [B, K, d])
         self.is_spent = False
 
     def claim(self, hidden: Tensor, keep: bool) -> tuple[slice, Tensor]:
@@ -127,12 +127,6 @@ class _Tape:
         if self.is_spent or place in self.finished:
             raise RuntimeError("the backward pass of a fused search can run only once: search again")
 
-    def add_to_embedding(self, symbols: Tensor, grad: Tensor) -> None:
-        """Add ``grad [n, d]`` to the gradient of the rows ``symbols [n]``."""
-        if self.embedding_grad is None:
-            self.embedding_grad = torch.zeros_like(self.embedding)
-        self.embedding_grad.index_add_(0, symbols, grad)
-
     def output_gradients(self) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of weight and bias, in one product over all steps that had a gradient."""
         if not self.finished:
@@ -145,6 +139,16 @@ class _Tape:
         weight = logits.t() @ hidden.to(logits.dtype)
         bias = None if self.bias is None else logits.sum(0).to(self.bias.dtype)
         return weight.to(self.weight.dtype), bias
+
+    def embedding_gradient(self) -> Tensor | None:
+        """Gradient of the embedding: of each mixture, its weights' share for each of its words."""
+        if not self.mixtures:
+            return None
+        total = torch.zeros_like(self.embedding)
+        for symbols, weights, grad in self.mixtures:
+            by_word = torch.bmm(weights.transpose(1, 2), grad)  # [B, M, d]
+            total.index_add_(0, symbols.flatten(), by_word.flatten(0, 1))
+        return total
 
 
 class _Anchor(torch.autograd.Function):
@@ -160,9 +164,11 @@ class _Anchor(torch.autograd.Function):
     def backward(ctx, _):
         tape = ctx.tape
         weight, bias = tape.output_gradients()
-        embedding = tape.embedding_grad
+        # The logits go before the embedding's gradient comes, which is as large as the weight's.
+        tape.logits = tape.hidden = None
         tape.is_spent = True
-        tape.logits = tape.hidden = tape.embedding_grad = None
+        embedding = tape.embedding_gradient()
+        tape.mixtures.clear()
         return None, weight, bias, embedding
 
 
@@ -220,8 +226,7 @@ class _Mix(torch.autograd.Function):
     def backward(ctx, grad):
         weights, symbols, embedding = ctx.saved_tensors
         ctx.tape.check_unspent()
-        by_word = torch.bmm(weights.transpose(1, 2), grad)  # [B, M, d]
-        ctx.tape.add_to_embedding(symbols.flatten(), by_word.flatten(0, 1))
+        ctx.tape.mixtures.append((symbols, weights, grad))
         grad_weights = None
         if ctx.needs_input_grad[0]:
             grad_weights = torch.bmm(grad, embedding[symbols].transpose(1, 2))

@@ -1,0 +1,72 @@
+"""Time of competing steps in turns, so that a busy machine slows all alike; memory in fresh processes."""
+
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def cpu_medians(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median CPU seconds of each step, after one call of each that is not counted."""
+    for step in steps.values():
+        step()
+    seconds = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            start = time.process_time()
+            step()
+            seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def peak_megabytes(module: str, arguments: list[str]) -> float:
+    """Peak memory of ``python -m module *arguments`` above its start; the module prints it last."""
+    # Give memory back as soon as it is freed, so that the peak is what the step really holds.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    environment["MALLOC_TRIM_THRESHOLD_"] = "65536"
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout.split()[-1])
+
+
+def print_peak(step: Callable[[], object]) -> None:
+    """Print how many MB the process grows by in its second run of the step (Linux)."""
+    step()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is held now
+    before = _kilobytes("VmRSS")
+    step()
+    print((_kilobytes("VmHWM") - before) / 1024)
+
+
+def _kilobytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def save(name: str, content: dict) -> Path:
+    """Write ``results/name.json`` with what one needs to know about the machine."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": _cpu()}
+    path.write_text(json.dumps({"machine": about, **content}, indent=1) + "\n")
+    return path
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
