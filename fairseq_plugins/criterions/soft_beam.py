@@ -25,6 +25,10 @@ from fairseq_plugins.criterions._schedule import AlphaConfig, alpha_at, check_sc
 from fairseq_plugins.criterions._search import keep_encoder_output, label_costs, search_space
 from fairseq_plugins.decoders import step_decoder
 
+# The weights of a soft search, B * T * K * K * V numbers, up to which activations are kept (some 200 MB)
+# instead of computed again in the backward pass: with few labels that would double the time for nothing.
+KEPT_WEIGHTS = 2**24
+
 
 @dataclass
 class SoftBeamConfig(AlphaConfig):
@@ -154,6 +158,7 @@ class SoftBeamCriterion(FairseqCriterion):
             self.cfg.top_k_operator,
             self.cfg.hard_forward,
             cost_weight=self._cost_weight,
+            recompute=target.numel() * self.cfg.soft_beam_size**2 * space.size > KEPT_WEIGHTS,
         )
         problem = (decoder, state, lengths, space, options, cost, _mean_overlap)
         sentences, logs = target.size(0), {}
