@@ -1,0 +1,138 @@
+"""The tagging task through fairseq's commands: train, resume, validate, generate, interactive."""
+
+import re
+from argparse import Namespace
+
+import pytest
+import torch
+import toy_corpus
+from toy_corpus import LABELS, TAGGER, USER_DIR, run
+
+TASK = ["--user-dir", USER_DIR, "--task", "sequence_tagging", "--cpu"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A toy corpus and a tagger trained on it for three epochs."""
+    folder = tmp_path_factory.mktemp("commands")
+    data = toy_corpus.write_corpus(folder)
+    options = [
+        "--criterion",
+        "cross_entropy",
+        "--max-epoch",
+        "3",
+        "--eval-beam",
+        "2",
+        "--no-epoch-checkpoints",
+    ]
+    best = ["--best-checkpoint-metric", "f1", "--maximize-best-checkpoint-metric"]
+    toy_corpus.train(data, folder / "model", *TAGGER, *options, *best)
+    return Namespace(folder=folder, data=data, options=options, path=folder / "model" / "checkpoint_last.pt")
+
+
+def generated(text):
+    """``{sentence number: {"S": words, "T": gold labels, "H": predicted labels}}`` of what fairseq printed."""
+    sentences = {}
+    for kind, number, line in re.findall(r"^([STH])-(\d+)\t(.*)$", text, re.MULTILINE):
+        line = line.split("\t")[-1] if kind == "H" else line
+        sentences.setdefault(int(number), {}).setdefault(kind, line.split())
+    return sentences
+
+
+def test_the_best_checkpoint_is_the_best_by_f1(trained):
+    state = torch.load(trained.folder / "model" / "checkpoint_best.pt", weights_only=True)
+    assert isinstance(state["extra_state"]["best"], float)
+
+
+def test_resuming_continues_the_epochs(trained, tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "checkpoint_last.pt").write_bytes(trained.path.read_bytes())
+    toy_corpus.train(trained.data, tmp_path, *TAGGER, *trained.options, "--max-epoch", "4")
+    (valid,) = toy_corpus.logged(caplog, "valid")
+    assert valid["epoch"] == 4
+    assert {"valid_accuracy", "valid_f1", "valid_macro_f1"} <= valid.keys()
+    # Decoding belongs to validation.
+    (train,) = toy_corpus.logged(caplog, "train")
+    assert "train_accuracy" not in train
+
+
+def test_generate_prints_one_label_per_word_and_scores_them(trained, capsys):
+    options = ["--beam", "3", "--nbest", "2", "--scoring", "conll_f1", "--max-tokens", "100"]
+    run("generate", trained.data, *TASK, "--path", trained.path, *options)
+    out = capsys.readouterr().out
+    sentences = generated(out)
+    assert sorted(sentences) == list(range(60))
+    lines = (trained.folder / "test.words").read_text().splitlines()
+    gold = (trained.folder / "test.labels").read_text().splitlines()
+    right = words = 0
+    for number, sentence in sentences.items():
+        assert sentence["S"] == lines[number].split()
+        assert sentence["T"] == gold[number].split()
+        assert len(sentence["H"]) == len(sentence["S"])
+        assert set(sentence["H"]) <= set(LABELS)
+        right += sum(a == b for a, b in zip(sentence["T"], sentence["H"]))
+        words += len(sentence["T"])
+    accuracy = re.search(r"Generate test with beam=3: accuracy ([\d.]+), precision .* macro F1", out).group(1)
+    assert float(accuracy) == pytest.approx(100 * right / words, abs=0.005)
+    assert len(re.findall(r"^H-", out, re.MULTILINE)) == sum(
+        min(2, len(LABELS) ** len(line.split())) for line in lines
+    )
+
+
+def test_validate_agrees_with_generate(trained, capsys, caplog):
+    caplog.set_level("INFO")
+    run(
+        "generate",
+        trained.data,
+        *TASK,
+        "--path",
+        trained.path,
+        "--beam",
+        "3",
+        "--scoring",
+        "conll_f1",
+        "--quiet",
+    )
+    printed = re.search(r"accuracy ([\d.]+), .*F1 ([\d.]+) \(.* macro F1 ([\d.]+)", capsys.readouterr().out)
+    run("validate", trained.data, *TASK, "--path", trained.path, "--valid-subset", "test", "--eval-beam", "3",
+        "--max-tokens", "60")  # fmt: skip
+    logged = next(
+        record.getMessage() for record in caplog.records if "valid on 'test'" in record.getMessage()
+    )
+    for name, value in zip(("accuracy", "f1", "macro_f1"), printed.groups()):
+        assert float(re.search(rf"\| {name} ([\d.]+)", logged).group(1)) == pytest.approx(
+            float(value), abs=0.006
+        )
+
+
+def test_interactive_labels_unknown_words_and_skips_empty_lines(trained, tmp_path, capsys):
+    text = tmp_path / "input"
+    text.write_text("w1 w2 w3\n\nw1 neverseen\n")
+    options = ["--beam", "2", "--buffer-size", "5", "--batch-size", "5", "--input", text]
+    run("interactive", trained.data, *TASK, "--path", trained.path, *options)
+    sentences = generated(capsys.readouterr().out)
+    assert [len(sentences[i]["H"]) for i in range(3)] == [3, 0, 2]
+
+
+def test_soft_beam_search_by_option(trained, capsys):
+    options = ["--beam", "3", "--search", "soft-beam", "--search-alpha", "1e6", "--scoring", "conll_f1"]
+    run("generate", trained.data, *TASK, "--path", trained.path, *options)
+    soft = generated(capsys.readouterr().out)
+    run("generate", trained.data, *TASK, "--path", trained.path, "--beam", "3")
+    hard = generated(capsys.readouterr().out)
+    same = sum(soft[i]["H"] == hard[i]["H"] for i in hard)
+    assert same >= 0.9 * len(hard)  # near ties apart, a very peaked soft beam is the hard beam
+
+
+def test_bad_data_stops_before_training(tmp_path):
+    data = toy_corpus.write_corpus(tmp_path, sentences=5)
+    lines = (tmp_path / "train.labels").read_text().splitlines()
+    lines[3] += " O"
+    (tmp_path / "train.labels").write_text("\n".join(lines) + "\n")
+    run("preprocess", "-s", "words", "-t", "labels", f"--trainpref={tmp_path / 'train'}", "--destdir", data,
+        "--srcdict", data / "dict.words.txt", "--tgtdict", data / "dict.labels.txt")  # fmt: skip
+    with pytest.raises(ValueError, match=r"train\.words-labels\.labels, line 4: "):
+        toy_corpus.train(
+            data, tmp_path / "model", *TAGGER, "--criterion", "cross_entropy", "--max-epoch", "1"
+        )
+    assert not (tmp_path / "model" / "checkpoint_last.pt").exists()

@@ -1,0 +1,119 @@
+"""The direct-loss beam trainer: one command, resumable, on a toy corpus."""
+
+import json
+
+import pytest
+import toy_corpus
+
+from fairseq_plugins import train_beam
+from fairseq_plugins.comparison import TrainingRun, claim
+from fairseq_plugins.comparison.runs import continued
+
+OPTIONS = "--arch fixed_attention_lstm_ner --cpu --dropout 0 --max-tokens 200 --num-workers 0 --seed 1"
+OPTIONS += " --epochs 2 --more-epochs 1 --lr 0.005 --alpha 0.5 --wrong-label-costs O=2"
+
+
+def test_the_whole_procedure_and_its_resumption(tmp_path):
+    data, out = toy_corpus.write_corpus(tmp_path), tmp_path / "out"
+    command = [str(data), "--out", str(out), *OPTIONS.split()]
+    train_beam.main(command)
+    results = json.loads((out / "results.json").read_text())
+    assert [row["name"] for row in results["rows"]] == [
+        "cross entropy",
+        "cross entropy, continued",
+        "direct loss",
+    ]
+    assert all(
+        set(row["scores"]) == {"greedy", "hard beam 3", "soft beam 3"} and 0 <= score[0] <= 100
+        for row in results["rows"]
+        for score in row["scores"].values()
+    )
+    direct = results["rows"][2]["commands"][0]
+    for flag, value in (("--wrong-label-costs", "O=2"), ("--alpha", "0.5"), ("--soft-beam-size", "3")):
+        assert direct[direct.index(flag) + 1] == value
+    assert (out / "curves.png").stat().st_size > 10_000
+    assert "direct loss" in (out / "table.txt").read_text()
+
+    # As if killed while the last checkpoint of the last run was being copied.
+    (out / "direct" / "finished").unlink()
+    (out / "direct" / "checkpoint_last.pt").write_bytes(b"half of a checkpoint")
+    before = (out / "ce" / "checkpoint_last.pt").stat().st_mtime
+    train_beam.main(command)
+    assert json.loads((out / "results.json").read_text())["rows"][0] == results["rows"][0]
+    assert (out / "ce" / "checkpoint_last.pt").stat().st_mtime == before
+    assert (out / "direct" / "finished").exists()
+
+    with pytest.raises(SystemExit, match="was made with another alpha: remove it or name another folder"):
+        train_beam.main([*command, "--alpha", "0.7"])
+
+
+def test_warm_start_needs_a_file(tmp_path):
+    with pytest.raises(SystemExit, match=r"--warm-start .*nothing.pt is no file"):
+        train_beam.main(["data", "--out", str(tmp_path), "--warm-start", str(tmp_path / "nothing.pt")])
+
+
+def test_a_failed_run_says_why(tmp_path):
+    command = [
+        str(tmp_path / "no-data"),
+        "--out",
+        str(tmp_path / "out"),
+        "--arch",
+        "fixed_attention_lstm_ner",
+    ]
+    with pytest.raises(SystemExit, match=r"(?s)fairseq-train failed \(cross entropy\), see .*train.log"):
+        train_beam.main(command)
+
+
+def test_translation_decodes_for_bleu_and_options_pass_through(tmp_path):
+    command = [
+        "data",
+        "--out",
+        str(tmp_path),
+        "--task",
+        "direct_loss_translation",
+        "--arch",
+        "lstm",
+        "--no-control",
+    ]
+    args, passed = train_beam.parser().parse_known_args([*command, "--objective", "hinge", "--hard-forward"])
+    args.metric, args.more_lr = "bleu", "0.0001"
+    ce, hinge = train_beam.runs_for(args, passed)
+    assert "--eval-bleu" in ce.arguments and "--hard-forward" not in ce.arguments
+    assert ce.arguments[ce.arguments.index("--arch") + 1] == "lstm"
+    assert hinge.name == "hinge" and "--hard-forward" in hinge.arguments
+    assert hinge.arguments[hinge.arguments.index("--finetune-from-model") + 1] == str(
+        tmp_path / "ce" / "checkpoint_best.pt"
+    )
+
+
+def test_curves_of_continuations_start_at_the_best_point():
+    first = [
+        {"epoch": 1, "updates": 10, "metric": 5.0},
+        {"epoch": 2, "updates": 20, "metric": 7.0},
+        {"epoch": 3, "updates": 30, "metric": 6.0},
+    ]
+    curve = [{"epoch": 1, "updates": 10, "metric": 8.0}]
+    assert [point["updates"] for point in continued(first, curve)] == [20, 30]
+
+
+def test_log_is_read_also_while_it_is_written(tmp_path):
+    run = TrainingRun("x", tmp_path, [], 3, "accuracy")
+    assert run.progress() == (0.0, None) and run.curve() == []
+    records = [
+        'a | INFO | train_inner | {"epoch": 1, "update": 0.5}',
+        'a | INFO | valid | {"epoch": 1, "valid_loss": "2", "valid_accuracy": "50", '
+        '"valid_num_updates": "7"}',
+        'a | INFO | train | {"epoch": 1, "train_train_wall": "3"}',
+        'a | INFO | train_inner | {"epoch": 2, "upd',
+    ]
+    run.log.write_text("\n".join(records))
+    assert run.progress() == (1.0, 50.0)
+    assert run.curve() == [{"epoch": 1, "updates": 7, "metric": 50.0, "nll": pytest.approx(1.386294)}]
+    assert run.seconds() == 3.0
+
+
+def test_a_folder_belongs_to_its_settings(tmp_path):
+    claim(tmp_path / "out", {"a": 1, "b": 2})
+    claim(tmp_path / "out", {"a": 1, "b": 2})
+    with pytest.raises(ValueError, match="was made with another b"):
+        claim(tmp_path / "out", {"a": 1, "b": 3})
