@@ -1,0 +1,258 @@
+"""Train a tagger by cross entropy, continue it by direct loss, and compare greedy decoding with beam search.
+
+    python -m examples.tagging.demo                    # on a generated language
+    python -m examples.tagging.demo --data FOLDER      # on FOLDER/train.tsv and FOLDER/dev.tsv (test.tsv if
+    there is)
+
+Goyal, Neubig, Dyer and Berg-Kirkpatrick (2018), "A Continuous Relaxation of Beam Search for End-to-end
+Training of Neural Sequence Models". A cross-entropy model is continued twice, for the same number of updates:
+by more cross entropy, and by the direct loss, the expected number of wrong tags of a relaxed beam search.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from examples.tagging import _report, grammar
+from examples.tagging._runs import TrainingRun, fairseq_command, train_together
+from fairseq_plugins.convert_conll import convert
+from fairseq_plugins.scoring.span_f1 import is_bio
+
+USER_DIR = Path(sys.modules["fairseq_plugins"].__file__).parent
+CROSS_ENTROPY, CONTINUED, DIRECT = "cross entropy", "cross entropy, continued", "direct loss"
+# Seeds of the generated train, dev and test sentences.
+GENERATED = {"train": 1, "dev": 2, "test": 3}
+
+
+def arguments(argv=None):
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.tagging.demo",
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", type=Path, help="folder with train.tsv, dev.tsv and possibly test.tsv (or .gz, .conll)")
+    add("--out", type=Path, default=Path("runs/tagging-demo"), help="where everything is written")
+    add("--seeds", type=int, nargs="+", default=[1], help="the whole comparison once for each")
+    add("--sentences", type=int, help="train on the first N sentences only (generated language: 6000)")
+    add("--hidden", type=int, default=64, help="size of the LSTM layers and of the word embeddings")
+    add("--label-embedding", type=int, default=16, help="size of the label embeddings")
+    add("--epochs", type=int, default=12, help="epochs of the cross-entropy model")
+    add("--more-epochs", type=int, default=6, help="epochs of each continuation")
+    add("--max-tokens", type=int, default=1000, help="words in a batch")
+    add("--lr", type=float, default=0.005, help="learning rate of the cross-entropy model (Adam)")
+    add("--more-lr", type=float, default=0.0005, help="learning rate of both continuations")
+    add(
+        "--dropout",
+        type=float,
+        default=0.1,
+        help="dropout of the cross-entropy models; direct loss uses none",
+    )
+    add("--beam", type=int, default=3, help="beam size, in direct loss and in decoding")
+    add("--alpha", type=float, default=0.3, help="peakedness of the soft beam in the first epoch")
+    add("--alpha-growth", type=float, default=1.5, help="factor on alpha after each epoch")
+    add("--wrong-label-costs", help="LABEL=COST,...: direct loss pays COST for predicting LABEL wrongly")
+    add("--quick", action="store_true", help="a few sentences and two epochs, to see that it works")
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.sentences, args.epochs, args.more_epochs = 200, 2, 1
+    return args
+
+
+def main(argv=None):
+    args = arguments(argv)
+    console = Console()
+    started = time.monotonic()
+    try:
+        claim(args)
+        splits = prepare(args, console)
+        measure = "f1" if has_spans(args.out / "text" / "train.labels") else "accuracy"
+        runs = {seed: train(args, seed, measure, console) for seed in args.seeds}
+        results = collect(args, runs, splits[-1], measure, console)
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"demo: {error}")
+    _report.write_json(results, args.out / "results.json")
+    _report.plot(results, args.out / "curves.png")
+    console.print(_report.table(results))
+    console.print(verdict(results))
+    console.print(
+        f"{time.monotonic() - started:.0f} s in all; see {args.out}/results.json and {args.out}/curves.png"
+    )
+
+
+def claim(args):
+    """Make the output folder. Runs are resumed in it: one made with other settings is refused."""
+    settings = {name: str(value) for name, value in vars(args).items() if name != "out"}
+    record = args.out / "settings.json"
+    if record.exists() and json.loads(record.read_text()) != settings:
+        raise ValueError(
+            f"{args.out} was made with other settings: remove it or name another folder with --out"
+        )
+    args.out.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(settings, indent=1))
+
+
+def prepare(args, console):
+    """Binarise the data in ``out/bin``; return fairseq's names of the splits: train, valid, maybe test."""
+    files = generate(args) if args.data is None else find(args.data)
+    for split, path in files.items():
+        limit = args.sentences if split == "train" else None
+        sentences, words = convert(path, args.out / "text" / split, limit=limit)
+        console.print(f"{split}: {sentences:,} sentences, {words:,} words from {path}")
+    text, binary = args.out / "text", args.out / "bin"
+    if not (binary / "preprocess.log").exists():
+        prefixes = [part for split in files for part in (f"--{split}pref", str(text / split))]
+        # Words seen once become the unknown word, so that the model learns what to do with new words.
+        options = ["-s", "words", "-t", "labels", "--thresholdsrc", "2", "--destdir", str(binary)]
+        fairseq_command("preprocess", [*options, *prefixes], args.out / "preprocess.log")
+    return list(files)
+
+
+def generate(args):
+    """Write the generated language; ``{split: file}``."""
+    sizes = {"train": args.sentences or 6000, "dev": 1000, "test": 2000}
+    if args.quick:
+        sizes |= {"dev": 50, "test": 50}
+    folder = args.out / "data"
+    folder.mkdir(exist_ok=True)
+    for split, seed in GENERATED.items():
+        grammar.write_columns(grammar.corpus(sizes[split], seed), folder / f"{split}.tsv")
+    return find(folder)
+
+
+def find(folder):
+    """The column files of a folder, ``{fairseq's name of the split: file}``. Raises FileNotFoundError."""
+    found = {}
+    for split, name in (("train", "train"), ("valid", "dev"), ("test", "test")):
+        names = [f"{name}{suffix}{packed}" for suffix in (".tsv", ".conll", ".txt") for packed in ("", ".gz")]
+        existing = [folder / name for name in names if (folder / name).is_file()]
+        if existing:
+            found[split] = existing[0]
+        elif split != "test":
+            raise FileNotFoundError(f"{folder} has no {name}.tsv (nor {', '.join(names[1:])})")
+    return found
+
+
+def has_spans(labels):
+    """Whether a label file holds BIO tags."""
+    return is_bio(labels.read_text(encoding="utf-8").split())
+
+
+def train(args, seed, measure, console):
+    """The cross-entropy run and, side by side, its two continuations: ``{name: run}``."""
+    folder = args.out / f"seed{seed}"
+    common = [
+        *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging", "--cpu"],
+        *["--arch", "fixed_attention_lstm", "--encoder-embed-dim", str(args.hidden)],
+        *["--encoder-hidden-size", str(args.hidden), "--decoder-hidden-size", str(args.hidden)],
+        *["--decoder-embed-dim", str(args.label_embedding), "--optimizer", "adam", "--clip-norm", "1"],
+        *["--max-tokens", str(args.max_tokens), "--seed", str(seed), "--num-workers", "0"],
+        *["--eval-beam", str(args.beam), "--best-checkpoint-metric", measure],
+        *["--maximize-best-checkpoint-metric", "--no-epoch-checkpoints", "--log-format", "json"],
+        *["--log-interval", "10"],
+    ]
+    cross_entropy = ["--criterion", "cross_entropy", "--dropout", str(args.dropout)]
+    direct = [
+        *["--criterion", "soft_beam", "--soft-beam-size", str(args.beam), "--alpha", str(args.alpha)],
+        *["--alpha-growth", str(args.alpha_growth), "--dropout", "0"],
+        *(["--wrong-label-costs", args.wrong_label_costs] if args.wrong_label_costs else []),
+    ]
+    first = ["--lr", str(args.lr), "--max-epoch", str(args.epochs)]
+    start = ["--finetune-from-model", str(folder / "ce" / "checkpoint_best.pt")]
+    more = ["--lr", str(args.more_lr), "--max-epoch", str(args.more_epochs), *start]
+
+    def run(name, subfolder, options, epochs):
+        return TrainingRun(name, folder / subfolder, [*common, *options], epochs, measure)
+
+    runs = [
+        run(CROSS_ENTROPY, "ce", [*cross_entropy, *first], args.epochs),
+        run(CONTINUED, "ce_continued", [*cross_entropy, *more], args.more_epochs),
+        run(DIRECT, "direct", [*direct, *more], args.more_epochs),
+    ]
+    console.rule(f"seed {seed}", align="left")
+    train_together(runs[:1], console)
+    train_together(runs[1:], console)
+    return {run.name: run for run in runs}
+
+
+def collect(args, runs, split, measure, console):
+    """Decode *split* with every model and put the numbers together."""
+    rows = []
+    for name in (CROSS_ENTROPY, CONTINUED, DIRECT):
+        row = {
+            "name": name,
+            "greedy": [],
+            "beam": [],
+            "updates": [],
+            "seconds": [],
+            "curves": [],
+            "commands": [],
+        }
+        for by_name in runs.values():
+            run = by_name[name]
+            for key, beam in (("greedy", 1), ("beam", args.beam)):
+                with console.status(f"decoding: {name}, {key}"):
+                    row[key].append(decode(args, run, split, key, beam))
+            first = by_name[CROSS_ENTROPY]
+            curve = run.curve()
+            row["updates"].append(curve[-1]["updates"])
+            row["seconds"].append(run.seconds())
+            row["curves"].append(curve if run is first else continued(first.curve(), curve))
+            row["commands"].append(["fairseq-train", *run.arguments, "--save-dir", str(run.folder)])
+        rows.append(row)
+    names = {"f1": "F1 of spans", "accuracy": "accuracy"}
+    return {
+        "measure": names[measure],
+        "split": {"valid": "dev"}.get(split, split),
+        "beam": args.beam,
+        "seeds": args.seeds,
+        "rows": rows,
+    }
+
+
+def continued(first, curve):
+    """The *curve* of a continuation, from the best point of the *first* one on."""
+    # Of equally good epochs fairseq keeps the last.
+    start = max(first, key=lambda point: (point["metric"], point["epoch"]))
+    return [start, *({**point, "updates": start["updates"] + point["updates"]} for point in curve)]
+
+
+def decode(args, run, split, key, beam):
+    """fairseq-generate with the best checkpoint of *run*; F1 or accuracy in percent."""
+    from fairseq import options
+    from fairseq_cli import generate as fairseq_generate
+
+    # Otherwise the first call sends all later logging to its own results file, and closes it.
+    logging.basicConfig(level=logging.WARNING)
+    parser = options.get_generation_parser()
+    command = [
+        *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging", "--cpu"],
+        *["--gen-subset", split, "--path", str(run.folder / "checkpoint_best.pt"), "--beam", str(beam)],
+        *["--scoring", "conll_f1", "--max-tokens", "4000", "--num-workers", "0", "--no-progress-bar"],
+        *["--results-path", str(run.folder / key)],
+    ]
+    return fairseq_generate.main(options.parse_args_and_arch(parser, command)).score()
+
+
+def verdict(results):
+    """One plain sentence on the comparison."""
+    continued_ce, direct = (
+        sum(row["beam"]) / len(row["beam"]) for row in results["rows"] if row["name"] in (CONTINUED, DIRECT)
+    )
+    chosen = (
+        "" if results["split"] == "test" else " (the epoch was chosen on the same dev: a little optimistic)"
+    )
+    return (
+        f"With a beam of {results['beam']}, direct loss is {direct - continued_ce:+.2f} points from cross "
+        f"entropy continued for the same number of updates{chosen}."
+    )
+
+
+if __name__ == "__main__":
+    main()
