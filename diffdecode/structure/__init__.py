@@ -8,6 +8,7 @@ from diffdecode.structure.losses import (
     tree_hinge_loss,
     tree_negative_log_likelihood,
 )
+from diffdecode.structure.marginals import tree_entropy
 from diffdecode.structure.nonprojective import nonprojective_marginals, nonprojective_tree
 from diffdecode.structure.projections import (
     project_dep,
@@ -16,6 +17,7 @@ from diffdecode.structure.projections import (
     project_simplex,
 )
 from diffdecode.structure.projective import projective_marginals, projective_tree
+from diffdecode.structure.sampling import sample_nonprojective_trees, sample_projective_trees
 from diffdecode.structure.semantic_graph import (
     NO_ARC,
     GraphParts,
@@ -53,8 +55,11 @@ __all__ = [
     "projective_marginals",
     "projective_tree",
     "register",
+    "sample_nonprojective_trees",
+    "sample_projective_trees",
     "semantic_graph",
     "tree_argmax",
+    "tree_entropy",
     "tree_hinge_loss",
     "tree_negative_log_likelihood",
     "tree_scores",

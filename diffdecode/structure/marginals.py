@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from diffdecode.structure import reference
+from diffdecode.structure.checked import checked_kernel
 from diffdecode.structure.kernels import kernel
-from diffdecode.structure.trees import TOO_LARGE, check_inputs, possible_arcs, raise_for_status
+from diffdecode.structure.trees import check_inputs, possible_arcs
 
 LOG_PARTITIONS = {
     "inside_outside": reference.inside_log_partition,
     "matrix_tree": reference.matrix_tree_log_partition,
 }
-TREE_NAMES = {"inside_outside": "projective tree", "matrix_tree": "tree"}
 
 
 def tree_marginals(algorithm: str, scores: Tensor, lengths, multi_root: bool) -> tuple[Tensor, Tensor]:
@@ -28,6 +28,26 @@ def tree_marginals(algorithm: str, scores: Tensor, lengths, multi_root: bool) ->
     arc_scores = reference.log_sum(scores, 3)
     marginals, log_partition = _TreeMarginals.apply(arc_scores, lengths, multi_root, algorithm)
     return marginals.unsqueeze(-1) * _label_probabilities(scores, arc_scores), log_partition
+
+
+def tree_entropy(
+    scores: Tensor, lengths=None, *, projective: bool = True, multi_root: bool = False
+) -> Tensor:
+    """Entropy in nats of ``p(tree) ∝ exp(sum of arc scores)``: the log-partition less the expected score.
+
+    Args:
+        scores, lengths, multi_root: as in :func:`diffdecode.structure.projective_marginals`.
+        projective: whether only projective trees count.
+
+    Returns:
+        ``[B]``, differentiable; computed in float64, since two large numbers are subtracted.
+    """
+    algorithm = "inside_outside" if projective else "matrix_tree"
+    marginals, log_partition = tree_marginals(algorithm, scores.double(), lengths, multi_root)
+    read = marginals != 0
+    expected = torch.where(read, marginals * scores.double().where(read, 0), 0)
+    entropy = log_partition - expected.flatten(1).sum(1)
+    return entropy.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 def _label_probabilities(scores: Tensor, arc_scores: Tensor) -> Tensor:
@@ -43,14 +63,7 @@ class _TreeMarginals(torch.autograd.Function):
     @staticmethod
     def forward(ctx, scores, lengths, multi_root, algorithm):
         scores = scores.contiguous()
-        marginals, log_partition, status = kernel(algorithm, scores.device)(scores, lengths, multi_root)
-        if status.any():
-            if scores.dtype == torch.float32 and (status == TOO_LARGE).any():  # sums need float64's range
-                compute = kernel(algorithm, scores.device)
-                marginals, log_partition, status = compute(scores.double(), lengths, multi_root)
-            raise_for_status(
-                status, TREE_NAMES[algorithm] if multi_root else f"single-root {TREE_NAMES[algorithm]}"
-            )
+        marginals, log_partition = checked_kernel(algorithm, scores, lengths, multi_root)
         marginals = marginals.to(scores.dtype)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(scores, lengths, marginals)

@@ -12,6 +12,7 @@ same choices, so the decisions of all kernels are equal, not merely equally good
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -30,12 +31,14 @@ def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, T
     status = status_of_scores(scores, lengths)
     masked = _forbid_impossible(scores.detach(), lengths)
     charts = inside_charts(masked, lengths, multi_root, _best)
-    status = torch.where((status == 0) & ~(charts["total"] > -torch.inf), NO_TREE, status).to(torch.int8)
+    status = _status_of_total(status, charts["total"])
     charts = {name: values.cpu().numpy() for name, values in charts.items()}
     heads = torch.full((len(scores), scores.shape[1] - 1), PADDING, dtype=torch.int64)
     for b, n in enumerate(lengths.tolist()):
         if status[b] == 0:
-            _follow_best_splits({name: values[b] for name, values in charts.items()}, n, multi_root, heads[b])
+            _walk_down(
+                {name: values[b] for name, values in charts.items()}, n, multi_root, np.argmax, heads[b]
+            )
     return heads.to(scores.device), status
 
 
@@ -112,14 +115,14 @@ def log_sum(values: Tensor, dim: int) -> Tensor:
     return torch.where(possible, total.where(possible, 1.0).log() + peak.squeeze(dim), -torch.inf)
 
 
-def _follow_best_splits(chart: dict, n: int, multi_root: bool, heads: Tensor) -> None:
-    """Walk down from the best total, finding each split again as the leftmost of the best ones."""
+def _walk_down(chart: dict, n: int, multi_root: bool, choose, heads: Tensor) -> None:
+    """Split the whole sentence into ever smaller spans; ``choose`` picks among the splits' values."""
     right, left = chart["right"], chart["left"]
     arc_right, arc_left = chart["arc_right"], chart["arc_left"]
     if multi_root:
         agenda = [("right", 0, n)]
     else:
-        root = int(chart["by_root"].argmax())
+        root = 1 + choose(chart["by_root"][1 : n + 1])
         heads[root - 1] = 0
         agenda = [("left", 1, root), ("right", root, n)]
     while agenda:
@@ -127,16 +130,60 @@ def _follow_best_splits(chart: dict, n: int, multi_root: bool, heads: Tensor) ->
         if i == j:
             continue
         if kind == "right":
-            r = i + 1 + int((arc_right[i, i + 1 : j + 1] + right[i + 1 : j + 1, j]).argmax())
+            r = i + 1 + choose(arc_right[i, i + 1 : j + 1] + right[i + 1 : j + 1, j])
             agenda += [("arc_right", i, r), ("right", r, j)]
         elif kind == "left":
-            r = i + int((left[i, i:j] + arc_left[i:j, j]).argmax())
+            r = i + choose(left[i, i:j] + arc_left[i:j, j])
             agenda += [("left", i, r), ("arc_left", r, j)]
         else:
             dependent, head = (j, i) if kind == "arc_right" else (i, j)
             heads[dependent - 1] = head
-            r = i + int((right[i, i:j] + left[i + 1 : j + 1, j]).argmax())
+            r = i + choose(right[i, i:j] + left[i + 1 : j + 1, j])
             agenda += [("right", i, r), ("left", r + 1, j)]
+
+
+def sample_projective(
+    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Exact samples of projective trees: each span is split in proportion to what its splits sum up to.
+
+    Args:
+        seeds: ``[S, B]`` int64; a sample depends on its seed and its sentence alone.
+
+    Returns:
+        heads ``[S, B, N]`` (``PADDING`` beyond the length), status ``[B]``.
+    """
+    masked = _forbid_impossible(scores.detach().double(), lengths)
+    charts = inside_charts(masked, lengths, multi_root, _log_sum)
+    status = _status_of_total(status_of_scores(scores, lengths), charts["total"])
+    charts = {name: values.cpu().numpy() for name, values in charts.items()}
+    heads = torch.full((*seeds.shape, scores.shape[1] - 1), PADDING, dtype=torch.int64)
+    for (s, b), seed in np.ndenumerate(seeds.cpu().numpy()):
+        if status[b] == 0:
+            chart = {name: values[b] for name, values in charts.items()}
+            _walk_down(chart, int(lengths[b]), multi_root, _Draw(seed), heads[s, b])
+    return heads.to(scores.device), status
+
+
+class _Draw:
+    """Draws an index in proportion to ``exp(values)``, by the next number of a SplitMix64 stream."""
+
+    def __init__(self, seed: int):
+        self.state = int(seed) % 2**64
+
+    def __call__(self, values: np.ndarray) -> int:
+        return self.from_probabilities(np.exp(values - values.max()))
+
+    def from_probabilities(self, probabilities) -> int:
+        cumulative = np.cumsum(probabilities)
+        return int(np.searchsorted(cumulative, self._uniform() * cumulative[-1], side="right"))
+
+    def _uniform(self) -> float:
+        self.state = (self.state + 0x9E3779B97F4A7C15) % 2**64
+        mixed = self.state
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) % 2**64
+        return ((mixed ^ (mixed >> 31)) >> 11) * 2.0**-53
 
 
 def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -297,6 +344,41 @@ def matrix_tree_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool)
     return log_partition
 
 
+def sample_arborescence(
+    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Exact samples of trees, word by word: a head is drawn from its marginals given the heads so far.
+
+    With one root word, that one is drawn first. Arguments and results as in :func:`sample_projective`.
+    """
+    _, _, status = matrix_tree(scores, lengths, multi_root)
+    heads = torch.full((*seeds.shape, scores.shape[1] - 1), PADDING, dtype=torch.int64)
+    for (s, b), seed in np.ndenumerate(seeds.cpu().numpy()):
+        if status[b] == 0:
+            n = int(lengths[b])
+            heads[s, b, :n] = _sample_word_by_word(scores[b, : n + 1, : n + 1], multi_root, _Draw(seed))
+    return heads.to(scores.device), status
+
+
+def _sample_word_by_word(scores: Tensor, multi_root: bool, draw: _Draw) -> Tensor:
+    """Heads ``[n]`` of one sampled tree over ``scores [n+1, n+1]``."""
+    given = scores.detach().double().clone()
+    length = torch.tensor([len(given) - 1], device=given.device)
+    if not multi_root:
+        root_marginals = matrix_tree(given[None], length, False)[0][0, 1:, 0]
+        _fix_head(given, 1 + draw.from_probabilities(root_marginals.cpu().numpy()), 0)
+    for word in range(1, len(given)):
+        marginals = matrix_tree(given[None], length, multi_root)[0][0, word]
+        _fix_head(given, word, draw.from_probabilities(marginals.cpu().numpy()))
+    return (given[1:] > -torch.inf).int().argmax(1)
+
+
+def _fix_head(scores: Tensor, word: int, head: int) -> None:
+    kept = scores[word, head].clone()
+    scores[word] = -torch.inf
+    scores[word, head] = kept
+
+
 def _last_word_first(weights: Tensor, lengths: Tensor) -> Tensor:
     """Swap word 1, which is eliminated last, with a word that every other one can reach through words.
 
@@ -319,6 +401,11 @@ def _forbid_impossible(scores: Tensor, lengths: Tensor) -> Tensor:
     return scores.masked_fill(~possible_arcs(lengths, scores.shape[1]), -torch.inf)
 
 
+def _status_of_total(status: Tensor, total: Tensor) -> Tensor:
+    """``NO_TREE`` where the best, or the sum, over all trees is -inf."""
+    return torch.where((status == 0) & ~(total > -torch.inf), NO_TREE, status).to(torch.int8)
+
+
 def _marginals(log_partition_of, scores: Tensor, lengths: Tensor, multi_root: bool):
     status = status_of_scores(scores, lengths)
     with torch.enable_grad():
@@ -326,7 +413,7 @@ def _marginals(log_partition_of, scores: Tensor, lengths: Tensor, multi_root: bo
         log_partition = log_partition_of(leaf, lengths, multi_root)
         (marginals,) = torch.autograd.grad(log_partition.sum(), leaf)
     log_partition = log_partition.detach()
-    status = torch.where((status == 0) & ~(log_partition > -torch.inf), NO_TREE, status).to(torch.int8)
+    status = _status_of_total(status, log_partition)
     return marginals, log_partition, status
 
 

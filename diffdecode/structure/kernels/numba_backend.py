@@ -7,7 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffdecode.structure.kernels import numba_edmonds, numba_eisner, numba_inside_outside, numba_matrix_tree
+from diffdecode.structure.kernels import (
+    numba_edmonds,
+    numba_eisner,
+    numba_inside_outside,
+    numba_matrix_tree,
+    numba_sampling,
+)
 from diffdecode.structure.kernels.numba_checks import LARGEST
 from diffdecode.structure.kernels.threads import run_over_batch
 
@@ -52,6 +58,29 @@ def _inside_outside_seconds(n):
     return 1e-6 + 1e-8 * n**2 + 3e-10 * n**3
 
 
+def sample_projective(
+    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See :func:`diffdecode.structure.reference.sample_projective`."""
+    _, status = eisner(scores, lengths, multi_root)
+    seconds = lambda n: 1e-6 + 4e-8 * n**2 + 1e-10 * n**3 + 1e-8 * n**2 * len(seeds)  # noqa: E731
+    return _sample(numba_sampling.sample_projective, seconds, scores, lengths, multi_root, seeds, status)
+
+
+PATIENCE = 300
+"""Steps a word that Wilson's algorithm may waste before trees are sampled word by word."""
+
+
+def sample_arborescence(
+    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor, patience: int = PATIENCE
+) -> tuple[Tensor, Tensor]:
+    """See :func:`diffdecode.structure.reference.sample_arborescence`, whatever the ``patience``."""
+    _, status = arborescence(scores, lengths, multi_root)
+    seconds = lambda n: 2 * _matrix_tree_seconds(n) + 5e-7 * n * len(seeds)  # noqa: E731
+    kernel = numba_sampling.sample_arborescence
+    return _sample(kernel, seconds, scores, lengths, multi_root, seeds, status, patience)
+
+
 def _matrix_tree_seconds(n):
     return 1e-6 + 1e-8 * n**2 + 2e-10 * n**3
 
@@ -82,6 +111,15 @@ def _product(kernel, seconds, scores, lengths, multi_root, vector):
     product = np.empty_like(scores_)
     run_over_batch(kernel, seconds(lengths_), scores_, lengths_, multi_root, vector_, product)
     return _tensor(product, scores.device)
+
+
+def _sample(kernel, seconds, scores, lengths, multi_root, seeds, status, *options):
+    """Run a sampling kernel on the sentences that have a tree."""
+    scores_, lengths_, seeds_ = _array(scores), _array(lengths), _array(seeds).view(np.uint64)
+    heads = np.empty((*seeds.shape, scores_.shape[1] - 1), np.int64)
+    if not status.any():
+        run_over_batch(kernel, seconds(lengths_), scores_, lengths_, multi_root, *options, seeds_, heads)
+    return _tensor(heads, scores.device), status
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -247,24 +247,13 @@ def _pull(charts, down, target, source, factor, count):
 @njit(nogil=True, cache=True)
 def log_domain_marginals(weights, logs, n, multi_root, marginals):
     """The same for sentences whose sums leave float64's range; ``logs`` are the scores themselves."""
-    first = 0 if multi_root else 1
-    size = n + 1
     shift = 0.0
     for m in range(1, n + 1):
         shift += best_score(logs, m, n)
-    right = np.full((size, size), -np.inf, weights.dtype)
-    left, arc_right, arc_left, arc = right.copy(), right.copy(), right.copy(), right.copy()
-    for k in range(first, size):
-        right[k, k] = left[k, k] = 0
-    for width in range(1, size - first):
-        for i in range(first, size - width):
-            j = i + width
-            arc[i, j] = _log_sum(right[i, i:j], left[i + 1 : j + 1, j])
-            arc_right[i, j] = arc[i, j] + logs[j, i]
-            if i > 0:
-                arc_left[i, j] = arc[i, j] + logs[i, j]
-            right[i, j] = _log_sum(arc_right[i, i + 1 : j + 1], right[i + 1 : j + 1, j])
-            left[i, j] = _log_sum(left[i, i:j], arc_left[i:j, j])
+    charts = np.empty((5, n + 1, n + 1), weights.dtype)
+    log_charts(logs, n, multi_root, charts)
+    right, left, arc_right, arc_left, arc = charts
+    first, size = 0 if multi_root else 1, n + 1
     marginals[: n + 1, : n + 1] = 0
     by_right, by_left = np.zeros_like(right), np.zeros_like(right)
     by_arc_right, by_arc_left = np.zeros_like(right), np.zeros_like(right)
@@ -310,6 +299,25 @@ def log_domain_marginals(weights, logs, n, multi_root, marginals):
                 by_left[i + 1 : j + 1, j],
             )
     return total.real - shift
+
+
+@njit(nogil=True, cache=True)
+def log_charts(logs, n, multi_root, charts):
+    """Log inside sums ``[i, j]`` of all spans: right, left, arc_right, arc_left, arc."""
+    first, size = 0 if multi_root else 1, n + 1
+    charts[:] = -np.inf
+    right, left, arc_right, arc_left, arc = charts
+    for k in range(first, size):
+        right[k, k] = left[k, k] = 0
+    for width in range(1, size - first):
+        for i in range(first, size - width):
+            j = i + width
+            arc[i, j] = _log_sum(right[i, i:j], left[i + 1 : j + 1, j])
+            arc_right[i, j] = arc[i, j] + logs[j, i]
+            if i > 0:
+                arc_left[i, j] = arc[i, j] + logs[i, j]
+            right[i, j] = _log_sum(arc_right[i, i + 1 : j + 1], right[i + 1 : j + 1, j])
+            left[i, j] = _log_sum(left[i, i:j], arc_left[i:j, j])
 
 
 @njit(nogil=True, cache=True)

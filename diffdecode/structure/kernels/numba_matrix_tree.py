@@ -314,6 +314,21 @@ def _leave_each_word_out(weights, n, marginals):
 
 
 @njit(nogil=True, cache=True)
+def head_marginals(weights, m, n, marginals):
+    """Row ``m`` of the marginals of all trees alone, by eliminating every other word."""
+    rerouted = weights.copy()
+    eliminated = np.empty(n - 1, np.int64)
+    count = 0
+    for k in range(n, 0, -1):
+        if k != m:
+            eliminated[count] = k
+            count += 1
+            rest = _others(eliminated[:count], n)
+            _reroute(rerouted, k, _log_total(rerouted[k], rest), rest)
+    _head_probabilities(weights, rerouted, m, eliminated, marginals)
+
+
+@njit(nogil=True, cache=True)
 def _others(eliminated, n):
     """The root and the words that are not eliminated."""
     left = np.ones(n + 1, np.bool_)

@@ -111,7 +111,7 @@ def test_one_batch_equals_one_by_one(projective, generator):
 
 @pytest.mark.parametrize("projective", [True, False])
 def test_cost_augmented(projective, generator):
-    """Against enumeration with the cost added by hand; on a margin of 100 the decision avoids every gold arc."""
+    """Against enumeration with the cost added by hand; under a cost of 100 it leaves the gold tree."""
     scores = torch.randn(50, 5, 5, generator=generator)
     gold = DECISIONS[projective](scores)
     cost = 100 * (1 - heads_to_arcs(gold))

@@ -61,7 +61,7 @@ def test_equal_enumeration(family, projective, multi_root, backend, generator):
 @both_roots
 @pytest.mark.parametrize("scale", [30.0, 100.0, 300.0, 3000.0])
 def test_exact_at_any_scale(projective, multi_root, scale, generator):
-    """Where LU factorisations and float32 log-sums lose all digits, in float64, with and without forbidden arcs."""
+    """Where LU factorisations and float32 log-sums lose all digits, in float64, forbidden arcs or not."""
     for forbidden in (False, True):
         scores = torch.randn(300, 6, 6, generator=generator, dtype=torch.float64) * scale
         if forbidden:
