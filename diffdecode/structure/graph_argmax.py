@@ -21,6 +21,7 @@ from diffdecode.structure.semantic_graph import (
     sum_labels_out,
 )
 from diffdecode.structure.surrogates import Structure, Surrogate, make_surrogate, structured_argmax
+from diffdecode.structure.surrogates.registry import draw
 from diffdecode.structure.trees import possible_arcs
 
 
@@ -103,13 +104,9 @@ class Graphs(Structure):
         if self.deterministic.any():
             raise ValueError("graphs with deterministic labels cannot be sampled exactly; leave them out")
         predicate, arc, label = self._conditionals(scores)
-        chosen = (
-            torch.rand(predicate.shape, generator=generator, device=scores.device).to(predicate) < predicate
-        )
-        present = chosen.unsqueeze(1) & (
-            torch.rand(arc.shape, generator=generator, device=scores.device).to(arc) < arc
-        )
-        noise = torch.rand(label.shape, generator=generator, device=scores.device).to(label)
+        chosen = draw(torch.rand, predicate.shape, scores, generator) < predicate
+        present = chosen.unsqueeze(1) & (draw(torch.rand, arc.shape, scores, generator) < arc)
+        noise = draw(torch.rand, label.shape, scores, generator)
         which = (label / -torch.log1p(-noise)).argmax(-1)  # exponential races
         labels = torch.nn.functional.one_hot(which, self.shape[2]) * present.unsqueeze(-1)
         return self.pack(GraphParts(chosen, present, labels)).to(scores.dtype)

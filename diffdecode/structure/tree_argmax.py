@@ -10,6 +10,7 @@ from diffdecode.structure.kernels import kernel
 from diffdecode.structure.kernels.projections import p_dep
 from diffdecode.structure.nonprojective import nonprojective_marginals, nonprojective_tree
 from diffdecode.structure.projective import projective_marginals, projective_tree
+from diffdecode.structure.sampling import sample_nonprojective_trees, sample_projective_trees
 from diffdecode.structure.surrogates import Structure, Surrogate, make_surrogate, structured_argmax
 from diffdecode.structure.trees import check_inputs, heads_to_arcs, possible_arcs
 
@@ -32,7 +33,7 @@ def tree_argmax(
         lengths: ``[B]`` words per sentence (``None``: all ``N``).
         surrogate: a name in :data:`~diffdecode.structure.surrogates.SURROGATES`, or a surrogate.
         projective, multi_root: which trees.
-        generator: of the surrogates that draw samples or noise.
+        generator: on the CPU; of the surrogates that draw samples or noise.
         **options: of the surrogate, such as ``eta`` of ``"spigot"``.
 
     Returns:
@@ -68,7 +69,9 @@ class Trees(Structure):
         return heads_to_arcs(heads, dtype=scores.dtype)
 
     def sample(self, scores, generator):
-        raise NotImplementedError
+        draw = sample_projective_trees if self.projective else sample_nonprojective_trees
+        heads = draw(scores, self.lengths, multi_root=self.multi_root, generator=generator)[0]
+        return heads_to_arcs(heads, dtype=scores.dtype)
 
     def marginals(self, scores):
         marginals = projective_marginals if self.projective else nonprojective_marginals

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from diffdecode.structure.surrogates.registry import Surrogate, register, require_positive
+from diffdecode.structure.surrogates.registry import Surrogate, draw, register, require_positive
 
 
 @register("imle")
@@ -29,7 +29,7 @@ class ImplicitMaximumLikelihood(Surrogate):
             raise ValueError(f"temperature must be 0 or more, got {self.temperature!r}")
 
     def decide(self, structure, scores, generator):
-        uniform = torch.rand(scores.shape, generator=generator, device=scores.device, dtype=scores.dtype)
+        uniform = draw(torch.rand, scores.shape, scores, generator)
         exponential = -torch.log1p(-uniform)  # 1 - uniform is never 0
         gumbel = -exponential.clamp(min=torch.finfo(scores.dtype).tiny).log()
         perturbed = scores + self.temperature * gumbel

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from diffdecode.structure.surrogates.registry import Surrogate, inner, register, require_positive
+from diffdecode.structure.surrogates.registry import Surrogate, draw, inner, register, require_positive
 
 
 @register("perturbed")
@@ -33,7 +33,7 @@ class Perturbed(Surrogate):
 
     def decide(self, structure, scores, generator):
         shape = (self.samples, *scores.shape)
-        noise = torch.randn(shape, generator=generator, device=scores.device, dtype=scores.dtype)
+        noise = draw(torch.randn, shape, scores, generator)
         perturbed = torch.stack([structure.argmax(scores + self.sigma * e) for e in noise])
         return perturbed.mean(0) if self.soft else structure.argmax(scores), perturbed, noise
 

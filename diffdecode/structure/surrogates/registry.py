@@ -135,6 +135,12 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(tuple(range(1, a.dim())), keepdim=True)
 
 
+def draw(distribution, shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Noise by ``torch.rand`` or ``torch.randn`` in the dtype and on the device of ``like``."""
+    device = like.device if generator is None else generator.device
+    return distribution(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+
+
 def require_positive(name: str, value) -> None:
     """``ValueError`` unless ``value`` is a number above 0."""
     if isinstance(value, (str, bool)) or not value > 0:
