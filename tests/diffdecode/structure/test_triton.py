@@ -1,0 +1,112 @@
+"""The Triton kernels without a GPU: run by Triton's interpreter, and compiled ahead of time for sm_90."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[3]
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed (pip install triton)"
+)
+
+
+def test_kernels_in_the_interpreter():
+    """In a process of its own, because Triton reads TRITON_INTERPRET when it is imported."""
+    environment = {
+        **os.environ, "TRITON_INTERPRET": "1", "DIFFDECODE_KERNELS": "numba",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }  # fmt: skip
+    tests = Path(__file__).with_name("triton_interpreted.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+    assert " passed" in run.stdout and "skipped" not in run.stdout
+
+
+def compile_for_sm_90(kernel, signature, constants, warps):
+    """PTX, and the registers and spills that the assembler reports."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature = {**signature, **dict.fromkeys(constants, "constexpr")}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+
+
+CHARTS = {"scores": "*{0}", "right": "*{0}", "left": "*{0}", "arcs": "*{0}"}
+SIGNATURES = {
+    "fill_charts": {**CHARTS, "lengths": "*i64", "size": "i32"},
+    "follow_best_splits": {
+        **CHARTS, "used_right": "*i8", "used_left": "*i8", "used_arcs": "*i8", "lengths": "*i64",
+        "heads": "*i64", "totals": "*{0}", "size": "i32",
+    },
+    "project_rows": {"point": "*{0}", "out": "*{0}", "lengths": "*i64", "size": "i32"},
+}  # fmt: skip
+
+
+def has_assembler():
+    spec = importlib.util.find_spec("triton")
+    return spec is not None and any(Path(spec.origin).parent.glob("backends/nvidia/bin/ptxas*"))
+
+
+@pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
+@pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
+@pytest.mark.parametrize(
+    "size, multi_root, dtype", [(41, False, "fp32"), (41, True, "fp64"), (161, False, "fp32")]
+)
+@pytest.mark.parametrize("name", ["fill_charts", "follow_best_splits"])
+def test_eisner_compiles_for_sm_90(name, size, multi_root, dtype):
+    from diffdecode.structure.kernels import triton_eisner
+
+    tile = triton_eisner.tile_shape(size, multi_root)
+    warps = tile.pop("num_warps")
+    signature = {argument: kind.format(dtype) for argument, kind in SIGNATURES[name].items()}
+    compiled = compile_for_sm_90(getattr(triton_eisner, name), signature, tile, warps)
+    assert compiled.asm["cubin"]
+    assert "bar.sync" in compiled.asm["ptx"]  # widths are separated
+
+
+@pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
+@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+@pytest.mark.parametrize("trees", [False, True])
+def test_projections_compile_for_sm_90(trees, dtype):
+    from diffdecode.structure.kernels import triton_projections
+
+    signature = {argument: kind.format(dtype) for argument, kind in SIGNATURES["project_rows"].items()}
+    constants = {"COLUMNS": 64, "TREES": trees}
+    assert compile_for_sm_90(triton_projections.project_rows, signature, constants, 1).asm["cubin"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_the_device():
+    """Same decisions as on the CPU, and a backward pass that never waits for the device."""
+    from diffdecode.structure import projective_tree, tree_argmax
+
+    generator = torch.Generator().manual_seed(0)
+    scores, g = torch.randn(2, 64, 41, 41, generator=generator)
+    lengths = torch.randint(1, 41, (64,), generator=generator)
+    for multi_root in (False, True):
+        expected = projective_tree(scores, lengths, multi_root=multi_root)
+        assert torch.equal(
+            projective_tree(scores.cuda(), lengths.cuda(), multi_root=multi_root).cpu(), expected
+        )
+    gradients = []
+    for device in ("cpu", "cuda"):
+        leaf = scores.to(device).requires_grad_()
+        z = tree_argmax(leaf, lengths.to(device), surrogate="spigot")
+        by_z = g.to(device)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            z.backward(by_z)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        gradients.append(leaf.grad.cpu())
+    assert torch.allclose(*gradients, atol=1e-6)

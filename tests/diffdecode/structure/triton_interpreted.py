@@ -1,0 +1,87 @@
+"""The Triton kernels in Triton's own CPU interpreter; run by test_triton.py with TRITON_INTERPRET=1."""
+
+import pytest
+import torch
+
+from diffdecode.structure import heads_to_arcs, reference
+from diffdecode.structure.kernels import projections, triton_backend, triton_eisner, triton_projections
+from diffdecode.structure.trees import NO_TREE, tree_scores
+
+FAMILIES = ["normal", "ties", "huge", "forbidden"]
+
+
+def scores_of(family, batch, n, seed, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(batch, n + 1, n + 1, generator=generator, dtype=torch.float64)
+    if family == "ties":
+        scores = torch.randint(0, 3, scores.shape, generator=generator).double()
+    if family == "huge":
+        scores *= 1e6
+    if family == "forbidden":
+        scores[torch.rand(scores.shape, generator=generator) < 0.4] = -torch.inf
+    return scores.to(dtype)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("multi_root", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 4, 9])
+def test_eisner_makes_the_same_decisions(n, multi_root, family):
+    scores = scores_of(family, 3, n, seed=n)
+    lengths = torch.tensor([n, max(1, n // 2), max(1, n - 1)])
+    expected, status = reference.eisner(scores, lengths, multi_root)
+    heads, found = triton_backend.eisner(scores, lengths, multi_root)
+    assert torch.equal(found, status)
+    possible = status == 0
+    assert torch.equal(heads[possible], expected[possible])
+    assert family == "forbidden" or possible.all()
+
+
+def test_eisner_in_double_precision_and_in_several_chunks_of_splits(monkeypatch):
+    usual = triton_eisner.tile_shape
+    monkeypatch.setattr(triton_eisner, "tile_shape", lambda *arguments: {**usual(*arguments), "SPLITS": 4})
+    scores = scores_of("ties", 2, 13, seed=1, dtype=torch.float64)
+    lengths = torch.tensor([13, 9])
+    for multi_root in (False, True):
+        expected, _ = reference.eisner(scores, lengths, multi_root)
+        heads, _ = triton_backend.eisner(scores, lengths, multi_root)
+        assert torch.equal(heads, expected)
+        assert torch.equal(tree_scores(scores, heads), tree_scores(scores, expected))
+
+
+def test_eisner_reports_sentences_without_a_tree():
+    scores = scores_of("normal", 3, 3, seed=0)
+    scores[1, :, 0] = -torch.inf
+    scores[2, 1, 2] = torch.nan
+    _, status = triton_backend.eisner(scores, torch.tensor([3, 3, 3]), False)
+    assert status.tolist() == [0, NO_TREE, 1]
+
+
+@pytest.mark.parametrize("dtype, accuracy", [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_projections(family, dtype, accuracy):
+    point = scores_of(family, 3, 6, seed=2, dtype=dtype)
+    point[:, :, 0] = point[:, :, 0].clamp(min=-1)
+    lengths = torch.tensor([6, 1, 4])
+    found, expected = triton_projections.p_dep(point, lengths), projections.p_dep(point, lengths)
+    assert torch.allclose(found, expected, atol=accuracy, equal_nan=True)
+    rows = point.flatten(0, 1)
+    found, expected = triton_projections.simplex(rows), projections.simplex(rows)
+    assert torch.allclose(found, expected, atol=accuracy, equal_nan=True)
+
+
+def test_projections_show_what_cannot_be_projected():
+    rows = torch.tensor([[0.0, torch.nan, 1.0], [-torch.inf] * 3, [torch.inf, 0.0, 0.0], [1.0, 0.0, 3.0]])
+    found = triton_projections.simplex(rows)
+    assert found.isnan().any(1).tolist() == [True, True, True, False]
+    assert triton_projections.simplex(rows[:0]).shape == (0, 3)
+
+
+def test_spigot_on_the_kernels():
+    """Forward and backward of SPIGOT from the two kernels alone, as on a GPU."""
+    scores, g = scores_of("normal", 2, 7, seed=3), scores_of("normal", 2, 7, seed=4)
+    lengths = torch.tensor([7, 5])
+    heads, _ = triton_backend.eisner(scores, lengths, False)
+    z = heads_to_arcs(heads)
+    gradient = z - triton_projections.p_dep(z - g, lengths)
+    expected = z - projections.p_dep_reference(z - g, lengths)
+    assert torch.allclose(gradient, expected, atol=1e-6)
