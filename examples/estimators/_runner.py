@@ -132,17 +132,37 @@ def show_table(folder: Path, caption: str, header: list[str], rows: list[list[st
 
 
 def save_plot(
-    path: Path, title: str, x_label: str, y_label: str, curves: dict[str, list[float]], **hlines
+    path: Path,
+    title: str,
+    x_label: str,
+    y_label: str,
+    curves: dict[str, list[float]],
+    levels: dict[str, float] | None = None,
+    x: list | None = None,
+    skip: int = 0,
 ) -> None:
-    """Line plot of one curve per method; ``hlines`` are dashed reference levels by name."""
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    for name, values in curves.items():
-        axes.plot(range(1, len(values) + 1), values, label=name, marker="." if len(values) < 12 else None)
-    for name, level in hlines.items():
-        axes.axhline(level, linestyle="--", color="grey", linewidth=0.8, label=name.replace("_", " "))
+    """Plot one curve per method.
+
+    Args:
+        curves: values per method.
+        levels: named horizontal lines.
+        x: labels of the values, drawn as unconnected markers; default: epochs 1, 2, ... as lines.
+        skip: first epochs left out, so that they do not flatten the rest.
+    """
+    figure, axes = plt.subplots(figsize=(9, 5))
+    colours = plt.get_cmap("tab20")
+    for i, (name, values) in enumerate(curves.items()):
+        if x is None:
+            axes.plot(range(skip + 1, len(values) + 1), values[skip:], label=name, color=colours(i % 20))
+        else:
+            axes.plot(x, values, marker="o", linestyle="", label=name, color=colours(i % 20))
+    for name, level in (levels or {}).items():
+        axes.axhline(level, linestyle="--", color="grey", linewidth=0.8)
+        axes.annotate(name, (0, level), xycoords=("axes fraction", "data"), fontsize="small", va="bottom")
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    axes.legend(fontsize="small")
+    axes.tick_params(axis="x", rotation=0 if x is None else 20)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
-    write_atomically(path, lambda part: figure.savefig(part, format="png", dpi=120))
+    write_atomically(path, lambda part: figure.savefig(part, format="png", dpi=110))
     plt.close(figure)
     print(f"plot: {path}")

@@ -182,13 +182,8 @@ def main(argv: list[str] | None = None) -> None:
     show_table(options.out, caption, ["method", *options.problems], rows)
     for value, label in (("bias", "relative bias"), ("signal", "signal of one estimate")):
         curves = {m: [results[p, m][value] for p in options.problems] for m in options.methods}
-        save_plot(
-            options.out / f"{value}.png",
-            "Gradient estimators",
-            "problem (column of the table)",
-            label,
-            curves,
-        )
+        plot = options.out / f"{value}.png"
+        save_plot(plot, "Gradient estimators", "problem", label, curves, x=options.problems)
 
 
 if __name__ == "__main__":

@@ -113,8 +113,8 @@ def main(argv: list[str] | None = None) -> None:
             for method in options.methods
         }
         title = f"Polynomial programming, p = {p:g}, L = {options.variables}"
-        levels = {"optimum": optimum(p), "fixed_point_of_st": st_fixed_point(p)}
-        save_plot(options.out / f"p={p:g}.png", title, "epoch", "loss", curves, **levels)
+        levels = {"optimum": optimum(p), "fixed point of st": st_fixed_point(p)}
+        save_plot(options.out / f"p={p:g}.png", title, "epoch", "loss", curves, levels)
 
 
 if __name__ == "__main__":

@@ -188,7 +188,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     show_table(options.out, caption, ["method", "train", "held out", "CPU s per run"], rows)
     curves = {m: np.mean([r["history"] for r in found], 0).tolist() for m, found in by_method.items()}
-    save_plot(options.out / f"{problem}.png", f"Discrete VAE, {problem}", "epoch", "-ELBO (nats)", curves)
+    title, skip = f"Discrete VAE, {problem}", shared["epochs"] // 4
+    save_plot(options.out / f"{problem}.png", title, "epoch", "train -ELBO (nats)", curves, skip=skip)
 
 
 if __name__ == "__main__":
