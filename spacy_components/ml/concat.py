@@ -39,7 +39,7 @@ def build_head_concat(
 
 
 def _head_init(model: Model, X=None, Y=None) -> None:
-    model.get_ref("parse").initialize()
+    model.layers[1].initialize()
     width = _init_tok2vec(model, X)
     if model.has_dim("nO") is None:
         model.set_dim("nO", 2 * width)
@@ -47,7 +47,7 @@ def _head_init(model: Model, X=None, Y=None) -> None:
 
 def _init_tok2vec(model: Model, X) -> int:
     """Initialize the layer's tok2vec and tell its width."""
-    tok2vec = model.get_ref("tok2vec")
+    tok2vec = model.layers[0]
     tok2vec.initialize(X=X)
     width = tok2vec.maybe_get_dim("nO")
     if width is None:  # a transformer's listener learns its width from its first documents
@@ -61,8 +61,9 @@ def _init_tok2vec(model: Model, X) -> int:
 
 
 def _head_forward(model: Model, docs: Sequence[Doc], is_train: bool):
-    vectors, backprop_tok2vec = model.get_ref("tok2vec")(docs, is_train)
-    heads, backprop_parse = model.get_ref("parse")(docs, is_train)
+    tok2vec, parse = model.layers
+    vectors, backprop_tok2vec = tok2vec(docs, is_train)
+    heads, backprop_parse = parse(docs, is_train)
     xp, words = model.ops.xp, _Words(model, vectors)
     head = words.positions(heads)
     has_head = (head >= 0)[:, None]
@@ -108,7 +109,7 @@ def build_graph_concat(
 
 
 def _graph_init(model: Model, X=None, Y=None) -> None:
-    graph = model.get_ref("graph")
+    graph = model.layers[1]
     graph.initialize()
     width = _init_tok2vec(model, X)
     labels = _labels(graph)
@@ -132,8 +133,9 @@ def _labels(graph: Model) -> list[str]:
 
 
 def _graph_forward(model: Model, docs: Sequence[Doc], is_train: bool):
-    vectors, backprop_tok2vec = model.get_ref("tok2vec")(docs, is_train)
-    arcs, backprop_graph = model.get_ref("graph")(docs, is_train)
+    tok2vec, graph = model.layers
+    vectors, backprop_tok2vec = tok2vec(docs, is_train)
+    arcs, backprop_graph = graph(docs, is_train)
     xp, words, roles = model.ops.xp, _Words(model, vectors), model.get_param("roles")
     width = words.flat.shape[1]
     head, dependent = words.positions([a[:, 0] for a in arcs]), words.positions([a[:, 1] for a in arcs])
@@ -175,7 +177,7 @@ class _Words:
         if filled:
             self.flat = model.ops.xp.concatenate(filled)
         else:
-            self.flat = model.ops.alloc2f(0, model.get_ref("tok2vec").maybe_get_dim("nO") or 0)
+            self.flat = model.ops.alloc2f(0, model.layers[0].maybe_get_dim("nO") or 0)
 
     def positions(self, indices: Sequence[Ints1d]) -> Ints1d:
         """Positions within each document to positions in ``flat``; negative ones stay -1."""

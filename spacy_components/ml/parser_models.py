@@ -111,7 +111,7 @@ def segment_scorer(name: str, tok2vec: Model, segmenter: Segmenter, build) -> Mo
 
 
 def _init(model: Model, X=None, Y=None) -> None:
-    tok2vec = model.get_ref("tok2vec")
+    (tok2vec,) = model.layers
     tok2vec.initialize(X=X)
     width = tok2vec.maybe_get_dim("nO")
     if width is None:  # a transformer's listener learns its width from its first documents
@@ -128,7 +128,7 @@ def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
     segments = segment_docs(docs, model.attrs["segmenter"])
     if not segments.size:
         return DocScores(segments, []), lambda pairs: []
-    vectors, backprop_tok2vec = model.get_ref("tok2vec")(docs, is_train)
+    vectors, backprop_tok2vec = model.layers[0](docs, is_train)
     filled = [rows for rows in vectors if rows.shape[0]]
     flat = xp2torch(model.ops.xp.concatenate(filled), requires_grad=is_train)
     inputs = ArgsKwargs((flat, segments.batches, model.attrs["dropout_rate"]), {})
