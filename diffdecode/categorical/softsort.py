@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffdecode.categorical.top_k import ranked_scores, register_top_k
+from diffdecode.categorical.top_k import VANISHES, ranked_scores, register_top_k, without_infinities
 
 
 @register_top_k("softsort")
@@ -23,6 +23,6 @@ def softsort_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
     Returns:
         ``[B, K, M]`` rows that sum to one. The largest entry of row i is the i-th best candidate.
     """
-    impossible = scores == -torch.inf
-    gaps = (scores[:, None] - ranked_scores(scores, k)[..., None]).masked_fill(impossible[:, None], 0.0)
-    return torch.softmax((-alpha * gaps.abs()).masked_fill(impossible[:, None], -torch.inf), dim=-1)
+    maxima = ranked_scores(scores, k)
+    gaps = without_infinities(scores, maxima, VANISHES / alpha)[:, None] - maxima[..., None]
+    return torch.softmax(-alpha * gaps.abs(), dim=-1)

@@ -13,6 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# exp(-VANISHES) is 0 in float32 and in float64.
+VANISHES = 800.0
+
 TopKOperator = Callable[[Tensor, int, float], Tensor]
 TOP_K_OPERATORS: dict[str, TopKOperator] = {}
 
@@ -33,6 +36,17 @@ def ranked_scores(scores: Tensor, k: int) -> Tensor:
     return torch.where(best > -torch.inf, best, best[:, :1])
 
 
+def without_infinities(scores: Tensor, maxima: Tensor, distance: float) -> Tensor:
+    """Scores ``[B, M]`` with impossible candidates at least ``distance`` below all ``maxima [B, K]``.
+
+    An operator gives exactly 0 at that distance, forward and backward, but a squared infinity would have an
+    infinite slope; and this costs one pass over ``[B, M]`` where masks would cost several over ``[B, K, M]``.
+    """
+    last = maxima.detach().amin(1, keepdim=True)
+    # More than the distance, so that rounding next to a large score cannot swallow it.
+    return torch.where(scores == -torch.inf, last - (distance + 1.0 + last.abs()), scores)
+
+
 @register_top_k("peaked")
 def peaked_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
     """Peaked softmax around each of the k largest scores (soft beam search 2018, Algorithm 2).
@@ -49,10 +63,9 @@ def peaked_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
     Returns:
         ``[B, K, M]`` rows that sum to one; impossible candidates get exactly 0, forward and backward.
     """
-    impossible = scores == -torch.inf
-    # A squared infinity has an infinite slope: impossible candidates leave before the square.
-    gaps = (scores[:, None] - ranked_scores(scores, k)[..., None]).masked_fill(impossible[:, None], 0.0)
-    return torch.softmax((-alpha * gaps**2).masked_fill(impossible[:, None], -torch.inf), dim=-1)
+    maxima = ranked_scores(scores, k)
+    gaps = without_infinities(scores, maxima, (VANISHES / alpha) ** 0.5)[:, None] - maxima[..., None]
+    return torch.softmax(-alpha * gaps**2, dim=-1)
 
 
 def hard_top_k(scores: Tensor, k: int) -> Tensor:
@@ -63,15 +76,24 @@ def hard_top_k(scores: Tensor, k: int) -> Tensor:
 
 
 def relaxed_rows(
-    scores: Tensor, k: int, alpha: float, operator: str = "peaked", hard_forward: bool = False
+    scores: Tensor,
+    k: int,
+    alpha: float,
+    operator: str = "peaked",
+    hard_forward: bool = False,
+    has_surplus: bool = True,
 ) -> Tensor:
-    """``continuous_top_k`` without its checks, for inner loops that check their input once."""
+    """``continuous_top_k`` without its checks, for inner loops that check their input once.
+
+    ``has_surplus=False`` promises that every sentence has at least k possible candidates.
+    """
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
     soft = TOP_K_OPERATORS[operator](scores, k, alpha)
-    possible = (scores > -torch.inf).sum(1, keepdim=True)
-    surplus = torch.arange(k, device=scores.device) >= possible  # [B, K]
-    soft = soft.masked_fill(surplus[..., None], 0.0)
+    if has_surplus:
+        possible = (scores > -torch.inf).sum(1, keepdim=True)
+        surplus = torch.arange(k, device=scores.device) >= possible  # [B, K]
+        soft = soft.masked_fill(surplus[..., None], 0.0)
     # In this order the value is exactly the hard row.
     return (soft - soft.detach()) + hard_top_k(scores, k) if hard_forward else soft
 
@@ -103,14 +125,16 @@ def continuous_top_k(
         raise ValueError(f"k={k} must be between 1 and the number of candidates, {scores.size(1)}")
     if not 0 < alpha < float("inf"):
         raise ValueError(f"alpha={alpha} must be positive and finite; use hard_top_k for the limit")
-    _check_best(scores.detach().amax(1))
-    return relaxed_rows(scores, k, alpha, operator, hard_forward)
+    best = scores.detach().topk(k, dim=1).values
+    # The maximum gives away NaN and +inf anywhere in a row, and rows of nothing but -inf.
+    bad, surplus = torch.stack([~best[:, 0].isfinite(), best[:, -1] == -torch.inf]).any(1).tolist()
+    if bad:
+        _name_bad_row(best[:, 0])
+    return relaxed_rows(scores, k, alpha, operator, hard_forward, surplus)
 
 
-def _check_best(best: Tensor) -> None:
-    """The maximum ``[B]`` gives away NaN and +inf anywhere in a row, and rows of nothing but -inf."""
-    bad = (~best.isfinite()).nonzero()
-    if bad.numel():
-        row = int(bad[0])
-        problem = "no possible candidate" if best[row] == -torch.inf else f"a score of {best[row].item()}"
-        raise ValueError(f"batch row {row} has {problem} in its top-k scores")
+def _name_bad_row(best: Tensor) -> None:
+    """Raise for the first row of which the best score ``[B]`` is not finite."""
+    row = int((~best.isfinite()).nonzero()[0])
+    problem = "no possible candidate" if best[row] == -torch.inf else f"a score of {best[row].item()}"
+    raise ValueError(f"batch row {row} has {problem} in its top-k scores")
