@@ -23,6 +23,7 @@ AFTER_IMPORT = (
     "resume_broadcast",
     "numpy_names",
     "complete_batches",
+    "torchrun_init",
     "encoder_fast_path",
     "cpu_ddp",
 )

@@ -396,6 +396,7 @@ def two_processes(lab):
     options = f"{TRANSFORMER} --distributed-backend gloo --ddp-backend legacy_ddp"
     for epochs in (1, 2):
         log = lab.train("two", f"{options} --max-epoch {epochs}", launch=TWO_PROCESSES)
+        expect("distributed init (rank 1)" in log, "the two processes did not train together")
     expect("Loaded checkpoint" in log and "epoch 002" in log, "it did not go on with epoch 2")
     lab.generate("two/checkpoint_last.pt")
 

@@ -163,7 +163,7 @@ def test_checkpoint_written_under_numpy_1_is_read(monkeypatch):
     assert read["bleu"] == 0.5 and read["counts"].tolist() == [0, 1, 2]
 
 
-# -- complete_batches: official 0.12.2 does not have this fault, so a stand-in is tested ----------------
+# -- Faults that official 0.12.2 does not have: a stand-in for the function of the main branch is tested --
 
 
 @given(
@@ -199,3 +199,41 @@ def test_stand_in_loses_the_last_batch_and_the_fix_finds_it(monkeypatch):
     assert sum(map(len, data_utils.batch_by_size(range(60), lengths.__getitem__, **limits))) == 56
     assert complete_batches.fix()
     assert sum(map(len, data_utils.batch_by_size(range(60), lengths.__getitem__, **limits))) == 60
+
+
+def test_torchrun_is_heeded_also_by_the_main_branch(monkeypatch):
+    from fairseq.dataclass.configs import DistributedTrainingConfig
+    from fairseq.distributed import utils
+
+    from fairseq_compat import torchrun_init
+
+    def infer_init_method(cfg, force_distributed=False):
+        """Stand-in for the function of the main branch."""
+        if cfg.distributed_world_size == 1:
+            return
+        raise AssertionError("not needed here")
+
+    def _infer_torch_distributed_launch_init(cfg):
+        cfg.device_id = cfg.distributed_rank % torch.cuda.device_count()
+
+    for name, value in {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "1",
+        "WORLD_SIZE": "2",
+        "RANK": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert not torchrun_init.fix(), "0.12.2 does not have this fault"
+    for function in (infer_init_method, _infer_torch_distributed_launch_init):
+        monkeypatch.setattr(utils, function.__name__, function)
+    config = DistributedTrainingConfig(distributed_world_size=1, tpu=False)
+    utils.infer_init_method(config)
+    assert config.distributed_init_method is None
+    assert torchrun_init.fix()
+    utils.infer_init_method(config)
+    assert (config.distributed_init_method, config.distributed_world_size) == ("env://", 2)
+    assert (config.distributed_rank, config.distributed_no_spawn) == (1, True)
+    monkeypatch.delenv("RANK")
+    config = DistributedTrainingConfig(distributed_world_size=1, tpu=False)
+    utils.infer_init_method(config)
+    assert config.distributed_init_method is None
