@@ -68,7 +68,8 @@ def fused_scheduled_sampling(
         raise ValueError(f"method {own_word.method!r} cannot be fused; these can: {', '.join(FUSED_METHODS)}")
     coins = gold_coins(gold, gold_probability, generator)
     found = _fused(decoder, state, gold, lengths, own_word, coins, generator, m)
-    if not bool((found.discarded > tolerance).any()):
+    # Written so that NaN falls back, too: the dense choice names the row.
+    if bool((found.discarded <= tolerance).all()):
         return found
     log_probs = decode_with_coins(decoder, state, gold, own_word, coins, generator)
     dense = log_probs.gather(2, gold[..., None])[..., 0]

@@ -257,6 +257,14 @@ def test_huge_and_tiny_logits_are_finite():
         assert gradient.isfinite().all()
 
 
+def test_nan_is_reported_and_not_decoded_on():
+    decoder, context, gold, lengths = problem(15)
+    bad = context.detach().clone()
+    bad[2, 0] = torch.nan
+    with pytest.raises(ValueError, match="2"):
+        fused(decoder, bad, gold, lengths.fill_(5), OwnWord("soft"), 0.0)
+
+
 def test_errors_name_the_problem():
     decoder, context, gold, lengths = problem(14)
     with pytest.raises(ValueError, match="'gumbel_soft' cannot be fused; these can: soft"):
