@@ -75,9 +75,9 @@ class TrainingRun:
         return [points[epoch] for epoch in sorted(points)]
 
     def seconds(self):
-        """Wall-clock seconds of training steps as fairseq counts them, without validation and start-up."""
+        """Wall-clock seconds of training and validation, without start-up; a resumed run counts them all."""
         last = [values for kind, values in self.records() if kind == "train"]
-        return float(last[-1]["train_train_wall"]) if last else 0.0
+        return float(last[-1]["train_wall"]) if last else 0.0
 
     def progress(self):
         """``(epochs done, latest metric or None)``; the first is a fraction."""

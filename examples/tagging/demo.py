@@ -14,6 +14,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from rich.console import Console
@@ -237,7 +238,9 @@ def decode(args, run, split, key, beam):
         *["--scoring", "conll_f1", "--max-tokens", "4000", "--num-workers", "0", "--no-progress-bar"],
         *["--results-path", str(run.folder / key)],
     ]
-    return fairseq_generate.main(options.parse_args_and_arch(parser, command)).score()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside fairseq
+        return fairseq_generate.main(options.parse_args_and_arch(parser, command)).score()
 
 
 def verdict(results):

@@ -1,0 +1,218 @@
+"""The demo: its language, its folders, its report, and one small run of it all on a user's data."""
+
+import io
+import json
+import random
+from argparse import Namespace
+
+import pytest
+from rich.console import Console
+
+from examples.tagging import _report, demo, grammar
+from examples.tagging._runs import TrainingRun, fairseq_command
+from fairseq_plugins.convert_conll import read_sentences
+
+
+def test_the_language_is_the_same_for_the_same_seed_only():
+    assert grammar.corpus(5, seed=1) == grammar.corpus(5, seed=1)
+    assert grammar.corpus(5, seed=1) != grammar.corpus(5, seed=2)
+
+
+def test_sentences_have_a_tag_for_each_word():
+    for words, tags in grammar.corpus(200, seed=0):
+        assert len(words) == len(tags) in grammar.LENGTHS
+        assert set(words) <= set(grammar.FORMS)
+        assert set(tags) <= set(grammar.TAGS)
+
+
+def test_words_are_ambiguous_and_tags_depend_on_both_tags_before():
+    sentences = grammar.corpus(3000, seed=0)
+    tags_of = {}
+    after = {}
+    for words, tags in sentences:
+        for word, tag in zip(words, tags):
+            tags_of.setdefault(word, set()).add(tag)
+        for a, b, c in zip(tags, tags[1:], tags[2:]):
+            after.setdefault((a, b), []).append(c)
+    assert min(map(len, tags_of.values())) >= 5
+    # The most frequent tag after "... b" is not the same for every tag before b.
+    favourite = {pair: max(set(seen), key=seen.count) for pair, seen in after.items() if len(seen) > 30}
+    by_last = {}
+    for (_, b), tag in favourite.items():
+        by_last.setdefault(b, set()).add(tag)
+    assert max(map(len, by_last.values())) >= 3
+
+
+def test_columns_are_read_back(tmp_path):
+    sentences = grammar.corpus(20, seed=3)
+    grammar.write_columns(sentences, tmp_path / "train.tsv")
+    assert list(read_sentences(tmp_path / "train.tsv")) == sentences
+
+
+def test_finds_files_by_split(tmp_path):
+    for name in ("train.conll.gz", "dev.tsv"):
+        (tmp_path / name).touch()
+    assert demo.find(tmp_path) == {"train": tmp_path / "train.conll.gz", "valid": tmp_path / "dev.tsv"}
+    (tmp_path / "test.tsv").touch()
+    assert list(demo.find(tmp_path)) == ["train", "valid", "test"]
+    (tmp_path / "dev.tsv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no dev\.tsv"):
+        demo.find(tmp_path)
+
+
+def test_a_folder_with_other_settings_is_refused(tmp_path):
+    args = demo.arguments(["--out", str(tmp_path / "new"), "--seeds", "1"])
+    demo.claim(args)
+    demo.claim(args)
+    with pytest.raises(ValueError, match="other settings"):
+        demo.claim(demo.arguments(["--out", str(tmp_path / "new"), "--seeds", "2"]))
+
+
+def test_a_missing_folder_of_data_is_one_message(tmp_path):
+    with pytest.raises(SystemExit, match=r"demo: .*has no train\.tsv"):
+        demo.main(["--data", str(tmp_path), "--out", str(tmp_path / "out")])
+
+
+def test_a_failing_command_shows_the_end_of_its_log(tmp_path):
+    with pytest.raises(RuntimeError, match="(?s)fairseq-nonsense failed, see .*No module named"):
+        fairseq_command("nonsense", [], tmp_path / "log")
+
+
+def log_line(kind, **values):
+    return f"2026-01-01 00:00:00 | INFO | {kind} | {json.dumps({key: str(v) for key, v in values.items()})}\n"
+
+
+def test_a_run_is_followed_by_its_log(tmp_path):
+    run = TrainingRun("name", tmp_path, [], epochs=3, metric="accuracy")
+    assert run.progress() == (0.0, None)
+    assert run.curve() == []
+    run.log.write_text(
+        "noise\n"
+        + log_line("train_inner", epoch=1, update=0.25, loss=3)
+        + log_line("valid", epoch=1, valid_loss=2, valid_accuracy=50.5, valid_num_updates=4)
+        + log_line("train", epoch=1, train_wall=7)
+        + log_line("train_inner", epoch=2, update=1.5, loss=3)
+    )
+    assert run.progress() == (1.5, 50.5)
+    assert run.seconds() == 7
+    (point,) = run.curve()
+    assert point == {"epoch": 1, "updates": 4, "metric": 50.5, "nll": pytest.approx(2 * 0.6931)}
+    # soft_beam logs its cross entropy under another name, in nats
+    with open(run.log, "a") as log:
+        log.write(
+            log_line(
+                "valid", epoch=2, valid_loss=9, valid_nll_loss=1.5, valid_accuracy=51, valid_num_updates=8
+            )
+        )
+    assert run.curve()[1]["nll"] == 1.5
+
+
+def results(**changes):
+    def row(name, greedy, beam):
+        curve = [{"epoch": 1, "updates": 10, "metric": beam[0], "nll": 1.0}]
+        values = {"greedy": greedy, "beam": beam, "updates": [10, 10], "seconds": [3.0, 5.0]}
+        return {"name": name, **values, "curves": [curve, curve], "commands": []}
+
+    rows = [
+        row(demo.CROSS_ENTROPY, [50.0, 52.0], [60.0, 61.0]),
+        row(demo.CONTINUED, [53.0, 51.0], [62.0, 61.0]),
+        row(demo.DIRECT, [49.0, 50.0], [61.0, 60.0]),
+    ]
+    return {"measure": "accuracy", "split": "test", "beam": 3, "seeds": [1, 2], "rows": rows, **changes}
+
+
+def shown(view):
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(view)
+    return console.export_text()
+
+
+def test_the_table_marks_the_best_of_each_column():
+    lines = shown(_report.table(results())).splitlines()
+    assert "accuracy on test, percent (mean of seeds 1, 2)" in lines[0]
+    rows = {
+        name: next(line for line in lines if f" {name} " in line) for name in (demo.CONTINUED, demo.DIRECT)
+    }
+    assert "52.00 (51.00-53.00) *" in rows[demo.CONTINUED]
+    assert "61.50 (61.00-62.00) *" in rows[demo.CONTINUED]
+    assert "*" not in rows[demo.DIRECT]
+    assert "49.50 (49.00-50.00)" in rows[demo.DIRECT]
+
+
+def test_the_verdict_says_who_lost():
+    assert "direct loss is -1.00 points from cross entropy continued" in demo.verdict(results())
+    assert "optimistic" not in demo.verdict(results())
+    assert "chosen on the same dev" in demo.verdict(results(split="dev"))
+
+
+def test_a_continuation_starts_at_the_best_epoch():
+    first = [
+        {"epoch": i, "updates": 10 * i, "metric": metric} for i, metric in ((1, 40.0), (2, 50.0), (3, 45.0))
+    ]
+    curve = demo.continued(first, [{"epoch": 1, "updates": 10, "metric": 51.0}])
+    assert [(point["updates"], point["metric"]) for point in curve] == [(20, 50.0), (30, 51.0)]
+
+
+def test_picture_and_json_are_written(tmp_path):
+    _report.plot(results(), tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    _report.write_json(results(), tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text()) == results()
+
+
+def names_and_others(rng, sentences):
+    """Sentences in which capitals are persons or places."""
+    found = []
+    for _ in range(sentences):
+        words = [rng.choice(["Anna", "Bonn", "in", "lacht", "wohnt"]) for _ in range(rng.randint(1, 6))]
+        found.append((words, [{"Anna": "B-PER", "Bonn": "B-LOC"}.get(word, "O") for word in words]))
+    return found
+
+
+def test_the_whole_demo_on_a_users_folder(tmp_path, capsys):
+    """All stages in small; called again, it trains nothing and reports the same numbers."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rng = random.Random(0)
+    grammar.write_columns(names_and_others(rng, 80), data / "train.tsv")
+    grammar.write_columns(names_and_others(rng, 30), data / "dev.tsv")
+    out = tmp_path / "out"
+    command = ["--data", str(data), "--out", str(out), "--quick", "--hidden", "16", "--label-embedding", "4",
+               "--wrong-label-costs", "O=2"]  # fmt: skip
+    demo.main(command)
+    printed = capsys.readouterr().out
+    assert "F1 of spans on dev, percent (seed 1)" in printed
+    assert "direct loss" in printed
+    first = json.loads((out / "results.json").read_text())
+    assert [row["name"] for row in first["rows"]] == [demo.CROSS_ENTROPY, demo.CONTINUED, demo.DIRECT]
+    updates = [row["updates"][0] for row in first["rows"]]
+    assert updates[1] == updates[2] > 0
+    assert "--wrong-label-costs" in first["rows"][2]["commands"][0]
+    logs = {path: path.read_bytes() for path in out.glob("seed1/*/train.log")}
+    assert len(logs) == 3
+    assert (out / "curves.png").stat().st_size > 1000
+
+    demo.main(command)
+    assert json.loads((out / "results.json").read_text()) == first
+    assert {path: path.read_bytes() for path in logs} == logs
+
+
+def test_the_generated_data_is_prepared(tmp_path):
+    args = demo.arguments(["--quick", "--out", str(tmp_path)])
+    demo.claim(args)
+    assert list(demo.generate(args)) == ["train", "valid", "test"]
+    assert len(list(read_sentences(tmp_path / "data" / "train.tsv"))) == 200
+
+
+def test_both_continuations_train_alike(tmp_path, monkeypatch):
+    """Same data, start, seed, epochs, batches and learning rate; only criterion and dropout differ."""
+    started = []
+    monkeypatch.setattr(demo, "train_together", lambda runs, console: started.extend(runs))
+    args = demo.arguments(["--out", str(tmp_path)])
+    demo.train(args, 1, "accuracy", Namespace(rule=lambda *args, **kwargs: None))
+    _, continued, direct = (run.arguments for run in started)
+    for name in ("--lr", "--max-epoch", "--seed", "--max-tokens", "--finetune-from-model", "--clip-norm"):
+        values = {arguments[arguments.index(name) + 1] for arguments in (continued, direct)}
+        assert len(values) == 1, name
+    assert "cross_entropy" in continued
+    assert "soft_beam" in direct
