@@ -74,7 +74,7 @@ def test_a_missing_folder_of_data_is_one_message(tmp_path):
 
 
 def test_a_failing_command_shows_the_end_of_its_log(tmp_path):
-    with pytest.raises(RuntimeError, match="(?s)fairseq-nonsense failed, see .*No module named"):
+    with pytest.raises(RuntimeError, match=r"(?s)fairseq-nonsense failed, see .*No module named"):
         fairseq_command("nonsense", [], tmp_path / "log")
 
 
