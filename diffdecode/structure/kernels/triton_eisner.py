@@ -52,7 +52,7 @@ def fill_charts(
             )
             best = tl.maximum(best, tl.max(r_right + r_left, axis=1))
         to_right = best + tl.load(scores + j * size + i, mask=span, other=float("-inf"))
-        to_left = best + tl.load(scores + i * size + j, mask=span, other=float("-inf"))
+        to_left = best + tl.load(scores + i * size + j, mask=span & (i > 0), other=float("-inf"))
         tl.store(arcs + i * size + j, to_right, mask=span)
         tl.store(arcs + j * size + i, to_left, mask=span)
         tl.debug_barrier()

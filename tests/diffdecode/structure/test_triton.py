@@ -29,7 +29,7 @@ def test_kernels_in_the_interpreter():
 
 
 def compile_for_sm_90(kernel, signature, constants, warps):
-    """PTX, and the registers and spills that the assembler reports."""
+    """The kernel, compiled and assembled without a device."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -45,6 +45,11 @@ SIGNATURES = {
     "follow_best_splits": {
         **CHARTS, "used_right": "*i8", "used_left": "*i8", "used_arcs": "*i8", "lengths": "*i64",
         "heads": "*i64", "totals": "*{0}", "size": "i32",
+    },
+    "inside": {**CHARTS, "bases": "*{0}", "lengths": "*i64", "size": "i32"},
+    "outside": {
+        **CHARTS, "bases": "*{0}", "p_right": "*{0}", "p_left": "*{0}", "p_arcs": "*{0}", "lengths": "*i64",
+        "marginals": "*{0}", "log_partitions": "*{0}", "size": "i32",
     },
     "project_rows": {"point": "*{0}", "out": "*{0}", "lengths": "*i64", "size": "i32"},
 }  # fmt: skip
@@ -73,6 +78,21 @@ def test_eisner_compiles_for_sm_90(name, size, multi_root, dtype):
 
 
 @pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
+@pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
+@pytest.mark.parametrize("size, multi_root", [(41, False), (41, True), (161, False)])
+@pytest.mark.parametrize("name", ["inside", "outside"])
+def test_inside_outside_compiles_for_sm_90(name, size, multi_root):
+    from diffdecode.structure.kernels import triton_inside_outside
+
+    tile = triton_inside_outside.tile_shape(size, multi_root)
+    warps = tile.pop("num_warps")
+    signature = {argument: kind.format("fp64") for argument, kind in SIGNATURES[name].items()}
+    compiled = compile_for_sm_90(getattr(triton_inside_outside, name), signature, tile, warps)
+    assert compiled.asm["cubin"] and "bar.sync" in compiled.asm["ptx"]
+
+
+@pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
+@pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
 @pytest.mark.parametrize("dtype", ["fp32", "fp64"])
 @pytest.mark.parametrize("trees", [False, True])
 def test_projections_compile_for_sm_90(trees, dtype):
@@ -87,16 +107,22 @@ def test_projections_compile_for_sm_90(trees, dtype):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_the_device():
     """Same decisions as on the CPU, and a backward pass that never waits for the device."""
-    from diffdecode.structure import projective_tree, tree_argmax
+    from diffdecode.structure import projective_marginals, projective_tree, tree_argmax
 
     generator = torch.Generator().manual_seed(0)
     scores, g = torch.randn(2, 64, 41, 41, generator=generator)
     lengths = torch.randint(1, 41, (64,), generator=generator)
     for multi_root in (False, True):
-        expected = projective_tree(scores, lengths, multi_root=multi_root)
-        assert torch.equal(
-            projective_tree(scores.cuda(), lengths.cuda(), multi_root=multi_root).cpu(), expected
+        heads, marginals = (
+            [
+                decide(scores.to(device), lengths.to(device), multi_root=multi_root)
+                for device in ("cpu", "cuda")
+            ]
+            for decide in (projective_tree, projective_marginals)
         )
+        assert torch.equal(heads[0], heads[1].cpu())
+        assert torch.allclose(marginals[0][0], marginals[1][0].cpu(), atol=1e-5)
+        assert torch.allclose(marginals[0][1], marginals[1][1].cpu())
     gradients = []
     for device in ("cpu", "cuda"):
         leaf = scores.to(device).requires_grad_()

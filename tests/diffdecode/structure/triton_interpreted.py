@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from diffdecode.structure import heads_to_arcs, reference
-from diffdecode.structure.kernels import projections, triton_backend, triton_eisner, triton_projections
+from diffdecode.structure.kernels import (
+    projections,
+    triton_backend,
+    triton_eisner,
+    triton_inside_outside,
+    triton_projections,
+)
 from diffdecode.structure.trees import NO_TREE, tree_scores
 
 FAMILIES = ["normal", "ties", "huge", "forbidden"]
@@ -54,6 +60,27 @@ def test_eisner_reports_sentences_without_a_tree():
     scores[2, 1, 2] = torch.nan
     _, status = triton_backend.eisner(scores, torch.tensor([3, 3, 3]), False)
     assert status.tolist() == [0, NO_TREE, 1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("multi_root", [False, True])
+@pytest.mark.parametrize("n", [1, 4, 7])
+def test_inside_outside(n, multi_root, family, monkeypatch):
+    if n == 7:
+        usual = triton_eisner.tile_shape
+        chunks = lambda *arguments: {**usual(*arguments), "SPLITS": 2}  # noqa: E731
+        monkeypatch.setattr(triton_inside_outside, "tile_shape", chunks)
+    scores = scores_of(family, 3, n, seed=n)
+    if family == "huge":
+        scores /= 1e3  # so that several trees have some probability
+    lengths = torch.tensor([n, max(1, n // 2), max(1, n - 1)])
+    expected, log_partition, status = reference.inside_outside(scores, lengths, multi_root)
+    marginals, found, found_status = triton_backend.inside_outside(scores, lengths, multi_root)
+    assert torch.equal(found_status, status)
+    possible = status == 0
+    assert torch.allclose(found[possible], log_partition[possible], rtol=1e-12, atol=1e-10)
+    assert torch.allclose(marginals[possible], expected[possible].double(), atol=1e-6)
+    assert torch.allclose(marginals[possible].sum((1, 2)), lengths[possible].double(), rtol=1e-9)
 
 
 @pytest.mark.parametrize("dtype, accuracy", [(torch.float32, 1e-6), (torch.float64, 1e-14)])
