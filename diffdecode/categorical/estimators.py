@@ -72,7 +72,7 @@ def sample(
         mask: boolean, broadcastable to ``logits``, True = possible.  The others get probability exactly 0
             forward and gradient exactly 0 backward.
         dim: dimension of the categories.
-        generator: source of randomness, on the device of ``logits``.
+        generator: source of randomness, on the device of ``logits``; without effect where nothing is drawn.
         index: decision to use instead of a drawn one, int64, shape of ``logits`` without ``dim``
             (``[K, ...]`` for reinmax_loo).
         noise: Exp(1) variates to use instead of drawn ones (-log of them is Gumbel noise), shape of
@@ -117,6 +117,8 @@ def _lookup(method: str, given: dict) -> Callable:
     if method not in ESTIMATORS:
         raise ValueError(f"unknown method {method!r}; there are: {', '.join(ESTIMATORS)}")
     takes = list(inspect.signature(ESTIMATORS[method]).parameters)[1:]
+    if "generator" not in takes:
+        given.pop("generator", None)
     unknown = [name for name in given if name not in takes]
     if unknown:
         raise ValueError(f"method {method!r} has no option {', '.join(unknown)}; it has: {', '.join(takes)}")
