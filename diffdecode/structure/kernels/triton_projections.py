@@ -25,13 +25,12 @@ def project_rows(point, out, lengths, size, COLUMNS: tl.constexpr, TREES: tl.con
         exists = (column <= n) & (column != dependent)
     x = tl.load(point + row * size + column, mask=exists, other=float("-inf"))
     distance = x - tl.max(x, axis=0)
-    one = tl.sum(tl.where(column == 0, 1.0, 0.0), axis=0).to(x.dtype)
-    threshold = -one
+    threshold = tl.full((), -1.0, x.dtype)
     before = COLUMNS + 1
     active = tl.sum((distance > threshold).to(tl.int32), axis=0)
     while (active > 0) & (active < before):
         mass = tl.sum(tl.where(distance > threshold, distance, 0.0), axis=0)
-        threshold = (mass - one) / active.to(x.dtype)
+        threshold = (mass - 1.0) / active.to(x.dtype)
         before = active
         active = tl.sum((distance > threshold).to(tl.int32), axis=0)
     excess = distance - threshold
