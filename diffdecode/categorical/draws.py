@@ -1,5 +1,7 @@
 """Probabilities and samples: the only place of the estimators where a random number is drawn."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,9 +18,10 @@ def checked_softmax(scores: Tensor) -> Tensor:
         ValueError: a row holds NaN or +inf, or nothing but -inf; the message names the row.
     """
     probs = scores.softmax(-1)
-    # Softmax of such a row is NaN from end to end, so one column tells.
-    bad = probs.detach()[..., 0].isnan()
-    if bad.any():
+    # Softmax of such a row is NaN from end to end: one column tells, and its sum whether to look closer.
+    column = probs.detach().select(-1, 0)
+    if math.isnan(column.sum()):
+        bad = column.isnan()
         impossible = bool((scores.detach()[tuple(bad.nonzero()[0])] == -torch.inf).all())
         reason = "no possible category (all are -inf or masked)" if impossible else "NaN or +inf"
         raise ValueError(f"logits row {first_row(bad)}: {reason}")

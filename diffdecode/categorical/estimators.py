@@ -99,16 +99,16 @@ def sample(
         raise ValueError(f"tau must be positive and finite, got {tau}")
 
     from_end = dim if dim < 0 else dim - logits.dim()  # the same dimension if K comes in front
-    scores = _masked(logits, mask).movedim(from_end, -1)
+    scores = _moved(_masked(logits, mask), from_end, -1)
     scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
     if noise is not None:
-        given["noise"] = _checked_noise(noise.movedim(from_end, -1), scores, method)
+        given["noise"] = _checked_noise(_moved(noise, from_end, -1), scores, method)
     if index is not None:
         _check_index(index, scores, method)
     one_hot, probs = estimator(scores, **given)
 
     def restore(result: Tensor) -> Tensor:
-        return result.movedim(-1, from_end).to(logits.dtype)
+        return _moved(result, -1, from_end).to(logits.dtype)
 
     return Sample(restore(one_hot), lambda: restore(scores.softmax(-1) if probs is None else probs))
 
@@ -116,13 +116,24 @@ def sample(
 def _lookup(method: str, given: dict) -> Callable:
     if method not in ESTIMATORS:
         raise ValueError(f"unknown method {method!r}; there are: {', '.join(ESTIMATORS)}")
-    takes = list(inspect.signature(ESTIMATORS[method]).parameters)[1:]
+    takes = _options(ESTIMATORS[method])
     if "generator" not in takes:
         given.pop("generator", None)
     unknown = [name for name in given if name not in takes]
     if unknown:
         raise ValueError(f"method {method!r} has no option {', '.join(unknown)}; it has: {', '.join(takes)}")
     return ESTIMATORS[method]
+
+
+@functools.cache
+def _options(estimator: Callable) -> list[str]:
+    """Names of the keyword options of an estimator."""
+    return list(inspect.signature(estimator).parameters)[1:]
+
+
+def _moved(tensor: Tensor, source: int, target: int) -> Tensor:
+    """``movedim``, without a view (and a node of autograd) where nothing moves."""
+    return tensor if source == target else tensor.movedim(source, target)
 
 
 def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
