@@ -3,7 +3,9 @@
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from fairseq_plugins.comparison.runs import TrainingRun
 from fairseq_plugins.comparison.settings import write_atomically
@@ -24,16 +26,22 @@ class Decoding:
     options: tuple[str, ...]
 
 
-def decode(run: TrainingRun, decoding: Decoding, arguments: list[str]) -> float:
+def decode(
+    run: TrainingRun,
+    decoding: Decoding,
+    arguments: list[str],
+    score_file: Callable[[Path], float] | None = None,
+) -> float:
     """Score of the best checkpoint of ``run``, decoded once.
 
     Args:
         run: a finished run.
         decoding: how to decode; output lies in ``run.folder / decoding.key``.
         arguments: of fairseq-generate, for all decodings: data, task, ``--gen-subset``, ``--scoring``.
+        score_file: gives the score of the file that fairseq-generate wrote; default: fairseq's own scorer.
 
     Returns:
-        What fairseq's scorer calls its score, in percent or BLEU.
+        The score, in percent or BLEU.
     """
     folder = run.folder / decoding.key
     record = folder / "score.json"
@@ -44,6 +52,8 @@ def decode(run: TrainingRun, decoding: Decoding, arguments: list[str]) -> float:
             return known["score"]
     folder.mkdir(parents=True, exist_ok=True)
     score = _generate(command)
+    if score_file is not None:
+        score = score_file(next(folder.glob("generate-*.txt")))
     write_atomically(record, json.dumps({"score": score, "command": command}) + "\n")
     return score
 
