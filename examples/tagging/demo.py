@@ -58,6 +58,7 @@ def arguments(argv=None):
     add("--beam", type=int, default=3, help="beam size, in direct loss and in decoding")
     add("--alpha", type=float, default=0.3, help="peakedness of the soft beam in the first epoch")
     add("--alpha-growth", type=float, default=1.5, help="factor on alpha after each epoch")
+    add("--ce-weight", type=float, default=0.0, help="share of cross entropy in the direct loss")
     add("--wrong-label-costs", help="LABEL=COST,...: direct loss pays COST for predicting LABEL wrongly")
     add("--quick", action="store_true", help="a few sentences and two epochs, to see that it works")
     args = parser.parse_args(argv)
@@ -161,7 +162,7 @@ def train(args, seed, measure, console):
     cross_entropy = ["--criterion", "cross_entropy", "--dropout", str(args.dropout)]
     direct = [
         *["--criterion", "soft_beam", "--soft-beam-size", str(args.beam), "--alpha", str(args.alpha)],
-        *["--alpha-growth", str(args.alpha_growth), "--dropout", "0"],
+        *["--alpha-growth", str(args.alpha_growth), "--ce-weight", str(args.ce_weight), "--dropout", "0"],
         *(["--wrong-label-costs", args.wrong_label_costs] if args.wrong_label_costs else []),
     ]
     first = ["--lr", str(args.lr), "--max-epoch", str(args.epochs)]
