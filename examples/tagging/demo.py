@@ -39,7 +39,11 @@ def arguments(argv=None):
     )
     add = parser.add_argument
     add("--data", type=Path, help="folder with train.tsv, dev.tsv and possibly test.tsv (or .gz, .conll)")
-    add("--out", type=Path, default=Path("runs/tagging-demo"), help="where everything is written")
+    add(
+        "--out",
+        type=Path,
+        help="where everything is written; default: a folder of runs/, named after the data",
+    )
     add("--seeds", type=int, nargs="+", default=[1], help="the whole comparison once for each")
     add("--sentences", type=int, help="train on the first N sentences only (generated language: 6000)")
     add("--hidden", type=int, default=64, help="size of the LSTM layers and of the word embeddings")
@@ -64,6 +68,9 @@ def arguments(argv=None):
     args = parser.parse_args(argv)
     if args.quick:
         args.sentences, args.epochs, args.more_epochs = 200, 2, 1
+    if args.out is None:
+        data = "generated" if args.data is None else args.data.resolve().name
+        args.out = Path("runs") / f"tagging-{data}{'-quick' if args.quick else ''}"
     return args
 
 
@@ -89,13 +96,14 @@ def main(argv=None):
 
 
 def claim(args):
-    """Make the output folder. Runs are resumed in it: one made with other settings is refused."""
+    """Make the output folder. Runs are resumed in it: one made with other settings or data is refused."""
     settings = {name: str(value) for name, value in vars(args).items() if name != "out"}
+    if args.data is not None:
+        files = [(path.name, path.stat()) for path in find(args.data).values()]
+        settings["files"] = "; ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files)
     record = args.out / "settings.json"
     if record.exists() and json.loads(record.read_text()) != settings:
-        raise ValueError(
-            f"{args.out} was made with other settings: remove it or name another folder with --out"
-        )
+        raise ValueError(f"{args.out} was made with other settings: remove it, or name another with --out")
     args.out.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(settings, indent=1))
 

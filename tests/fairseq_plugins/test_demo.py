@@ -4,6 +4,7 @@ import io
 import json
 import random
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -66,6 +67,21 @@ def test_a_folder_with_other_settings_is_refused(tmp_path):
     demo.claim(args)
     with pytest.raises(ValueError, match="other settings"):
         demo.claim(demo.arguments(["--out", str(tmp_path / "new"), "--seeds", "2"]))
+
+
+def test_changed_data_is_refused_as_well(tmp_path):
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text("a\tX\n")
+    args = demo.arguments(["--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    demo.claim(args)
+    (tmp_path / "train.tsv").write_text("a\tX\nb\tY\n")
+    with pytest.raises(ValueError, match="other settings"):
+        demo.claim(args)
+
+
+def test_the_output_folder_is_named_after_the_data(tmp_path):
+    assert demo.arguments([]).out == Path("runs/tagging-generated")
+    assert demo.arguments(["--data", str(tmp_path / "ner"), "--quick"]).out == Path("runs/tagging-ner-quick")
 
 
 def test_a_missing_folder_of_data_is_one_message(tmp_path):
