@@ -5,11 +5,13 @@
 #   PIP=newest          install this version of pip in it first (default: the one that comes with PYTHON)
 #   VENV_FLAGS=...      for python -m venv, such as --system-site-packages
 #   DATA=folder         your data: what the demo reads, and what the tests on real data look for
+#   BENCH="top_k ..."   which of benchmarks/*.py to run
 PYTHON ?= python3
 VENV ?= .venv
 PIP ?=
 VENV_FLAGS ?=
 DATA ?=
+BENCH ?= top_k estimators soft_beam_step scheduled_sampling_step structure structure_surrogates
 
 PY = $(VENV)/bin/python
 export OMP_NUM_THREADS = 1
@@ -27,7 +29,7 @@ test: venv
 	$(PY) -m pytest --numprocesses 2 --dist loadfile
 
 bench: venv
-	$(PY) -m benchmarks
+	set -e; for name in $(BENCH); do echo "== benchmarks.$$name"; $(PY) -m benchmarks.$$name; done
 
 life-cycle: venv
 	$(PY) tests/fairseq_compat/life_cycle.py
