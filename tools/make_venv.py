@@ -98,7 +98,7 @@ def install_torch(venv: Venv) -> Path:
             try:
                 venv.pip("install", f"{pin}+cpu")
             except subprocess.CalledProcessError:
-                venv.pip("install", pin, "--index-url", TORCH_CPU_INDEX)
+                venv.pip("install", f"{pin}+cpu", "--extra-index-url", TORCH_CPU_INDEX)
         else:
             venv.pip("install", pin)
         present = pin.removeprefix("torch==")
