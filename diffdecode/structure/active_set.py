@@ -20,6 +20,7 @@ from diffdecode.structure.trees import (
     check_inputs,
     possible_arcs,
     raise_for_status,
+    status_of_scores,
     tree_scores,
 )
 
@@ -63,6 +64,7 @@ def project_trees(
     scores, lengths = check_inputs(point, lengths)
     scores = scores.to("cpu", torch.float64).contiguous()
     words = lengths.cpu()
+    raise_for_status(status_of_scores(scores, words), "tree")
     decide = projective_tree if projective else nonprojective_tree
     if start is None:
         start = decide(scores, words, multi_root=multi_root)
@@ -142,8 +144,8 @@ def _nearest_in_hull(point, vertices, weights):
             return vertices, target
         steps = weights[leaving] / (weights[leaving] - target[leaving])
         weights = weights + steps.min() * (target - weights)
-        weights[np.flatnonzero(leaving)[steps.argmin()]] = 0.0
-        vertices, weights = vertices[weights > 0], weights[weights > 0]
+        blocking = np.flatnonzero(leaving)[steps.argmin()]
+        vertices, weights = np.delete(vertices, blocking, 0), np.delete(weights, blocking)
 
 
 def _nearest_in_affine_hull(point, vertices):

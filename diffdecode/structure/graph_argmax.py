@@ -144,7 +144,7 @@ class Graphs(Structure):
             )
         parts = self.unpack(point)
         onto_p_sdp = project_sdp if polytope == "relaxed" else project_sdp_sequential
-        arcs, labels = onto_p_sdp(parts.arcs, parts.labels)
+        arcs, labels = onto_p_sdp(parts.arcs, parts.labels, check=False)
         return self.pack(GraphParts(parts.predicates.clamp(0, 1), arcs, labels))
 
     def _project_onto_hull(self, point, near):

@@ -21,10 +21,7 @@ def project_simplex(point: Tensor, dim: int = -1) -> Tensor:
     An entry of -inf is left out: its projection and its gradient are exactly 0. Raises ValueError, naming
     the first index of the tensor, where a row has NaN, +inf or nothing but -inf.
     """
-    last = point.movedim(dim, -1)
-    rows = last.reshape(-1, last.shape[-1])
-    computed = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    projected = _Project.apply(computed, kernels.simplex).to(point.dtype).view(last.shape)
+    projected = _sparsemax(point.movedim(dim, -1))
     _refuse_nan(projected if projected.dim() > 1 else projected[None], "the simplex")
     return projected.movedim(-1, dim)
 
@@ -48,7 +45,7 @@ def project_dep(point: Tensor, lengths: Tensor | None = None) -> Tensor:
     return projected.to(point.dtype)
 
 
-def project_sdp(arcs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def project_sdp(arcs: Tensor, labels: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor]:
     """Projection onto P_SDP, equation 6: the labels of an arc sum to the arc, all within [0, 1].
 
     With "no arc" = 1 - arc as one more label, the constraint says that L+1 numbers lie on the simplex, and
@@ -58,6 +55,7 @@ def project_sdp(arcs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         arcs: ``[...]`` points of the unlabelled arcs; -inf forbids an arc.
         labels: ``[..., L]`` points of the labelled arcs; -inf forbids a label.
+        check: otherwise NaN passes through, and nothing waits for the device.
 
     Returns:
         the projected ``(arcs [...], labels [..., L])``.
@@ -71,11 +69,13 @@ def project_sdp(arcs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     forbidden = arcs == -torch.inf
     no_arc = 1 - arcs.masked_fill(forbidden, 0)
     entries = torch.cat([labels.masked_fill(forbidden.unsqueeze(-1), -torch.inf), no_arc.unsqueeze(-1)], -1)
-    projected = project_simplex(entries)[..., :-1]
+    projected = _sparsemax(entries)[..., :-1]
+    if check:
+        _refuse_nan(projected, "P_SDP")
     return projected.sum(-1), projected
 
 
-def project_sdp_sequential(arcs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def project_sdp_sequential(arcs: Tensor, labels: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor]:
     """What the authors' released code does for P_SDP: clip the arc to [0, 1], then fit its labels to it.
 
     Feasible but not the nearest point of P_SDP. Arguments and result as for :func:`project_sdp`.
@@ -85,8 +85,17 @@ def project_sdp_sequential(arcs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     scale = torch.where(present, arcs.unsqueeze(-1), 1)
     distance = torch.where(present, labels - labels.amax(-1, keepdim=True), 0)
     # {p >= 0, sum p = a} is the simplex enlarged a times.
-    fitted = project_simplex(distance / scale) * scale
-    return arcs, torch.where(present, fitted, 0)
+    fitted = torch.where(present, _sparsemax(distance / scale) * scale, 0)
+    if check:
+        _refuse_nan(fitted, "P_SDP")
+    return arcs, fitted
+
+
+def _sparsemax(point: Tensor) -> Tensor:
+    """Projection of the last axis on the simplex; NaN where there is none."""
+    rows = point.reshape(-1, point.shape[-1])
+    computed = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    return _Project.apply(computed, kernels.simplex).to(point.dtype).view(point.shape)
 
 
 class _Project(torch.autograd.Function):

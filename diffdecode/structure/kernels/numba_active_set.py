@@ -9,9 +9,10 @@ import numpy as np
 from numba import njit
 
 from diffdecode.structure.kernels.numba_edmonds import arborescence
-from diffdecode.structure.kernels.numba_eisner import eisner
+from diffdecode.structure.kernels.numba_eisner import best_projective_tree
 
 DEPENDENT = 1e-9  # a squared pivot below this: the tree lies in the affine hull of the active ones
+PADDED = 64  # more than the rows of Eisner's charts are padded by
 
 
 @njit(nogil=True, cache=True)
@@ -19,51 +20,57 @@ def project_trees(
     start, stop, points, lengths, projective, multi_root, largest, heads, tolerance, max_steps,
     projections, gaps, steps, status,
 ):  # fmt: skip
-    """Project ``points [B, N+1, N+1]`` (float64) for the sentences ``start <= b < stop``.
+    """Project ``points [B, N+1, N+1]`` (float64, no NaN or +inf) for the sentences ``start <= b < stop``.
 
     ``heads [B, N]`` is the first active tree of each sentence, ``lengths[b]`` its words, ``tolerance`` the
     gap at which to stop. Fills ``projections``, ``gaps [B]``, ``steps [B]`` and the oracle's ``status [B]``.
     """
     size = points.shape[1]
     most = min(max_steps + 1, (size - 1) ** 2 + 1)
-    factor = np.empty((most, most))
-    trees = np.empty((most, size - 1), np.int64)
-    vectors = np.empty((4, most))
-    residual = np.empty((1, size, size))
-    tree, length, oracle_status = (
-        np.empty((1, size - 1), np.int64),
-        np.empty(1, np.int64),
-        np.empty(1, np.int8),
-    )
+    active_set = np.empty((most, most)), np.empty((most, size - 1), np.int64), np.empty((4, most))
+    residual, tree = np.empty((1, size, size)), np.empty((1, size - 1), np.int64)
+    charts, agenda = np.empty(4 * size * (size + PADDED)), np.empty((2 * size + 4, 3), np.int64)
     for b in range(start, stop):
-        n = lengths[b]
-        length[0] = n
-        point, mean = points[b], projections[b]
-        weights = vectors[0]
-        active = _append(factor, trees, vectors, 0, heads[b], point, n)
-        weights[0] = 1.0
-        steps[b] = 0
+        gaps[b], steps[b] = np.inf, 0
+        active = _start(active_set, heads[b], points[b], lengths[b])
         while True:
-            _mix(trees, weights, active, n, mean)
-            within = _residual(point, mean, n, residual[0])
+            within = _residual(active_set, active, points[b], lengths[b], projections[b], residual[0])
             if projective:
-                eisner(0, 1, residual, length, multi_root, largest, tree, oracle_status)
+                status[b] = best_projective_tree(residual, 0, lengths[b], multi_root, charts, agenda, tree[0])
             else:
-                arborescence(0, 1, residual, length, multi_root, largest, tree, oracle_status)
-            status[b] = oracle_status[0]
+                arborescence(0, 1, residual, lengths[b : b + 1], multi_root, largest, tree, status[b : b + 1])
             if status[b] != 0:
                 break
-            gaps[b] = _score(residual[0], tree[0], n) - within
+            gaps[b] = _score(residual[0], tree[0], lengths[b]) - within
             if gaps[b] <= tolerance or steps[b] == max_steps or active == most:
                 break
             steps[b] += 1
-            grown = _append(factor, trees, vectors, active, tree[0], point, n)
-            if grown == active:
-                break  # as close as float64 can come
-            weights[active] = 0.0
-            active = _to_the_minimum(factor, trees, vectors, grown, n)
-            if not np.array_equal(trees[active - 1, :n], tree[0, :n]):
-                break  # dropped again: its gain was rounding
+            active, progress = _activate(active_set, active, tree[0], points[b], lengths[b])
+            if not progress:
+                break
+
+
+@njit(nogil=True, cache=True)
+def _start(active_set, heads, point, n):
+    """The active set is this tree alone; 1."""
+    factor, trees, vectors = active_set
+    vectors[0, 0] = 1.0
+    return _append(factor, trees, vectors, 0, heads, point, n)
+
+
+@njit(nogil=True, cache=True)
+def _activate(active_set, active, heads, point, n):
+    """Add a tree and move to the minimum: the new size, and whether the tree stayed.
+
+    In exact arithmetic it stays; if not, its gain was rounding, and float64 cannot come closer.
+    """
+    factor, trees, vectors = active_set
+    grown = _append(factor, trees, vectors, active, heads, point, n)
+    if grown == active:
+        return active, False
+    vectors[0, active] = 0.0
+    active = _to_the_minimum(factor, trees, vectors, grown, n)
+    return active, np.array_equal(trees[active - 1, :n], heads[:n])
 
 
 @njit(nogil=True, cache=True)
@@ -75,17 +82,13 @@ def _score(scores, heads, n):
 
 
 @njit(nogil=True, cache=True)
-def _mix(trees, weights, active, n, mean):
-    """mean <- the active trees' average."""
+def _residual(active_set, active, point, n, mean, residual):
+    """mean <- the average of the active trees, residual <- point - mean; returns <residual, mean>."""
+    _, trees, vectors = active_set
     mean[:] = 0.0
     for k in range(active):
         for m in range(n):
-            mean[m + 1, trees[k, m]] += weights[k]
-
-
-@njit(nogil=True, cache=True)
-def _residual(point, mean, n, residual):
-    """residual <- point - mean; returns their inner product <residual, mean>."""
+            mean[m + 1, trees[k, m]] += vectors[0, k]
     within = 0.0
     for m in range(1, n + 1):
         for h in range(n + 1):
@@ -133,11 +136,9 @@ def _to_the_minimum(factor, trees, vectors, active, n):
             weights[k] += step * (target[k] - weights[k])
         if blocking < 0:
             return active
-        weights[blocking] = 0.0
-        for k in range(active - 1, -1, -1):
-            if weights[k] <= 0.0:
-                _remove(factor, trees, vectors, active, k, n)
-                active -= 1
+        # This one alone: another tree of weight 0 may be the new one, about to gain weight.
+        _remove(factor, trees, vectors, active, blocking, n)
+        active -= 1
 
 
 @njit(nogil=True, cache=True)

@@ -6,7 +6,7 @@ likelihood) loss against it, the marginals take the place of the decision.
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.registry import Surrogate, register
+from diffdecode.structure.surrogates.registry import register
 from diffdecode.structure.surrogates.spigot import Spigot
 
 
@@ -23,11 +23,7 @@ class SpigotCrossEntropy(Spigot):
     soft: bool = False
 
     def decide(self, structure, scores, generator):
-        return (
-            (structure.marginals(scores),)
-            if self.soft
-            else Surrogate.decide(self, structure, scores, generator)
-        )
+        return (structure.marginals(scores) if self.soft else structure.argmax(scores),)
 
     def gradient(self, structure, scores, z, g):
         mu = z if self.soft else structure.marginals(scores)

@@ -90,6 +90,20 @@ def test_the_compiled_kernel_follows_the_definition(projective, multi_root):
         assert gap < 1e-12 and abs(int(found.steps) - steps) <= 3
 
 
+@pytest.mark.parametrize("projective, multi_root", KINDS)
+def test_degenerate_points(projective, multi_root):
+    """Small integers: faces of many trees, weights that vanish exactly, argmaxes that tie."""
+    generator = torch.Generator().manual_seed(0)
+    vertices = torch.from_numpy(vertices_of(4, projective, multi_root))
+    for spread in (1.0, 0.5):
+        point = torch.randint(-1, 2, (3000, 5, 5), generator=generator) * spread
+        found = project_trees(point.double(), projective=projective, multi_root=multi_root)
+        projection = found.point.flatten(1)
+        residual = point.flatten(1) - projection
+        beyond = (residual @ vertices.T).amax(1) - (residual * projection).sum(1)
+        assert beyond.max() < 1e-11
+
+
 def test_a_long_sentence_converges():
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(2, 41, 41, generator=generator)
@@ -136,6 +150,8 @@ def test_errors_name_the_row():
     point[1, 1, 2] = torch.nan
     with pytest.raises(ValueError, match="row 1"):
         project_trees(point)
+    with pytest.raises(ValueError, match="row 1"):
+        project_trees(point, start=torch.tensor([[0, 1], [0, 1]]))
     point[1, 1] = -torch.inf
     with pytest.raises(ValueError, match="row 1"):
         project_trees(point)
