@@ -45,12 +45,14 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
     there are words.
 
     Attributes:
-        label_ids: ids of the labels that can be predicted ``[L]``: no padding, no unknown label, nothing but
-        labels. epoch: the current epoch, from 1.
+        label_ids: ids ``[L]`` of the labels that can be predicted: neither padding nor the unknown label.
+        epoch: the current epoch, from 1.
     """
 
     def __init__(self, cfg, words, labels):
         super().__init__(cfg)
+        if cfg.eval_beam < 1:
+            raise ValueError(f"--eval-beam {cfg.eval_beam} must be at least 1")
         self._words, self._labels = words, labels
         self.label_ids = label_ids(labels)
         self._counter = TagCounter(labels, self.label_ids)

@@ -325,5 +325,7 @@ def test_ensembles_prefixes_and_bad_beams_are_refused(task):
         generator.generate([model, model], batch)
     with pytest.raises(ValueError, match="without prefixes"):
         generator.generate([model], batch, prefix_tokens=batch["target"][:, :1])
+    with pytest.raises(ValueError, match="--eval-beam 0 must be at least 1"):
+        task_for(task.cfg.data, eval_beam=0)
     with pytest.raises(ValueError, match="--beam 0"):
         task.build_generator([model], GenerationConfig(beam=0))
