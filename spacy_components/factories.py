@@ -91,6 +91,7 @@ default_sdp_config = """
 @architectures = "diffdecode.BiaffineGraphParser.v1"
 hidden_width = 128
 label_width = 48
+max_distance = 16
 lstm_width = 0
 lstm_depth = 0
 

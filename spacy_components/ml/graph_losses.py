@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, pad
 
 from diffdecode.structure.losses import graph_hinge_loss, graph_negative_log_likelihood
 from diffdecode.structure.semantic_graph import GraphParts, SemanticGraph
@@ -30,19 +30,20 @@ def likelihood(scores: GraphParts, gold: SemanticGraph, lengths: Tensor, determi
 
 
 def local(scores: GraphParts, gold: SemanticGraph, lengths: Tensor, deterministic: Tensor) -> Tensor:
-    """Cross-entropy of every part by itself: is it a predicate, is there an arc, which label has it."""
+    """Cross-entropy of every decision by itself: is a word a predicate, and which label, or none, has an arc.
+
+    A labelled arc scores what it adds to a graph, and no arc 0, so that the best graph is that of the best
+    decisions.
+    """
     size = scores.arcs.shape[1]
-    position = torch.arange(size, device=lengths.device)
-    loss = _binary(scores.predicates, gold.predicates, position <= lengths[:, None])
-    loss = loss + _binary(
-        scores.arcs, gold.labels >= 0, possible_arcs(lengths, size) & (scores.arcs > -torch.inf)
-    )
-    labelled = (gold.labels >= 0) & (scores.arcs > -torch.inf)
-    return loss + cross_entropy(scores.labels[labelled], gold.labels[labelled], reduction="sum")
-
-
-def _binary(scores: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:
-    return binary_cross_entropy_with_logits(scores[counts], wanted[counts].to(scores), reduction="sum")
+    is_position = torch.arange(size, device=lengths.device) <= lengths[:, None]
+    wanted = gold.predicates[is_position].to(scores.predicates)
+    predicates = binary_cross_entropy_with_logits(scores.predicates[is_position], wanted, reduction="sum")
+    counts = possible_arcs(lengths, size) & (scores.arcs > -torch.inf)
+    labelled = scores.labels[counts] + scores.arcs[counts].unsqueeze(1)
+    no_arc = gold.labels.new_full((), labelled.shape[1])
+    label = torch.where(gold.labels[counts] >= 0, gold.labels[counts], no_arc)
+    return predicates + cross_entropy(pad(labelled, (0, 1)), label, reduction="sum")
 
 
 GRAPH_LOSSES: dict[str, GraphLoss] = {"hinge": hinge, "likelihood": likelihood, "local": local}

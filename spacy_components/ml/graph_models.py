@@ -43,6 +43,7 @@ def build_biaffine_graph_parser(
     segmenter: Segmenter,
     hidden_width: int = 128,
     label_width: int = 48,
+    max_distance: int = 16,
     lstm_width: int = 0,
     lstm_depth: int = 0,
 ) -> Model:
@@ -52,6 +53,7 @@ def build_biaffine_graph_parser(
     segmenter (Callable): Which stretches of a document are parsed as one.
     hidden_width (int): Size of the views of a word as argument and as predicate.
     label_width (int): The same for the label of an arc.
+    max_distance (int): Signed distances to the predicate that have a score of their own; 0 for none at all.
     lstm_width (int): Size of each direction of the BiLSTM.
     lstm_depth (int): Layers of the BiLSTM; 0 for none.
     RETURNS (Model[List[Doc], DocScores]): The model.
@@ -59,6 +61,6 @@ def build_biaffine_graph_parser(
 
     def build(width: int, labels: int) -> BiaffineGraphScorer:
         encoder = SegmentEncoder(width, lstm_width, lstm_depth)
-        return BiaffineGraphScorer(encoder, hidden_width, label_width, labels)
+        return BiaffineGraphScorer(encoder, hidden_width, label_width, max_distance, labels)
 
     return segment_scorer("biaffine_graph_parser", tok2vec, segmenter, build)

@@ -14,7 +14,7 @@ from torch.nn.functional import dropout, pad
 
 from diffdecode.structure.semantic_graph import GraphParts
 from spacy_components.ml.segments import SegmentBatch
-from spacy_components.ml.tree_scorers import SegmentEncoder
+from spacy_components.ml.tree_scorers import DistanceScores, SegmentEncoder
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,25 @@ class PairPerceptron(nn.Module):
 
 
 class BiaffineGraphScorer(GraphScorer):
-    """Biaffine arcs and labels (Dozat and Manning, ACL 2018), with linear predicate scores: much faster."""
+    """Biaffine arcs and labels (Dozat and Manning, ACL 2018), with linear predicate scores: much faster.
 
-    def __init__(self, encoder: SegmentEncoder, hidden: int, label_hidden: int, labels: int):
+    An argument has a bias for each signed distance to its predicate, as in ``BiaffineScorer``.
+    """
+
+    def __init__(
+        self, encoder: SegmentEncoder, hidden: int, label_hidden: int, max_distance: int, labels: int
+    ):
         super().__init__(encoder)
         self.predicate = nn.Linear(encoder.width, 1)
+        self.distance = DistanceScores(encoder.width, max_distance) if max_distance else None
         self.arc = PairBiaffine(encoder.width, hidden, 1)
         self.label = PairBiaffine(encoder.width, label_hidden, labels)
 
     def score(self, words, drop):
-        arcs, labels = self.arc(words[:, 1:], words, drop), self.label(words[:, 1:], words, drop)
-        return GraphParts(self.predicate(words).squeeze(2), arcs.squeeze(3), labels)
+        arcs = self.arc(words[:, 1:], words, drop).squeeze(3)
+        if self.distance is not None:
+            arcs = arcs + self.distance(words[:, 1:])
+        return GraphParts(self.predicate(words).squeeze(2), arcs, self.label(words[:, 1:], words, drop))
 
 
 class PairBiaffine(nn.Module):

@@ -91,8 +91,7 @@ class BiaffineScorer(TreeScorer):
         self.dependent = nn.Linear(encoder.width, hidden)
         self.head = nn.Linear(encoder.width, hidden)
         self.arc = nn.Linear(hidden, hidden)
-        self.distance = nn.Linear(hidden, 2 * max_distance + 1, bias=False) if max_distance else None
-        self.max_distance = max_distance
+        self.distance = DistanceScores(hidden, max_distance) if max_distance else None
         self.label_dependent = nn.Linear(encoder.width, label_hidden)
         self.label_head = nn.Linear(encoder.width, label_hidden)
         self.label = nn.Linear(label_hidden + 1, labels * (label_hidden + 1), bias=False)
@@ -103,7 +102,7 @@ class BiaffineScorer(TreeScorer):
         dependents = self._view(self.dependent, words[:, 1:], drop)
         arcs = self.arc(dependents) @ self._view(self.head, words, drop).transpose(1, 2)
         if self.distance is not None:
-            arcs = arcs + self._distance_scores(dependents)
+            arcs = arcs + self.distance(dependents)
         label_dependents = self._view(self.label_dependent, words[:, 1:], drop)
         label_heads = self._view(self.label_head, words, drop)
 
@@ -117,12 +116,21 @@ class BiaffineScorer(TreeScorer):
     def _view(self, layer: nn.Linear, words: Tensor, drop: float) -> Tensor:
         return dropout(torch.relu(layer(words)), drop, self.training)
 
-    def _distance_scores(self, dependents: Tensor) -> Tensor:
-        size = dependents.shape[1]
-        position = torch.arange(size + 1, device=dependents.device)
+
+class DistanceScores(nn.Module):
+    """What a word expects of the signed distance to its head; the root counts as position 0."""
+
+    def __init__(self, hidden: int, max_distance: int):
+        super().__init__()
+        self.max_distance = max_distance
+        self.by_distance = nn.Linear(hidden, 2 * max_distance + 1, bias=False)
+
+    def forward(self, dependents: Tensor) -> Tensor:
+        """``[B, N, hidden]`` to ``[B, N, N+1]``."""
+        position = torch.arange(dependents.shape[1] + 1, device=dependents.device)
         distance = position[None, :] - position[1:, None]  # head - dependent
         bucket = distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
-        return self.distance(dependents).gather(2, bucket.expand(len(dependents), -1, -1))
+        return self.by_distance(dependents).gather(2, bucket.expand(len(dependents), -1, -1))
 
 
 class MlpScorer(TreeScorer):

@@ -113,7 +113,9 @@ def test_head_concat_gradients_are_those_of_finite_differences(empty):
             if i >= 0:
                 tree[j, i] = 1
     exact = [v.astype("d") for v in vectors]
-    assert loss(exact, trees) == pytest.approx(sum(float((o * w).sum()) for o, w in zip(out, weights)), abs=1e-4)
+    assert loss(exact, trees) == pytest.approx(
+        sum(float((o * w).sum()) for o, w in zip(out, weights)), abs=1e-4
+    )
     for k, n in enumerate(sizes):
         got = for_heads[0][k].dependents @ for_heads[0][k].heads.T
         for j in range(n):
@@ -169,11 +171,10 @@ def test_graph_concat_gradients_are_those_of_finite_differences():
         return (up - down) / 2e-5
 
     for i, j, label in np.ndindex(n, n, roles):
-        if z[:, j].sum() or (i, j) == (1, 2):  # a word without heads: the count has a step at 0
-            if z[:, j].sum():
-                assert slope(z, (i, j, label), z, h, table) == pytest.approx(
-                    of_arcs[j, i] + got.labels[j, label], abs=1e-3
-                )
+        if z[:, j].sum():  # for a word without heads, the count has a step at 0
+            assert slope(z, (i, j, label), z, h, table) == pytest.approx(
+                of_arcs[j, i] + got.labels[j, label], abs=1e-3
+            )
     for place in np.ndindex(*h.shape):
         assert slope(h, place, z, h, table) == pytest.approx(for_vectors[0][0][place], abs=1e-3)
     for place in np.ndindex(*table.shape):
@@ -278,7 +279,8 @@ def test_mixed_batch_gradient_is_the_sum_of_both_losses():
 
 
 @pytest.mark.parametrize(
-    "surrogate", ["spigot", "spigot_exact", "spigot_ce", "spigot_eg", "ste", "structured_st", "perturbed", "imle"]
+    "surrogate",
+    ["spigot", "spigot_exact", "spigot_ce", "spigot_eg", "ste", "structured_st", "perturbed", "imle"],
 )
 def test_every_hard_surrogate_trains_the_parser(surrogate):
     nlp, examples = joint(docs=categories, surrogate=surrogate)
@@ -498,7 +500,8 @@ def test_frozen_end_task_leaves_the_parser_its_own_loss():
 def test_any_parser_can_be_upstream():
     """The layer reads the documents, so spaCy's own parser will do (without a gradient)."""
     nlp, examples = make_pipeline(
-        ("parser", {"min_action_freq": 1}), ("masked_textcat", textcat_config(head_concat(upstream="parser")), "textcat")
+        ("parser", {"min_action_freq": 1}),
+        ("masked_textcat", textcat_config(head_concat(upstream="parser")), "textcat"),
     )
     losses = nlp.update(examples, sgd=False, losses={}, annotates=["parser"])
     assert losses["textcat"] > 0
@@ -589,7 +592,7 @@ def test_order_that_would_lose_a_gradient_is_refused():
 
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_allowed_orders_lose_nothing(order):
-    """The parser's part of the shared tok2vec's gradient is that of a pipeline without the third component."""
+    """The parser's gradient arrives at the shared tok2vec, once."""
     parser = ("spigot_parser", parser_config(SHARED))
     textcat = ("masked_textcat", textcat_config(head_concat()), "textcat")
     tok2vec, tagger = ("tok2vec", {"model": TOK2VEC}), ("tagger", tagger_config(SHARED))
@@ -725,7 +728,9 @@ def test_replaced_listener_is_a_private_parser(tmp_path):
     assert parse["@architectures"] == "diffdecode.StandaloneParse.v1"
     assert (parse["projective"], parse["eta"], parse["grad_factor"]) == (False, 0.25, 0.5)
     private = next(
-        node.shims[0].module for node in loaded.get_pipe("textcat").model.walk() if node.name == "biaffine_parser"
+        node.shims[0].module
+        for node in loaded.get_pipe("textcat").model.walk()
+        if node.name == "biaffine_parser"
     )
     before, mine = torch_weights(loaded), private.arc.weight.detach().clone()
     surprising = [bare(doc) for doc in parsed_docs(loaded.vocab)]
@@ -733,7 +738,7 @@ def test_replaced_listener_is_a_private_parser(tmp_path):
         doc.cats = {"POS": gold.cats["NEG"], "NEG": gold.cats["POS"]}
     train_step(loaded, [example(doc) for doc in surprising], SGD(0.5))
     assert change(before, torch_weights(loaded)) == 0
-    assert float((private.arc.weight - mine).abs().max()) > 0
+    assert float((private.arc.weight.detach() - mine).abs().max()) > 0
 
 
 def test_pipes_of_other_kinds_are_not_listened_to():
@@ -747,7 +752,7 @@ def test_pipes_of_other_kinds_are_not_listened_to():
 
 
 def test_upstream_wildcard():
-    nlp, examples = make_pipeline(
+    nlp, _ = make_pipeline(
         ("spigot_parser", parser_config(), "my_parser"),
         ("masked_textcat", textcat_config(head_concat(upstream="*")), "textcat"),
     )

@@ -39,7 +39,7 @@ def parsed_docs(vocab):
         tags = ["LONG" if len(word) > 3 else "SHORT" for word in words]
         doc = Doc(vocab, words=words, heads=heads, deps=deps.split(), tags=tags)
         arcs = [(head, dep, f"ARG{1 + (dep > head)}") for dep, head in enumerate(heads) if dep != head]
-        arcs += [(0, len(words) - 1, "mwe")] if len(words) > 4 else []
+        arcs += [(0, 1, "mwe")] if len(words) > 4 else []
         set_graph(doc, dict.fromkeys(arcs), [heads.index(i) for i in range(len(heads)) if heads[i] == i])
         doc.set_ents([doc.char_span(0, len(words[0]), label="X")])
         doc.spans["sc"] = [doc.char_span(0, len(words[0]), label="Y")]
