@@ -14,7 +14,7 @@ from diffdecode.sequence.relaxed import (
 )
 from diffdecode.sequence.schedules import MIXING_SCHEDULES, annealed_alpha, gold_probability
 from diffdecode.sequence.search_space import SearchSpace
-from diffdecode.sequence.soft_beam import SoftBeam, SoftBeamOptions, soft_beam
+from diffdecode.sequence.soft_beam import SoftBeam, SoftBeamOptions, normalised, soft_beam
 from diffdecode.sequence.soft_beam_decode import soft_beam_decode
 from diffdecode.sequence.step_decoder import LinearStepDecoder, State, StepDecoder, first_input, mix, reorder
 from diffdecode.sequence.truncated_beam import TruncatedSoftBeam, truncated_soft_beam
@@ -46,6 +46,7 @@ __all__ = [
     "gold_probability",
     "hard_beam",
     "mix",
+    "normalised",
     "relaxed_decode",
     "relaxed_rollout",
     "reorder",

@@ -70,9 +70,21 @@ class SearchSpace:
             return None
         return torch.maximum(finished.gather(1, parent), (emitted == self.eos).to(finished.dtype))
 
-    def finish_soft(self, finished: Tensor | None, symbol_weights: Tensor) -> Tensor | None:
-        """Degrees after a soft choice with weights ``[B, K, C]``: the mass on EOS and PAD."""
-        if finished is None:
+    def finish_soft(self, weights: Tensor, symbols: Tensor) -> Tensor | None:
+        """Degrees ``[B, K]`` after a soft choice: the weight on EOS and PAD.
+
+        Args:
+            weights: ``[B, K, M]`` of the symbols.
+            symbols: ids, broadcast to ``weights``.
+        """
+        if self.eos is None:
             return None
-        ending = (self.symbols == self.eos) | (self.symbols == self.pad)
-        return symbol_weights[..., ending].sum(-1).clamp(0.0, 1.0)
+        return (weights * ((symbols == self.eos) | (symbols == self.pad))).sum(-1).clamp(0.0, 1.0)
+
+    def words(self, weights: Tensor, symbols: Tensor) -> Tensor:
+        """Expected number of words ``[B, K]`` of a soft choice (as in ``finish_soft``): 1, but 0 for PAD."""
+        return weights.sum(-1) if self.pad is None else (weights * (symbols != self.pad)).sum(-1)
+
+    def lengths(self, symbols: Tensor) -> Tensor:
+        """Number of words ``[...]`` of hypotheses ``symbols [..., T]``, in which -1 stands for nothing."""
+        return ((symbols >= 0) & (symbols != (-1 if self.pad is None else self.pad))).sum(-1)

@@ -34,6 +34,8 @@ class SoftBeamOptions:
         cost_weight: weight of the step cost *added to the scores*, for the hinge (section 2.5); 0 is none.
         recompute: drop each step's activations and compute them again in the backward pass, so that memory
             does not grow with ``K^2 * V * T``; costs about a third more time.
+        length_penalty: p in ``score / words^p``, by which the final hypotheses are compared; 0 compares
+            plain scores, as the paper does.
     """
 
     beam_size: int = 3
@@ -42,6 +44,7 @@ class SoftBeamOptions:
     hard_forward: bool = False
     cost_weight: float = 0.0
     recompute: bool = True
+    length_penalty: float = 0.0
 
 
 class Beam(NamedTuple):
@@ -52,6 +55,7 @@ class Beam(NamedTuple):
         vectors: ``[B * K, d]`` soft embeddings, the next input.
         scores: ``[B, K]`` cumulative scores s_t.
         costs: ``[B, K]`` cumulative costs D_t.
+        words: ``[B, K]`` expected number of symbols written; PAD is none.
         finished: ``[B, K]`` degrees of having ended, or ``None``.
     """
 
@@ -59,6 +63,7 @@ class Beam(NamedTuple):
     vectors: Tensor
     scores: Tensor
     costs: Tensor
+    words: Tensor
     finished: Tensor | None
 
 
@@ -69,27 +74,39 @@ class SoftBeam:
     Attributes:
         scores: ``[B, K]`` s_T.
         costs: ``[B, K]`` D_T.
-        alpha: peakedness of the final choice.
+        words: ``[B, K]`` expected lengths.
+        options: those of the search.
         observed: what ``observe`` returned at each step.
     """
 
     scores: Tensor
     costs: Tensor
-    alpha: float
+    words: Tensor
+    options: SoftBeamOptions
     observed: list[Any]
 
     @property
+    def ranking(self) -> Tensor:
+        """What the final hypotheses are compared by, ``[B, K]``: s_T, or s_T / words^p."""
+        return normalised(self.scores, self.words, self.options.length_penalty)
+
+    @property
     def choice(self) -> Tensor:
-        """Weights ``[B, K]`` of the best hypothesis: peaked-softmax of s_T."""
-        return torch.softmax(self.alpha * self.scores, dim=1)
+        """Weights ``[B, K]`` of the best hypothesis: peaked-softmax of its ranking."""
+        return torch.softmax(self.options.alpha * self.ranking, dim=1)
 
     def direct_loss(self) -> Tensor:
         """``[B]`` relaxed cost of the best hypothesis (Algorithm 3, line 19)."""
         return (self.choice * self.costs).sum(1)
 
     def max_score(self) -> Tensor:
-        """``[B]`` relaxed score of the best hypothesis, s_max of the hinge (section 2.5)."""
-        return (self.choice * self.scores).sum(1)
+        """``[B]`` relaxed ranking of the best hypothesis, s_max of the hinge (section 2.5)."""
+        return (self.choice * self.ranking).sum(1)
+
+
+def normalised(scores: Tensor, words: Tensor, length_penalty: float) -> Tensor:
+    """``scores / words ** length_penalty``, with at least one word."""
+    return scores / words.clamp_min(1.0) ** length_penalty if length_penalty else scores
 
 
 def soft_beam(
@@ -128,7 +145,7 @@ def soft_beam(
         observed.append(seen)
         if cost is None and not torch.is_grad_enabled() and space.all_finished(beam.finished):
             break
-    return SoftBeam(beam.scores, beam.costs, options.alpha, observed)
+    return SoftBeam(beam.scores, beam.costs, beam.words, options, observed)
 
 
 def first_beam(
@@ -144,7 +161,7 @@ def first_beam(
         raise ValueError(f"sentence {int(lengths.argmin())} of the batch has no steps")
     batch = lengths.size(0)
     start = torch.zeros(batch, 1, device=lengths.device)
-    return Beam(state, first_input(decoder, batch), start, start, space.none_finished(start))
+    return Beam(state, first_input(decoder, batch), start, start, start, space.none_finished(start))
 
 
 def expected_scores(chosen: Tensor, scores: Tensor) -> Tensor:
@@ -194,12 +211,14 @@ def _step(
     costs = torch.einsum("bkc,bc->bk", symbols, symbol_costs)  # line 12
     costs = costs + torch.einsum("bkj,bj->bk", parents, beam.costs)  # line 17
     scores = expected_scores(chosen, flat)  # line 13
+    words = space.words(symbols, space.symbols) + torch.einsum("bkj,bj->bk", parents, beam.words)
 
     new = Beam(
         mix(decoder, state, parents),  # line 16
         vectors.flatten(0, 1),
         torch.where(active, scores, beam.scores),
         torch.where(active, costs, beam.costs),
-        space.finish_soft(beam.finished, symbols),
+        torch.where(active, words, beam.words),
+        space.finish_soft(symbols, space.symbols),
     )
     return new, observe(by_pair.detach(), new.scores.detach()) if observe else None

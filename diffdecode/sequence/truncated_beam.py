@@ -146,7 +146,7 @@ def _search(
         beam = _select(vocabulary, decoder, beam._replace(state=state), found, chosen, space, cost, t, active)
         if observe:
             observed.append(observe(chosen.detach(), beam.scores.detach()))
-    return TruncatedSoftBeam(beam.scores, beam.costs, options.alpha, observed, tail, fell_back=False)
+    return TruncatedSoftBeam(beam.scores, beam.costs, beam.words, options, observed, tail, fell_back=False)
 
 
 def _not_predicted(space: SearchSpace, vocabulary: int) -> Tensor:
@@ -216,20 +216,18 @@ def _select(
     continues = torch.nn.functional.one_hot(found.parents, beam.scores.size(1)).to(chosen.dtype)  # [B, M, J]
     parents = torch.bmm(chosen, continues)  # line 9
     # PAD is no word: it adds nothing to the embedding.
-    words = chosen if space.pad is None else chosen * (found.symbols != space.pad)[:, None]
-    vectors = vocabulary.mix(found.symbols, words)  # line 11
+    spoken = chosen if space.pad is None else chosen * (found.symbols != space.pad)[:, None]
+    vectors = vocabulary.mix(found.symbols, spoken)  # line 11
     symbol_costs = step_costs(cost, t, found.symbols).to(chosen.dtype)
     costs = torch.einsum("bkm,bm->bk", chosen, symbol_costs)  # line 12
     costs = costs + torch.einsum("bkj,bj->bk", parents, beam.costs)  # line 17
     scores = expected_scores(chosen, found.scores)  # line 13
-    finished = None
-    if space.eos is not None:
-        ending = (found.symbols == space.eos) | (found.symbols == space.pad)
-        finished = (chosen * ending[:, None]).sum(-1).clamp(0.0, 1.0)
+    words = space.words(chosen, found.symbols[:, None]) + torch.einsum("bkj,bj->bk", parents, beam.words)
     return Beam(
         mix(decoder, beam.state, parents),  # line 16
         vectors.flatten(0, 1),
         torch.where(active, scores, beam.scores),
         torch.where(active, costs, beam.costs),
-        finished,
+        torch.where(active, words, beam.words),
+        space.finish_soft(chosen, found.symbols[:, None]),
     )

@@ -18,6 +18,7 @@ from diffdecode.sequence import (
     SearchSpace,
     SoftBeamOptions,
     hard_beam,
+    normalised,
     soft_beam,
     truncated_soft_beam,
 )
@@ -60,6 +61,10 @@ class SoftBeamConfig(AlphaConfig):
         default=1e-3,
         metadata={"help": "largest share of a choice that the candidates may miss; else the batch is redone"},
     )
+    length_penalty: float = field(
+        default=0.0,
+        metadata={"help": "translation only: compare the final hypotheses by score / words^p; 0: by score"},
+    )
     extra_steps: int = field(
         default=0, metadata={"help": "translation only: steps of the search beyond the reference"}
     )
@@ -85,7 +90,10 @@ class SoftBeamCriterion(FairseqCriterion):
                 f"--soft-beam-size {cfg.soft_beam_size} is more than the {self._space.size} symbols that can "
                 "be predicted"
             )
-        self.extra_steps = cfg.extra_steps if self._space.eos is not None else 0
+        # Tagging has as many labels as words: no further steps, and lengths that are all the same.
+        translates = self._space.eos is not None
+        self.extra_steps = cfg.extra_steps if translates else 0
+        self.length_penalty = cfg.length_penalty if translates else 0.0
 
     def check_model(self, model) -> None:
         """Called by tasks before training: refuse a decoder that cannot be run step by step."""
@@ -158,6 +166,7 @@ class SoftBeamCriterion(FairseqCriterion):
             self.cfg.top_k_operator,
             self.cfg.hard_forward,
             cost_weight=self._cost_weight,
+            length_penalty=self.length_penalty,
             recompute=target.numel() * self.cfg.soft_beam_size**2 * space.size > KEPT_WEIGHTS,
         )
         problem = (decoder, state, lengths, space, options, cost, _mean_overlap)
@@ -170,20 +179,25 @@ class SoftBeamCriterion(FairseqCriterion):
             found = soft_beam(*problem)
         logs["alpha"] = self.alpha * sentences
         logs["beam_overlap"] = torch.stack(found.observed).mean() * sentences
-        return self._objective(found.direct_loss(), found.max_score(), gold_scores), logs
+        return self._objective(found.direct_loss(), found.max_score(), gold_scores, target), logs
 
     def _hard_search(self, model, encoder_out, target, gold_scores):
         decoder, state, lengths, space, cost = self._problem(model, encoder_out, target)
         found = hard_beam(decoder, state, lengths, self.cfg.soft_beam_size, space, cost, self._cost_weight)
-        return self._objective(found.costs[:, 0], found.scores[:, 0], gold_scores), {}
+        ranking = normalised(found.scores, space.lengths(found.symbols), self.length_penalty)
+        best, index = ranking.max(1, keepdim=True)
+        return self._objective(found.costs.gather(1, index)[:, 0], best[:, 0], gold_scores, target), {}
 
     @property
     def _cost_weight(self):
         return self.cfg.margin if self.cfg.objective == "hinge" else 0.0
 
-    def _objective(self, cost, max_score, gold_scores):
+    def _objective(self, cost, max_score, gold_scores, target):
         """``[B]``: the cost (Eq. 2), or ``max(0, s_max - s(y*))`` (section 2.5)."""
-        return cost if self.cfg.objective == "direct" else torch.relu(max_score - gold_scores)
+        if self.cfg.objective == "direct":
+            return cost
+        words = target.ne(self.padding_idx).sum(1)
+        return torch.relu(max_score - normalised(gold_scores, words, self.length_penalty))
 
     @staticmethod
     def reduce_metrics(logging_outputs) -> None:
@@ -226,6 +240,8 @@ def _check(cfg: SoftBeamConfig, task) -> None:
             f"--soft-beam-candidates {cfg.soft_beam_candidates} must be 0 or at least --soft-beam-size "
             f"{cfg.soft_beam_size}"
         )
+    if cfg.length_penalty < 0:
+        raise ValueError(f"--length-penalty {cfg.length_penalty} must not be negative")
     if cfg.extra_steps < 0:
         raise ValueError(f"--extra-steps {cfg.extra_steps} must not be negative")
     check_schedule(cfg, task, more={})

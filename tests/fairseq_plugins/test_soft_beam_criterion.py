@@ -68,10 +68,17 @@ def sample_for(model):
     return {"net_input": net_input, "target": targets, "ntokens": int((~outside).sum())}
 
 
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 @pytest.mark.parametrize("objective", ["direct", "hinge"])
-def test_training_loss_becomes_the_validation_loss(model, objective):
+def test_training_loss_becomes_the_validation_loss(model, objective, length_penalty):
     criterion = criterion_for(
-        model, objective=objective, alpha=1e9, alpha_max=1e9, alpha_growth=1.0, extra_steps=1
+        model,
+        objective=objective,
+        alpha=1e9,
+        alpha_max=1e9,
+        alpha_growth=1.0,
+        extra_steps=1,
+        length_penalty=length_penalty,
     )
     sample = sample_for(model)
     criterion.train()
@@ -236,6 +243,7 @@ REFUSED = {
     "growth": ({"alpha_growth": -1.0}, "--alpha-growth -1.0 must be positive"),
     "mixing": ({"ce_weight": 1.5}, "--ce-weight 1.5 must be between 0 and 1"),
     "candidates": ({"soft_beam_candidates": 2}, "--soft-beam-candidates 2 must be 0 or at least"),
+    "length": ({"length_penalty": -1.0}, "--length-penalty -1.0 must not be negative"),
     "steps": ({"extra_steps": -1}, "--extra-steps -1 must not be negative"),
 }
 

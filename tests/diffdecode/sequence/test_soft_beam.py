@@ -121,6 +121,23 @@ def test_finite_at_any_alpha(seed, exponent, scale, space):
     assert all(torch.isfinite(parameter.grad).all() for parameter in decoder.parameters())
 
 
+@pytest.mark.parametrize("space", [TAGS, ENDING], ids=["tagging", "absorbing eos"])
+@pytest.mark.parametrize("seed", range(4))
+def test_length_penalty_ranks_by_score_per_word(seed, space):
+    decoder, context, gold, lengths = problem(seed)
+    cost, options = HammingCost(gold, pad=2), SoftBeamOptions(3, alpha=1e9, length_penalty=1.0)
+    hard = hard_beam(decoder, decoder.init_state(context), lengths, 3, space, cost)
+    words = space.lengths(hard.symbols)
+    soft = soft_beam(decoder, decoder.init_state(context), lengths, space, options, cost)
+    torch.testing.assert_close(soft.words, words.double(), atol=1e-4, rtol=0)
+    expected, best = (hard.scores / words).max(1)
+    torch.testing.assert_close(soft.max_score(), expected, atol=1e-4, rtol=0)
+    costs = hard.costs.gather(1, best[:, None])[:, 0].double()
+    torch.testing.assert_close(soft.direct_loss(), costs, atol=1e-4, rtol=0)
+    if space is TAGS:
+        assert torch.equal(words, lengths[:, None].expand(-1, 3))
+
+
 def test_the_beam_grows_from_one_element():
     """k equal elements at the start would remain k copies; grown, the elements differ."""
     decoder, context, _, _ = problem(4)
