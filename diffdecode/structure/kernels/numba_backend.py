@@ -10,31 +10,82 @@ from torch import Tensor
 from diffdecode.structure.kernels import (
     numba_edmonds,
     numba_eisner,
+    numba_eisner_lanes,
     numba_inside_outside,
+    numba_inside_outside_lanes,
     numba_matrix_tree,
     numba_sampling,
 )
 from diffdecode.structure.kernels.numba_checks import LARGEST
+from diffdecode.structure.kernels.numba_vectors import FLOAT32_LANES, FLOAT64_LANES
 from diffdecode.structure.kernels.threads import run_over_batch
 
 
 def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
-    """Best projective trees; see :func:`diffdecode.structure.reference.eisner`."""
-    return _decide(
-        numba_eisner.eisner, lambda n: 1e-7 + 2e-8 * n**2 + 7e-11 * n**3, scores, lengths, multi_root
+    """Best projective trees; see :func:`diffdecode.structure.reference.eisner`.
+
+    Float32 sentences of like lengths go together, 16 at a time; the rest one by one. Both give the same
+    trees.
+    """
+    scores_, lengths_, largest, heads, status = _decision_arrays(scores, lengths)
+    longest = LONGEST_IN_LANES if scores_.dtype == np.float32 else 0
+    _run_in_lanes(
+        numba_eisner_lanes.eisner_lanes,
+        numba_eisner.eisner,
+        FLOAT32_LANES,
+        longest,
+        lambda n: 2e-6 + 2e-8 * n**2 + 6e-10 * n**3,
+        lambda n: 3e-7 + 4e-9 * n**2 + 6e-11 * n**3,
+        (scores_, lengths_, multi_root, largest, heads, status),
     )
+    return _tensor(heads, scores.device), _tensor(status, scores.device)
+
+
+LONGEST_IN_LANES = 120
+"""Words; the charts of a group of longer sentences leave the second-level cache far behind."""
+
+
+def _run_in_lanes(together, alone, lanes, longest, group_seconds, sentence_seconds, arguments) -> None:
+    """Run the kernel ``together`` on groups of sentences of like lengths, ``alone`` on what is left over."""
+    scores, lengths, *others = arguments
+    order = np.argsort(-lengths, kind="stable")
+    start = int((lengths > longest).sum())
+    stop = start + (len(lengths) - start) // lanes * lanes
+    rest = lengths[order[stop:]]
+    if start < len(lengths) and len(rest) and group_seconds(rest[0]) < sentence_seconds(rest).sum():
+        stop = len(lengths)
+    parts = (together, order[start:stop], lanes), (alone, np.concatenate([order[:start], order[stop:]]), 1)
+    for kernel, sentences, step in parts:
+        if len(sentences):
+            seconds = (group_seconds if step > 1 else sentence_seconds)(lengths[sentences[::step]])
+            run_over_batch(kernel, seconds, scores, lengths, sentences, *others)
 
 
 def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
     """Best trees; see :func:`diffdecode.structure.reference.arborescence`."""
-    return _decide(numba_edmonds.arborescence, lambda n: 1e-7 + 4e-9 * n**2, scores, lengths, multi_root)
+    scores_, lengths_, largest, heads, status = _decision_arrays(scores, lengths)
+    seconds = 1e-7 + 8e-9 * lengths_**2
+    kernel = numba_edmonds.arborescence
+    run_over_batch(kernel, seconds, scores_, lengths_, multi_root, largest, heads, status)
+    return _tensor(heads, scores.device), _tensor(status, scores.device)
 
 
 def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Projective marginals; see :func:`diffdecode.structure.reference.inside_outside`."""
-    return _marginals(
-        numba_inside_outside.inside_outside, _inside_outside_seconds, scores, lengths, multi_root
+    """Projective marginals; see :func:`diffdecode.structure.reference.inside_outside`.
+
+    Sentences of like lengths go together, 8 at a time; the rest one by one.
+    """
+    scores_, lengths_, largest, *results = _marginal_arrays(scores, lengths)
+    _run_in_lanes(
+        numba_inside_outside_lanes.inside_outside_lanes,
+        numba_inside_outside.inside_outside,
+        FLOAT64_LANES,
+        LONGEST_IN_LANES,
+        lambda n: 2e-6 + 3e-8 * n**2 + 8e-10 * n**3,
+        _inside_outside_seconds,
+        (scores_, lengths_, multi_root, largest, *results),
     )
+    return tuple(_tensor(result, scores.device) for result in results)
 
 
 def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
@@ -45,7 +96,10 @@ def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector:
 
 def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Marginals of all trees; see :func:`diffdecode.structure.reference.matrix_tree`."""
-    return _marginals(numba_matrix_tree.matrix_tree, _matrix_tree_seconds, scores, lengths, multi_root)
+    scores_, lengths_, largest, *results = _marginal_arrays(scores, lengths)
+    seconds = _matrix_tree_seconds(lengths_)
+    run_over_batch(numba_matrix_tree.matrix_tree, seconds, scores_, lengths_, multi_root, largest, *results)
+    return tuple(_tensor(result, scores.device) for result in results)
 
 
 def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
@@ -85,25 +139,18 @@ def _matrix_tree_seconds(n):
     return 1e-6 + 1e-8 * n**2 + 2e-10 * n**3
 
 
-def _decide(kernel, seconds, scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
-    """Run a decision kernel whose sentence of ``n`` words takes about ``seconds(n)``."""
+def _decision_arrays(scores: Tensor, lengths: Tensor):
     scores_, lengths_ = _array(scores), _array(lengths)
     heads = np.empty((len(scores_), scores_.shape[1] - 1), np.int64)
     status = np.empty(len(scores_), np.int8)
-    largest = scores_.dtype.type(LARGEST[scores_.dtype])
-    run_over_batch(kernel, seconds(lengths_), scores_, lengths_, multi_root, largest, heads, status)
-    return _tensor(heads, scores.device), _tensor(status, scores.device)
+    return scores_, lengths_, scores_.dtype.type(LARGEST[scores_.dtype]), heads, status
 
 
-def _marginals(kernel, seconds, scores, lengths, multi_root):
+def _marginal_arrays(scores: Tensor, lengths: Tensor):
     scores_, lengths_ = _array(scores), _array(lengths)
-    marginals = np.empty_like(scores_)
-    log_partition = np.empty(len(scores_))
+    marginals, log_partition = np.empty_like(scores_), np.empty(len(scores_))
     status = np.empty(len(scores_), np.int8)
-    largest = scores_.dtype.type(LARGEST[scores_.dtype])
-    results = marginals, log_partition, status
-    run_over_batch(kernel, seconds(lengths_), scores_, lengths_, multi_root, largest, *results)
-    return tuple(_tensor(result, scores.device) for result in results)
+    return scores_, lengths_, scores_.dtype.type(LARGEST[scores_.dtype]), marginals, log_partition, status
 
 
 def _product(kernel, seconds, scores, lengths, multi_root, vector):

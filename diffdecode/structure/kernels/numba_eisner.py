@@ -26,13 +26,13 @@ FAST = {"nnan", "nsz"}
 
 
 @njit(nogil=True, cache=True)
-def eisner(start, stop, scores, lengths, multi_root, largest, heads, status):
-    """Fill ``heads [B, N]`` and ``status [B]`` for the sentences ``start <= b < stop``."""
+def eisner(start, stop, scores, lengths, order, multi_root, largest, heads, status):
+    """Fill ``heads [B, N]`` and ``status [B]`` of the sentences ``order[start:stop]``."""
     size = scores.shape[1]
     row = (size + LANES - 1) // LANES * LANES
     charts = np.empty(4 * size * row, scores.dtype)
     agenda = np.empty((2 * size + 4, 3), np.int64)
-    for b in range(start, stop):
+    for b in order[start:stop]:
         n = lengths[b]
         heads[b] = PADDING
         status[b] = status_of_scores(scores, b, n, largest)

@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit, uintp
 
 from diffdecode.structure.kernels.numba_checks import status_of_scores
+from diffdecode.structure.kernels.numba_exp import exp_to_one
 from diffdecode.structure.trees import NO_TREE
 
 STEP = 1e-12
@@ -28,13 +29,15 @@ FAST = {"nsz", "reassoc", "contract", "arcp"}
 
 
 @njit(nogil=True, cache=True)
-def inside_outside(start, stop, scores, lengths, multi_root, largest, marginals, log_partition, status):
-    """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of part of the batch."""
+def inside_outside(
+    start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
+):
+    """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of ``order[start:stop]``."""
     size = scores.shape[1]
     weights = np.empty((size, size))
     charts = np.empty(8 * size * _row(size))
     result = np.empty((size, size))
-    for b in range(start, stop):
+    for b in order[start:stop]:
         n = lengths[b]
         marginals[b] = 0
         status[b] = status_of_scores(scores, b, n, largest)
@@ -75,7 +78,8 @@ def exponentiate(scores, n, weights):
         best = best_score(scores, m, n)
         shift += best
         for h in range(n + 1):
-            weights[m, h] = np.exp(np.float64(scores[m, h]) - best) if h != m else 0.0
+            weights[m, h] = exp_to_one(np.float64(scores[m, h]) - best)
+        weights[m, m] = 0
     return shift
 
 
