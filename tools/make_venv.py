@@ -98,6 +98,7 @@ def install_torch(venv: Venv) -> Path:
             try:
                 venv.pip("install", f"{pin}+cpu")
             except subprocess.CalledProcessError:
+                print(f"no CPU build where pip looks: trying {TORCH_CPU_INDEX}", flush=True)
                 venv.pip("install", f"{pin}+cpu", "--extra-index-url", TORCH_CPU_INDEX)
         else:
             venv.pip("install", pin)
