@@ -106,8 +106,8 @@ class Graphs(Structure):
         predicate, arc, label = self._conditionals(scores)
         chosen = draw(torch.rand, predicate.shape, scores, generator) < predicate
         present = chosen.unsqueeze(1) & (draw(torch.rand, arc.shape, scores, generator) < arc)
-        noise = draw(torch.rand, label.shape, scores, generator)
-        which = (label / -torch.log1p(-noise)).argmax(-1)  # exponential races
+        waiting = -torch.log1p(-draw(torch.rand, label.shape, scores, generator))
+        which = (label / waiting.clamp(min=torch.finfo(label.dtype).tiny)).argmax(-1)  # exponential races
         labels = torch.nn.functional.one_hot(which, self.shape[2]) * present.unsqueeze(-1)
         return self.pack(GraphParts(chosen, present, labels)).to(scores.dtype)
 
