@@ -1,0 +1,155 @@
+"""Time and memory of a training step through fairseq's own models, beside cross entropy.
+
+    python -m benchmarks.fairseq_step [--batch 16] [--words 20] [--vocabulary 32000] [--repeats 3]
+
+A two-layer LSTM (256 units) and a six-layer Transformer (512, fairseq's base size), a vocabulary of 32,000 and
+a beam of 3. Forward and backward of each criterion on the same batch; the competitors take turns in one
+process, and the table shows medians of CPU time relative to cross entropy. Memory is the peak during a step in
+a fresh process, over what it held before (weights and their gradients are held before).
+"""
+
+import argparse
+from argparse import Namespace
+
+import torch
+from fairseq.criterions.cross_entropy import CrossEntropyCriterion
+from fairseq.data import Dictionary
+from fairseq.models.lstm import LSTMModel
+from fairseq.models.lstm import base_architecture as lstm_base
+from fairseq.models.transformer import TransformerModel
+from fairseq.models.transformer import base_architecture as transformer_base
+from fairseq.tasks.fairseq_task import FairseqTask
+
+from benchmarks._measure import cpu_medians, peak_megabytes, print_peak, save
+from fairseq_plugins.criterions.scheduled_sampling import ScheduledSamplingConfig, ScheduledSamplingCriterion
+from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriterion
+
+CONSTANT = {"alpha_growth": 1.0, "sentence_avg": False}
+CRITERIONS = {
+    "cross entropy": lambda task: CrossEntropyCriterion(task, False),
+    "scheduled sampling, plain": lambda task: _sampling(task, no_fused=True),
+    "scheduled sampling, fused": lambda task: _sampling(task),
+    "scheduled sampling, two passes": lambda task: _sampling(task, rollout="two_pass"),
+    "soft beam, all candidates": lambda task: _soft_beam(task),
+    "soft beam, 64 candidates": lambda task: _soft_beam(
+        task, soft_beam_candidates=64, soft_beam_tolerance=1.0
+    ),
+}
+
+
+def _sampling(task, **options):
+    config = ScheduledSamplingConfig(gold_schedule="never", fused_tolerance=1.0, **CONSTANT, **options)
+    config.alpha = 4.0
+    return ScheduledSamplingCriterion(config, task)
+
+
+def _soft_beam(task, **options):
+    return SoftBeamCriterion(SoftBeamConfig(**CONSTANT, **options), task)
+
+
+class Task(FairseqTask):
+    """A vocabulary, and nothing else."""
+
+    def __init__(self, vocabulary: int):
+        super().__init__(Namespace())
+        self._words = Dictionary()
+        for word in range(vocabulary - len(self._words)):
+            self._words.add_symbol(f"w{word}")
+
+    @property
+    def source_dictionary(self):
+        return self._words
+
+    target_dictionary = source_dictionary
+
+
+def lstm(task):
+    """Two layers of 256 units in encoder and decoder, with attention."""
+    sizes = (
+        "encoder_embed_dim encoder_hidden_size decoder_embed_dim decoder_hidden_size decoder_out_embed_dim"
+    )
+    args = Namespace(dropout=0.0, encoder_layers=2, decoder_layers=2, **dict.fromkeys(sizes.split(), 256))
+    args.criterion = "cross_entropy"
+    lstm_base(args)
+    return LSTMModel.build_model(args, task)
+
+
+def transformer(task):
+    """fairseq's base Transformer: six layers of 512, one embedding for everything."""
+    args = Namespace(
+        dropout=0.0, share_all_embeddings=True, max_source_positions=256, max_target_positions=256
+    )
+    transformer_base(args)
+    return TransformerModel.build_model(args, task)
+
+
+MODELS = {"lstm": lstm, "transformer": transformer}
+
+
+class Problem:
+    """A model and a batch."""
+
+    def __init__(self, model: str, arguments: argparse.Namespace):
+        torch.manual_seed(0)
+        self.task = Task(arguments.vocabulary)
+        self.model = MODELS[model](self.task).train()
+        shape = (arguments.batch, arguments.words)
+        target = torch.randint(4, arguments.vocabulary, shape)
+        self.sample = {
+            "net_input": {
+                "src_tokens": torch.randint(4, arguments.vocabulary, shape),
+                "src_lengths": torch.full((arguments.batch,), arguments.words),
+                "prev_output_tokens": target.roll(1, 1),
+            },
+            "target": target,
+            "ntokens": target.numel(),
+        }
+        self.model.zero_grad(set_to_none=False)
+
+    def step(self, name: str):
+        """Forward and backward of the criterion of that name."""
+        criterion = CRITERIONS[name](self.task).train()
+
+        def step():
+            criterion(self.model, self.sample)[0].backward()
+            self.model.zero_grad(set_to_none=False)
+
+        return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--words", type=int, default=20)
+    parser.add_argument("--vocabulary", type=int, default=32_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
+    parser.add_argument("--peak", help=argparse.SUPPRESS)  # one step in this process, for its memory
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.peak:
+        print_peak(Problem(arguments.models[0], arguments).step(arguments.peak))
+        return
+    sizes = [f"--{name}={getattr(arguments, name)}" for name in ("batch", "words", "vocabulary")]
+    results = {}
+    for model in arguments.models:
+        problem = Problem(model, arguments)
+        seconds = cpu_medians({name: problem.step(name) for name in CRITERIONS}, arguments.repeats)
+        del problem
+        megabytes = {
+            name: peak_megabytes("benchmarks.fairseq_step", [*sizes, "--models", model, "--peak", name])
+            for name in CRITERIONS
+        }
+        results[model] = {"cpu_seconds": seconds, "peak_megabytes": megabytes}
+        base = seconds["cross entropy"], megabytes["cross entropy"]
+        print(
+            f"{model}, V = {arguments.vocabulary}: cross entropy {base[0] * 1e3:.0f} ms CPU, {base[1]:.0f} MB"
+        )
+        for name in CRITERIONS:
+            time, memory = seconds[name] / base[0], megabytes[name] / base[1]
+            print(f"  {name:32s} time {time:5.2f}   peak {megabytes[name]:6.0f} MB {memory:5.2f}", flush=True)
+    print(f"saved {save('fairseq_step', {'settings': vars(arguments), 'by_model': results})}")
+
+
+if __name__ == "__main__":
+    main()
