@@ -2,10 +2,10 @@
 
     python -m benchmarks.fairseq_step [--batch 16] [--words 20] [--vocabulary 32000] [--repeats 3]
 
-A two-layer LSTM (256 units) and a six-layer Transformer (512, fairseq's base size), a vocabulary of 32,000 and
-a beam of 3. Forward and backward of each criterion on the same batch; the competitors take turns in one
-process, and the table shows medians of CPU time relative to cross entropy. Memory is the peak during a step in
-a fresh process, over what it held before (weights and their gradients are held before).
+A two-layer LSTM (256 units) and a six-layer Transformer (512, fairseq's base size), a vocabulary of 32,000
+and a beam of 3. Forward and backward of each criterion on the same batch; the competitors take turns in one
+process, and the table shows medians of CPU time relative to cross entropy. Memory is the peak during a step
+in a fresh process, over what it held before (weights and their gradients are held before).
 """
 
 import argparse
