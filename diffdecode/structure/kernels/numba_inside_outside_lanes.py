@@ -24,7 +24,7 @@ from diffdecode.structure.trees import NO_TREE
 def inside_outside_lanes(
     start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
 ):
-    """Fill the results of groups ``start <= g < stop``; group ``g`` is ``order[LANES * g : LANES * (g + 1)]``.
+    """Fill the results of groups ``start <= g < stop``; group g is ``order[LANES * g : LANES * (g + 1)]``.
 
     The sentences of a group have like lengths, the longest first.
     """

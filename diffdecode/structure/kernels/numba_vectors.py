@@ -1,8 +1,9 @@
 """Arithmetic on sentences side by side as LLVM vectors, which numba's own loops do not turn into.
 
-The vectors are LLVM's own, which it maps to whatever registers the machine has (one of AVX-512, two of AVX2, four
-of SSE2 or NEON), so this is as portable as numba itself. Each function works on a flat array in which the values of
-one cell for all lanes lie next to each other: 16 of float32, or 8 of float64. Positions are unsigned offsets.
+The vectors are LLVM's own, which it maps to whatever registers the machine has (one of AVX-512, two of
+AVX2, four of SSE2 or NEON), so this is as portable as numba itself. Each function works on a flat array in
+which the values of one cell for all lanes lie next to each other: 16 of float32, or 8 of float64. Positions
+are unsigned offsets.
 """
 
 from contextlib import contextmanager
@@ -88,10 +89,10 @@ def _emit_sum_products(context, builder, signature, arguments):
 
 @intrinsic
 def pull_back(typing_context, charts, factor, first, second, count, adjoints):
-    """Adjoint of ``sum_products``: with ``factor`` that of the target, for all cells ``0 <= t < count``,
+    """Adjoint of ``sum_products``, where ``charts[factor]`` is the adjoint of its target.
 
-    ``charts[adjoints + first + t] += charts[factor] * charts[second + t]``, and the same with first and second
-    swapped.
+    ``charts[adjoints + first + t] += charts[factor] * charts[second + t]`` over cells ``0 <= t < count``,
+    and the same with first and second swapped.
     """
     return types.void(charts, *[types.uintp] * 5), _emit_pull_back
 

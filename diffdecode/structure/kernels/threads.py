@@ -55,4 +55,5 @@ def _forget_pool() -> None:
     _pool = None  # a forked child has the object but not its threads
 
 
-os.register_at_fork(after_in_child=_forget_pool)
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_forget_pool)

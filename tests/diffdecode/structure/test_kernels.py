@@ -1,0 +1,171 @@
+"""The dispatch among backends, threads, forked children, and the compiled pieces that kernels are made of."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from score_families import random_scores
+
+from diffdecode.structure import nonprojective_tree, projective_marginals, projective_tree
+from diffdecode.structure.kernels import backends, kernel, numba_backend, threads, use_backend
+from diffdecode.structure.kernels.numba_exp import exp_to_one
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(3)
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Two threads however little the work is."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(threads, "WORTH_A_THREAD", 1e-12)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_numba_first_on_the_cpu(monkeypatch):
+    monkeypatch.delenv("DIFFDECODE_KERNELS", raising=False)
+    assert backends(CPU) == ("numba", "reference")
+    assert kernel("eisner", CPU) is numba_backend.eisner
+    with use_backend("reference"):
+        assert backends(CPU)[0] == "reference"
+        assert kernel("eisner", CPU).__module__ == "diffdecode.structure.reference"
+    assert kernel("eisner", CPU) is numba_backend.eisner
+
+
+def test_environment_variable(monkeypatch):
+    monkeypatch.setenv("DIFFDECODE_KERNELS", "reference")
+    assert backends(CPU)[0] == "reference"
+    monkeypatch.setenv("DIFFDECODE_KERNELS", "fortran")
+    with pytest.raises(ValueError, match="no backend 'fortran'; there are reference, numba, triton"):
+        backends(CPU)
+
+
+def test_unknown_or_missing_backend(monkeypatch):
+    with pytest.raises(ValueError, match="no backend"), use_backend("cuda"):
+        pass
+    monkeypatch.setattr("diffdecode.structure.kernels.is_installed", lambda name: name == "reference")
+    with pytest.raises(RuntimeError, match="pip install numba"), use_backend("numba"):
+        pass
+    assert backends(CPU) == ("reference",)
+
+
+def test_every_function_has_a_kernel():
+    names = "eisner arborescence inside_outside matrix_tree sample_projective sample_arborescence".split()
+    names += ["inside_outside_covariance_product", "matrix_tree_covariance_product"]
+    with pytest.raises(NotImplementedError, match="'viterbi'"):
+        kernel("viterbi", CPU)
+    for name in names:
+        assert kernel(name, CPU).__module__.endswith("numba_backend")
+        with use_backend("reference"):
+            assert kernel(name, CPU).__module__.endswith("reference")
+
+
+def test_works_without_numba():
+    """In a fresh process where numba cannot be imported."""
+    code = """
+import sys
+sys.modules["numba"] = None
+import torch
+from diffdecode.structure import projective_tree, nonprojective_marginals
+print(projective_tree(torch.zeros(1, 4, 4)).tolist(), nonprojective_marginals(torch.zeros(1, 4, 4))[1].exp())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "[[0, 1, 2]]" in done.stdout and "9." in done.stdout
+
+
+@pytest.mark.parametrize("family", ["normal", "ties", "all_equal", "peaked"])
+@pytest.mark.parametrize("multi_root", [False, True])
+def test_groups_of_sentences_decide_like_single_ones(family, multi_root, generator):
+    """Eisner's 16 lanes against sentence by sentence and the reference, ragged batches, every tie."""
+    scores = random_scores(family, 53, 14, generator)
+    lengths = torch.randint(1, 15, (53,), generator=generator)
+    together = projective_tree(scores, lengths, multi_root=multi_root)
+    alone = torch.cat(
+        [projective_tree(scores[b : b + 1], lengths[b : b + 1], multi_root=multi_root) for b in range(53)]
+    )
+    with use_backend("reference"):
+        assert torch.equal(together, projective_tree(scores, lengths, multi_root=multi_root))
+    assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize("multi_root", [False, True])
+def test_groups_of_sentences_have_the_marginals_of_single_ones(multi_root, generator):
+    scores = torch.randn(37, 15, 15, generator=generator)
+    scores[5] *= 500  # leaves the real domain
+    scores[6, 2, :3] = -torch.inf
+    lengths = torch.randint(3, 15, (37,), generator=generator)
+    marginals, log_partition = projective_marginals(scores, lengths, multi_root=multi_root)
+    for b in range(37):
+        alone, partition = projective_marginals(scores[b : b + 1], lengths[b : b + 1], multi_root=multi_root)
+        torch.testing.assert_close(marginals[b], alone[0])
+        torch.testing.assert_close(log_partition[b], partition[0])
+
+
+def test_threads_change_nothing(two_threads, generator):
+    scores = torch.randn(70, 12, 12, generator=generator)
+    lengths = torch.randint(1, 12, (70,), generator=generator)
+    threaded = [projective_tree(scores, lengths), nonprojective_tree(scores, lengths)]
+    threaded += projective_marginals(scores, lengths)
+    torch.set_num_threads(1)
+    serial = [projective_tree(scores, lengths), nonprojective_tree(scores, lengths)]
+    serial += projective_marginals(scores, lengths)
+    assert all(torch.equal(a, b) for a, b in zip(threaded, serial))
+
+
+@pytest.mark.parametrize("costs", [[1.0], [5, 1, 1, 1, 1, 1], [1, 1, 9], [1e-9] * 7, [0.0, 0.0, 1.0]])
+def test_parts_cover_the_batch_once(costs, two_threads):
+    ranges = []
+    threads.run_over_batch(lambda start, stop: ranges.append((start, stop)), np.array(costs))
+    covered = sorted(i for start, stop in ranges for i in range(start, stop))
+    assert covered == list(range(len(costs)))
+
+
+def test_small_work_stays_on_one_thread():
+    torch.set_num_threads(2)
+    calls = []
+    threads.run_over_batch(lambda start, stop: calls.append((start, stop)), np.full(100, 1e-6))
+    torch.set_num_threads(1)
+    assert calls == [(0, 100)]
+
+
+def test_error_in_a_thread_is_raised(two_threads):
+    def fail(start, stop):
+        raise RuntimeError(f"part {start}")
+
+    with pytest.raises(RuntimeError, match="part"):
+        threads.run_over_batch(fail, np.ones(4))
+
+
+def _child(scores, expected, results):
+    results.put(torch.equal(projective_tree(scores), expected))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_after_threads(two_threads, generator):
+    """As a data loader's workers do: the parent's threads are not there, but kernels must work."""
+    scores = torch.randn(64, 10, 10, generator=generator)
+    expected = projective_tree(scores)
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    child = context.Process(target=_child, args=(scores, expected, results))
+    child.start()
+    assert results.get(timeout=60) is True
+    child.join(timeout=60)
+    assert child.exitcode == 0
+
+
+def test_exponential():
+    x = np.concatenate([-np.random.default_rng(0).exponential(20, 10_000), [0.0, -0.0, -1e-300, -707.9]])
+    np.testing.assert_allclose([exp_to_one(value) for value in x], np.exp(x), rtol=5e-16)
+    assert [exp_to_one(value) for value in (-np.inf, -800.0, -1e300)] == [0.0, 0.0, 0.0]
