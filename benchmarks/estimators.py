@@ -1,8 +1,8 @@
 """Time and memory of each gradient estimator beside the cheapest public implementation of it.
 
-    python benchmarks/estimators.py [--shape 3000 10] [--repeats 50] [--threads 1] [--peers FOLDER]
+    python -m benchmarks.estimators [--shape 3000 10] [--peers FOLDER] [--save]
 
-One process; the two of a pair take turns, and with one thread CPU time is what counts, because machines are
+One process and one thread; the two of a pair take turns, and CPU time is what counts, because machines are
 busy.  A call is sample, forward and backward of sum(one_hot * weight).  Public implementations: PyPI
 ``reinmax`` (``pip install --no-deps reinmax``, or ``--target FOLDER`` and ``--peers FOLDER``) and
 ``torch.nn.functional.gumbel_softmax``.  The others are not packaged: "formula" is our plain transcription of
@@ -10,15 +10,17 @@ the published formula with autograd.
 """
 
 import argparse
-import statistics
 import sys
-import time
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks._measure import cpu_medians, save
 from diffdecode.categorical import sample
+
+SHAPES = {(3000, 10): 60, (32, 10): 300, (64, 32_000): 12}  # logits, categories last: repeats
+BIG = 100_000  # logits above which gumbel_rao with 100 samples is left out
 
 
 def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
@@ -124,52 +126,48 @@ def saved_floats(method, logits: Tensor) -> float:
     return sum(kept.values()) / (logits.numel() * logits.element_size())
 
 
-def time_pair(ours, public, logits: Tensor, repeats: int) -> tuple[float, float, float]:
-    """Median milliseconds of both, called in turns, and the median of the ratios of neighbours."""
-    # One thread: CPU time, which other processes of the machine hardly touch.
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    weight = torch.randn_like(logits)
-    times = {ours: [], public: []}
-    for _ in range(repeats + 2):
-        for method, taken in times.items():
-            start = clock()
-            call(method, logits, weight)
-            taken.append(1e3 * (clock() - start))
-    mine, theirs = (taken[2:] for taken in times.values())
-    ratio = statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
-    return statistics.median(mine), statistics.median(theirs), ratio
+def compare(shape: tuple[int, ...], repeats: int) -> list[dict]:
+    """One row per pair: milliseconds and multiples of the logits kept for the backward pass."""
+    logits, weight = torch.randn(shape), torch.randn(shape)
+    rows = []
+    for name, public_name, ours, public in pairs():
+        if name.endswith("K=100") and logits.numel() > BIG:
+            continue
+        steps = {
+            "ours": lambda f=ours: call(f, logits, weight),
+            "public": lambda f=public: call(f, logits, weight),
+        }
+        row = {"method": name, "public is": public_name}
+        row |= {f"{who} ms": 1e3 * seconds for who, seconds in cpu_medians(steps, repeats).items()}
+        row |= {"ours saved": saved_floats(ours, logits), "public saved": saved_floats(public, logits)}
+        rows.append(row)
+    return rows
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--shape", type=int, nargs="+", default=[3000, 10], help="of the logits, categories last"
-    )
-    parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--shape", type=int, nargs="+", help="of the logits, categories last; default: three")
+    parser.add_argument("--repeats", type=int, help="calls per median; default: 12 to 300, by shape")
     parser.add_argument("--peers", help="folder with the public packages (pip install --target)")
-    parser.add_argument("--skip", nargs="*", default=[], help="methods to leave out, e.g. 'gumbel_rao K=100'")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/estimators.json")
     options = parser.parse_args(argv)
     if options.peers:
         sys.path.append(options.peers)
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     torch.manual_seed(0)
-    logits = torch.randn(*options.shape)
-    print(
-        f"logits {options.shape} float32, CPU, {options.threads} thread(s), torch {torch.__version__}, ",
-        end="",
-    )
-    print(f"median of {options.repeats} calls of forward + backward; saved = multiples of the logits")
-    print(
-        f"{'method':18} {'ours ms':>9} {'public ms':>10} {'ratio':>6} {'saved':>7} {'public':>7}  public is"
-    )
-    for name, public_name, ours, public in pairs():
-        if name in options.skip:
-            continue
-        mine, theirs, ratio = time_pair(ours, public, logits, options.repeats)
-        memory = saved_floats(ours, logits), saved_floats(public, logits)
-        print(f"{name:18} {mine:9.3f} {theirs:10.3f} {ratio:6.2f}", end="")
-        print(f" {memory[0]:7.2f} {memory[1]:7.2f}  {public_name}", flush=True)
+    shapes = {tuple(options.shape): 50} if options.shape else SHAPES
+    results = {}
+    for shape, repeats in shapes.items():
+        results[str(list(shape))] = rows = compare(shape, options.repeats or repeats)
+        print(f"\nlogits {list(shape)} float32, CPU, 1 thread, torch {torch.__version__}: median CPU time of")
+        print("forward + backward; saved for backward in multiples of the logits")
+        print("method                ours ms  public ms  ratio   saved  public  public is")
+        for row in rows:
+            ratio = row["ours ms"] / row["public ms"]
+            print(f"{row['method']:18} {row['ours ms']:9.3f} {row['public ms']:10.3f} {ratio:6.2f}", end="")
+            print(f" {row['ours saved']:7.2f} {row['public saved']:7.2f}  {row['public is']}", flush=True)
+    if options.save:
+        print(f"saved: {save('estimators', results)}")
 
 
 if __name__ == "__main__":
