@@ -84,6 +84,12 @@ SPACY_ENTRY_POINTS = {
         f"diffdecode.Conllu.v1 = {TRAINING}.corpus:create_conllu_corpus",
         f"diffdecode.LabelledText.v1 = {TRAINING}.corpus:create_labelled_text_corpus",
         f"diffdecode.MixedCorpus.v1 = {TRAINING}.mixing:create_mixed_corpus",
+        f"diffdecode.GraphLabels.v1 = {TRAINING}.graph_labels:read_graph_labels",
+    ],
+    "spacy_cli": [
+        "diffdecode_convert_sdp = spacy_components.cli:convert_sdp_cli",
+        "diffdecode_evaluate_sdp = spacy_components.cli:evaluate_sdp_cli",
+        "diffdecode_compare_parses = spacy_components.cli:compare_parses_cli",
     ],
 }
 

@@ -1,6 +1,5 @@
 """A semantic dependency parser, trained by its graphs and, through them, by the components after it."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -23,10 +22,8 @@ from spacy_components.ml.tree_decisions import surrogate_from_config
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
 from spacy_components.pipeline.gold_trees import offsets
 from spacy_components.pipeline.listened_pipe import ListenedPipe
-from spacy_components.sdp_graph import get_graph, has_graph, set_graph
-
-TOP = "<top>"
-"""Label of the arcs from the root to the top words, always the last one."""
+from spacy_components.sdp_graph import has_graph, set_graph
+from spacy_components.training.graph_labels import TOP, label_inventory
 
 
 class SpigotSdp(ListenedPipe):
@@ -227,20 +224,3 @@ class SpigotSdp(ListenedPipe):
         deterministic = torch.zeros(label_scores.shape[3], dtype=torch.bool, device=device)
         deterministic[self.deterministic] = True
         return self.loss(scores, gold, part.lengths[rows], deterministic)
-
-
-def label_inventory(docs: Iterable[Doc]) -> dict[str, list[str]]:
-    """The labels of documents' graphs, and which of them no predicate ever gives to two arguments.
-
-    docs (Iterable[Doc]): The documents.
-    RETURNS (Dict[str, List[str]]): ``labels`` and ``deterministic`` (which may hold ``TOP``).
-    """
-    labels, repeated = set(), set()
-    for doc in docs:
-        graph = get_graph(doc)
-        if graph is not None:
-            uses = Counter((head, label) for head, _, label in graph.arcs)
-            uses[(-1, TOP)] = len(graph.top)
-            labels |= {label for _, label in uses}
-            repeated |= {label for (_, label), count in uses.items() if count > 1}
-    return {"labels": sorted(labels - {TOP}), "deterministic": sorted(labels - repeated)}

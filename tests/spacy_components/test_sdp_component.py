@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import spacy
 import torch
-from spacy.tokens import Doc
+from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 from thinc.api import SGD, Adam
 from toy_pipelines import (
@@ -32,8 +32,8 @@ from diffdecode.structure import graph_argmax as graph_layer
 from spacy_components.ml.graph_losses import GRAPH_LOSSES
 from spacy_components.ml.segments import segment_docs, whole_docs
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
-from spacy_components.pipeline.spigot_sdp import TOP, label_inventory
 from spacy_components.sdp_graph import get_graph, set_graph
+from spacy_components.training.graph_labels import TOP, label_inventory, read_graph_labels
 
 
 def sdp(tok2vec=TOK2VEC, docs=None, **settings):
@@ -143,6 +143,14 @@ def test_deterministic_labels_are_used_once_by_a_predicate(deterministic):
         assert max(uses) == 1 and all(len(label) for *_, label in get_graph(doc).arcs)
     elif deterministic == []:
         assert max(uses) == 3
+
+
+def test_labels_and_determinism_of_a_file(tmp_path):
+    nlp, _ = sdp()
+    docs = parsed_docs(nlp.vocab)
+    DocBin(docs=docs, store_user_data=True).to_disk(tmp_path / "train.spacy")
+    assert read_graph_labels(tmp_path / "train.spacy") == label_inventory(docs)
+    assert label_inventory(docs) == nlp.get_pipe("spigot_sdp").label_data
 
 
 def test_label_data_round_trip():

@@ -1,0 +1,47 @@
+"""The labels of a corpus of semantic graphs, and which of them are deterministic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from spacy import registry
+from spacy.tokens import Doc
+from spacy.vocab import Vocab
+
+from spacy_components.sdp_graph import get_graph
+from spacy_components.training.formats import read_docs
+
+TOP = "<top>"
+"""Label of the arcs from the root to the top words."""
+
+
+def label_inventory(docs: Iterable[Doc]) -> dict[str, list[str]]:
+    """The labels of documents' graphs, and which of them no predicate ever gives to two arguments.
+
+    docs (Iterable[Doc]): The documents.
+    RETURNS (Dict[str, List[str]]): ``labels`` and ``deterministic`` (which may hold ``TOP``).
+    """
+    labels, repeated = set(), set()
+    for doc in docs:
+        graph = get_graph(doc)
+        if graph is not None:
+            uses = Counter((head, label) for head, _, label in graph.arcs)
+            uses[(-1, TOP)] = len(graph.top)
+            labels |= {label for _, label in uses}
+            repeated |= {label for (_, label), count in uses.items() if count > 1}
+    return {"labels": sorted(labels - {TOP}), "deterministic": sorted(labels - repeated)}
+
+
+@registry.readers("diffdecode.GraphLabels.v1")
+def read_graph_labels(path: Path) -> dict[str, list[str]]:
+    """The ``labels`` of ``spigot_sdp`` for ``[initialize.components]``, from all of a corpus.
+
+    spaCy initializes from the first 100 examples of a streamed corpus (``max_epochs = -1``), which is too few
+    to tell which labels are deterministic.
+
+    path (Path): ``.spacy``, ``.sdp`` or ``.conllu`` (``.gz`` too).
+    RETURNS (Dict[str, List[str]]): ``labels`` and ``deterministic``.
+    """
+    return label_inventory(read_docs(Path(path), Vocab()))

@@ -1,0 +1,219 @@
+"""The ready configs and spaCy's own commands: everything is found through entry points, without --code."""
+
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import spacy
+import srsly
+from spacy import util
+from spacy.cli._util import app
+from spacy.cli.debug_config import debug_config
+from spacy.cli.evaluate import evaluate
+from spacy.cli.init_config import fill_config, init_config
+from spacy.cli.package import package
+from spacy.cli.train import train
+from spacy.tokens import DocBin
+from toy_pipelines import only, parsed_docs
+from typer.testing import CliRunner
+
+import spacy_components
+from spacy_components.sdp_graph import get_graph
+
+CONFIGS = Path(spacy_components.__file__).parent / "configs"
+NAMES = ("parser", "parser_textcat", "sdp_textcat", "syntax_sdp")
+ANNOTATION = {"train": "parse", "parses": "parse", "graphs": "graph", "texts": "cats"}
+SMALL = {
+    "training.max_steps": 4,
+    "training.eval_frequency": 2,
+    "training.batcher.size": 30,
+    "training.logger": {"@loggers": "spacy.ConsoleLogger.v3", "console_output": False},
+}
+
+
+def small_tok2vecs(config, prefix=""):
+    """Overrides that make every tok2vec of a config small."""
+    overrides = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict):
+            overrides |= small_tok2vecs(value, f"{path}.")
+            if value.get("@architectures") == "spacy.HashEmbedCNN.v2":
+                overrides |= {f"{path}.width": 16, f"{path}.depth": 1, f"{path}.embed_size": 100}
+    return overrides
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    """Paths of one tiny corpus per annotation, no document with two."""
+    folder, paths = tmp_path_factory.mktemp("corpora"), {}
+    docs = parsed_docs(spacy.blank("en").vocab)
+    for name, annotation in ANNOTATION.items():
+        path = str(folder / f"{name}.spacy")
+        DocBin(docs=[only(doc, annotation) for doc in docs], store_user_data=True).to_disk(path)
+        paths[name] = paths["dev" if name == "train" else f"dev_{name}"] = path
+    return paths
+
+
+def overrides_for(name, corpora):
+    config = util.load_config(CONFIGS / f"{name}.cfg", interpolate=False)
+    paths = {f"paths.{key}": value for key, value in corpora.items() if key in config["paths"]}
+    return {**paths, **SMALL, **small_tok2vecs(config["components"], "components.")}
+
+
+@pytest.fixture(scope="module")
+def trained(corpora, tmp_path_factory):
+    """Trains a ready config once, as ``spacy train`` does; then gives its folder again."""
+    folders = {}
+
+    def folder_of(name):
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp(name)
+            train(CONFIGS / f"{name}.cfg", folders[name], overrides=overrides_for(name, corpora))
+        return folders[name]
+
+    return folder_of
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ready_config_trains_and_predicts(name, trained):
+    nlp = spacy.load(trained(name) / "model-last")
+    doc = nlp("the small cat saw a dog .")
+    assert doc.has_annotation("DEP") == ("spigot_parser" in nlp.pipe_names)
+    assert (get_graph(doc) is not None) == ("spigot_sdp" in nlp.pipe_names)
+    assert bool(doc.cats) == ("textcat" in nlp.pipe_names)
+    scores = nlp.meta["performance"]
+    expected = {
+        "parser": "dep_uas",
+        "parser_textcat": "cats_score",
+        "sdp_textcat": "sdp_lf",
+        "syntax_sdp": "sdp_lf",
+    }
+    assert scores[expected[name]] is not None
+    heard = {"parser_textcat": "spigot_parser", "sdp_textcat": "spigot_sdp", "syntax_sdp": "spigot_parser"}
+    if name in heard:
+        assert len(nlp.get_pipe(heard[name]).listeners) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ready_config_is_complete(name, tmp_path):
+    before, after = fill_config(tmp_path / "filled.cfg", CONFIGS / f"{name}.cfg", silent=True)
+    assert before.to_str() == after.to_str()
+
+
+def test_determinism_of_a_streamed_corpus_comes_from_all_of_it(trained):
+    nlp = spacy.load(trained("syntax_sdp") / "model-last")
+    docs = parsed_docs(nlp.vocab)
+    from spacy_components.training.graph_labels import label_inventory
+
+    assert nlp.get_pipe("spigot_sdp").label_data == label_inventory(docs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_debug_config(name, corpora, capsys):
+    debug_config(CONFIGS / f"{name}.cfg", overrides=overrides_for(name, corpora), show_vars=True)
+    assert "Config is valid" in capsys.readouterr().out
+
+
+def command(*arguments):
+    """Runs a spaCy command in this process."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def flags_of(overrides):
+    """Overrides as command line options."""
+    pairs = [(f"--{key}", value) for key, value in overrides.items() if not isinstance(value, dict)]
+    return [part for pair in pairs for part in pair]
+
+
+@pytest.mark.parametrize("name, component", [("parser", "spigot_parser"), ("sdp_textcat", "spigot_sdp")])
+def test_debug_model(name, component, corpora):
+    flags = flags_of(overrides_for(name, corpora))
+    output = command("debug", "model", CONFIGS / f"{name}.cfg", component, "-P3", *flags)
+    assert "model looks good" in output and "DocScores" in output
+
+
+def test_debug_model_of_a_listening_component_says_what_it_needs(corpora):
+    """The command updates one component alone, which spaCy's own listeners do not survive either."""
+    flags = flags_of(overrides_for("parser_textcat", corpora))
+    with pytest.raises(ValueError, match="'spigot_parser' was not updated on this batch"):
+        command("debug", "model", CONFIGS / "parser_textcat.cfg", "textcat", *flags)
+
+
+def test_evaluate(trained, corpora, tmp_path):
+    scores = evaluate(
+        str(trained("parser") / "model-last"), corpora["dev"], tmp_path / "scores.json", silent=True
+    )
+    assert 0 <= scores["dep_uas"] <= 1 and srsly.read_json(tmp_path / "scores.json")["dep_las"] is not None
+
+
+def test_assemble(trained, tmp_path):
+    model = trained("parser_textcat") / "model-last"
+    config = util.load_config(model / "config.cfg")
+    for name in ("spigot_parser", "textcat"):
+        config["components"][name] = {"source": str(model)}
+    config.to_disk(tmp_path / "assemble.cfg")
+    command("assemble", tmp_path / "assemble.cfg", tmp_path / "assembled")
+    assembled, original = spacy.load(tmp_path / "assembled"), spacy.load(model)
+    text = "she gave him the old book"
+    assert assembled(text).cats == original(text).cats
+    assert [t.head.i for t in assembled(text)] == [t.head.i for t in original(text)]
+
+
+def test_package(trained, tmp_path):
+    package(trained("parser") / "model-last", tmp_path, name="toy_parser", create_sdist=False, silent=True)
+    (made,) = tmp_path.glob("en_toy_parser-*/setup.py")
+    meta = srsly.read_json(made.parent / "meta.json")
+    assert any(requirement.startswith("diffdecode") for requirement in meta["requirements"])
+
+
+def test_init_config_knows_the_components(tmp_path):
+    config = init_config(lang="en", pipeline=["spigot_parser", "spigot_sdp", "textcat"])
+    assert config["nlp"]["pipeline"] == ["spigot_parser", "spigot_sdp", "textcat"]
+    weights = config["training"]["score_weights"]
+    assert weights["dep_uas"] > 0 and weights["sdp_lf"] > 0
+    nlp = util.load_model_from_config(config)
+    assert nlp.pipe_names == ["spigot_parser", "spigot_sdp", "textcat"]
+
+
+def test_train_from_the_command_line(corpora, tmp_path):
+    flags = list(map(str, flags_of(overrides_for("parser_textcat", corpora))))
+    line = [
+        sys.executable,
+        "-m",
+        "spacy",
+        "train",
+        str(CONFIGS / "parser_textcat.cfg"),
+        "--output",
+        str(tmp_path),
+    ]
+    done = subprocess.run([*line, *flags], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (tmp_path / "model-best").is_dir() and "DEP_UAS" in done.stdout
+
+
+def test_every_entry_point_loads():
+    groups = ("factories", "architectures", "misc", "scorers", "readers", "cli")
+    found = [
+        entry
+        for group in groups
+        for entry in entry_points(group=f"spacy_{group}")
+        if entry.value.startswith("spacy_components")
+    ]
+    assert len(found) >= 20
+    for entry in found:
+        assert callable(entry.load()), entry
+
+
+def test_factories_stay_light():
+    """Every Language of every program in this environment imports them."""
+    code = (
+        "import sys, spacy; before = set(sys.modules); import spacy_components.factories; "
+        "print([m for m in ('numba', 'scipy', 'diffdecode') if m in set(sys.modules) - before])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
