@@ -84,7 +84,7 @@ class TrainingRun:
         done, metric = 0.0, None
         for kind, values in self.records():
             if kind == "train_inner":
-                done = float(values["epoch"]) - 1 + float(values["update"]) % 1
+                done = float(values["update"])  # in epochs, although its name says otherwise
             elif kind == "valid":
                 done, metric = float(values["epoch"]), float(values[f"valid_{self.metric}"])
         return done, metric

@@ -30,8 +30,8 @@ CROSS_ENTROPY, CONTINUED, DIRECT = "cross entropy", "cross entropy, continued", 
 GENERATED = {"train": 1, "dev": 2, "test": 3}
 
 
-def arguments(argv=None):
-    """Parse the command line."""
+def argument_parser():
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.tagging.demo",
         description=__doc__.partition("\n")[0],
@@ -65,7 +65,12 @@ def arguments(argv=None):
     add("--ce-weight", type=float, default=0.0, help="share of cross entropy in the direct loss")
     add("--wrong-label-costs", help="LABEL=COST,...: direct loss pays COST for predicting LABEL wrongly")
     add("--quick", action="store_true", help="a few sentences and two epochs, to see that it works")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def arguments(argv=None):
+    """Parse the command line; the name of the output folder depends on the data."""
+    args = argument_parser().parse_args(argv)
     if args.quick:
         args.sentences, args.epochs, args.more_epochs = 200, 2, 1
     if args.out is None:

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -67,6 +68,19 @@ def test_a_folder_with_other_settings_is_refused(tmp_path):
     demo.claim(args)
     with pytest.raises(ValueError, match="other settings"):
         demo.claim(demo.arguments(["--out", str(tmp_path / "new"), "--seeds", "2"]))
+
+
+def test_the_readme_lists_every_option():
+    readme = Path(demo.__file__).with_name("README.md").read_text(encoding="utf-8")
+    table = [line for line in readme.splitlines() if line.startswith("| `--")]
+    rows = {name: line for line in table for name in re.findall(r"`(--[\w-]+)`", line.split("|")[1])}
+    for action in demo.argument_parser()._actions:
+        (name,) = [name for name in action.option_strings if name.startswith("--")]
+        if name == "--help":
+            continue
+        assert name in rows, name
+        if isinstance(action.default, int | float) and not action.const:
+            assert re.search(rf"(?<![\d.]){action.default:g}(?![\d.])", rows[name]), rows[name]
 
 
 def test_changed_data_is_refused_as_well(tmp_path):
