@@ -23,8 +23,7 @@ def read_sentences(path, word_column=0, label_column=-1):
 
     Raises:
         ValueError: a line that has too few columns, or a word or label that fairseq cannot read back; names
-        the file
-            and the line.
+            the file and the line.
     """
     open_text = gzip.open if str(path).endswith(".gz") else open
     words, labels = [], []

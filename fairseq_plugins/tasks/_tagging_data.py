@@ -57,7 +57,11 @@ class WithoutEos(BaseWrapperDataset):
                 f"{self.name}, line {index + 1}: no end-of-sentence symbol; "
                 "binarise with fairseq-preprocess and its default --append-eos"
             )
-        return ids[:-1]
+        ids = ids[:-1]
+        if (ids == self.dictionary.pad()).any():
+            # Lengths in a batch are counted by it: the rest of the sentence would be cut off without a word.
+            raise ValueError(f"{self.name}, line {index + 1}: holds fairseq's own symbol <pad>; rename it")
+        return ids
 
 
 def _load(path, dictionary, dataset_impl):

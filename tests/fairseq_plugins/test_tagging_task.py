@@ -150,6 +150,15 @@ def test_data_without_end_symbols_is_refused(tmp_path):
         dataset[0]
 
 
+def test_the_padding_symbol_as_a_word_is_refused(tmp_path):
+    task = task_for(binarised(tmp_path, words=["a <pad> b", "a"], labels=["O O O", "O"]))
+    task.load_dataset("train")
+    with pytest.raises(
+        ValueError, match=r"train\.words-labels\.words, line 1: holds fairseq's own symbol <pad>"
+    ):
+        task.dataset("train")[0]
+
+
 def test_progress_reaches_criterions_that_ask_for_it(task):
     seen = []
     batch, model = whole_split(task, "train"), tagger_for(task)
