@@ -12,6 +12,7 @@ from thinc.api import Model, glorot_uniform_init
 from thinc.types import Floats2d, Ints1d, Ints2d
 
 from spacy_components.ml.listener import ArcGradient, GraphGradient
+from spacy_components.ml.tok2vec_width import initialize_tok2vec
 
 
 @registry.architectures("diffdecode.HeadConcat.v1")
@@ -40,24 +41,9 @@ def build_head_concat(
 
 def _head_init(model: Model, X=None, Y=None) -> None:
     model.layers[1].initialize()
-    width = _init_tok2vec(model, X)
+    width = initialize_tok2vec(model.layers[0], X, model.name)
     if model.has_dim("nO") is None:
         model.set_dim("nO", 2 * width)
-
-
-def _init_tok2vec(model: Model, X) -> int:
-    """Initialize the layer's tok2vec and tell its width."""
-    tok2vec = model.layers[0]
-    tok2vec.initialize(X=X)
-    width = tok2vec.maybe_get_dim("nO")
-    if width is None:  # a transformer's listener learns its width from its first documents
-        docs = [doc for doc in X or [] if len(doc)]
-        if not docs:
-            raise ValueError(
-                f"{model.name}: the tok2vec has no width yet, and there is no document to tell it"
-            )
-        width = tok2vec.predict(docs[:1])[0].shape[1]
-    return int(width)
 
 
 def _head_forward(model: Model, docs: Sequence[Doc], is_train: bool):
@@ -66,12 +52,12 @@ def _head_forward(model: Model, docs: Sequence[Doc], is_train: bool):
     heads, backprop_parse = parse(docs, is_train)
     xp, words = model.ops.xp, _Words(model, vectors)
     head = words.positions(heads)
-    has_head = (head >= 0)[:, None]
-    of_head = xp.where(has_head, words.flat[head], xp.zeros((), dtype="f"))
+    has_head = (head >= 0)[:, None].astype("f")
+    of_head = words.flat[head] * has_head
 
     def backprop(gradients: Sequence[Floats2d]):
         own, of_heads = words.split_columns(gradients)
-        model.ops.scatter_add(own, xp.where(head >= 0, head, 0), xp.where(has_head, of_heads, 0.0))
+        model.ops.scatter_add(own, xp.maximum(head, 0), of_heads * has_head)
         # The parse goes first: a shared tok2vec starts its own backward pass at the last listener's gradient,
         # and the parser's, which comes through here, has to be there by then.
         backprop_parse([ArcGradient(d, h) for d, h in zip(words.by_doc(of_heads), words.by_doc(words.flat))])
@@ -111,7 +97,7 @@ def build_graph_concat(
 def _graph_init(model: Model, X=None, Y=None) -> None:
     graph = model.layers[1]
     graph.initialize()
-    width = _init_tok2vec(model, X)
+    width = initialize_tok2vec(model.layers[0], X, model.name)
     labels = _labels(graph)
     if not labels:
         raise ValueError(
@@ -140,8 +126,8 @@ def _graph_forward(model: Model, docs: Sequence[Doc], is_train: bool):
     width = words.flat.shape[1]
     head, dependent = words.positions([a[:, 0] for a in arcs]), words.positions([a[:, 1] for a in arcs])
     label = xp.concatenate([a[:, 2] for a in arcs])
-    has_role = (label >= 0)[:, None]
-    of_arcs = xp.concatenate([words.flat[head], xp.where(has_role, roles[label], 0.0)], axis=1).astype("f")
+    has_role = (label >= 0)[:, None].astype("f")
+    of_arcs = xp.concatenate([words.flat[head], roles[label] * has_role], axis=1)
     count = xp.maximum(xp.bincount(dependent, minlength=len(words.flat)), 1).astype("f")[:, None]
     mean = model.ops.alloc2f(len(words.flat), width + model.get_dim("nR"))
     model.ops.scatter_add(mean, dependent, of_arcs)
@@ -152,9 +138,7 @@ def _graph_forward(model: Model, docs: Sequence[Doc], is_train: bool):
         per_arc = of_mean / count
         model.ops.scatter_add(own, head, xp.ascontiguousarray(per_arc[dependent, :width]))
         d_roles = model.ops.alloc2f(*roles.shape)
-        model.ops.scatter_add(
-            d_roles, xp.maximum(label, 0), xp.where(has_role, per_arc[dependent, width:], 0.0)
-        )
+        model.ops.scatter_add(d_roles, xp.maximum(label, 0), per_arc[dependent, width:] * has_role)
         model.inc_grad("roles", d_roles)
         factors = (per_arc[:, :width], words.flat, per_arc[:, width:] @ roles.T, (per_arc * mean).sum(axis=1))
         # The graph goes first, as the parse does in _head_forward.

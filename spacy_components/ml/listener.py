@@ -15,6 +15,7 @@ from spacy.tokens import Doc
 from thinc.api import Model
 from thinc.types import Floats1d, Floats2d, Ints1d, Ints2d
 
+from spacy_components.ml.segments import split_rows
 from spacy_components.sdp_graph import get_graph
 
 
@@ -139,7 +140,7 @@ def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
     if not is_train or mailbox.batch_id is None:
         if is_train:
             _require_annotation(model, docs)
-        return [model.ops.asarray(model.attrs["read"](model, doc)) for doc in docs], _no_backprop
+        return _read(model, docs), _no_backprop
     if batch_identity(docs) != mailbox.batch_id:
         raise ValueError(
             f"the {model.name} of '{mailbox.upstream}' got other documents, or the same ones in another "
@@ -154,6 +155,13 @@ def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
         return []
 
     return outputs, backprop
+
+
+def _read(model: Model, docs: Sequence[Doc]) -> list:
+    """What is on the documents, brought to the layer's device in one piece."""
+    found = [model.attrs["read"](model, doc) for doc in docs]
+    together = model.ops.asarray(np.concatenate(found)) if found else []
+    return split_rows(together, [len(rows) for rows in found])
 
 
 def _require_annotation(model: Model, docs: Sequence[Doc]) -> None:

@@ -9,6 +9,7 @@ from thinc.api import ArgsKwargs, Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 
 from spacy_components.ml.segments import SegmentedDocs, Segmenter, segment_docs
+from spacy_components.ml.tok2vec_width import initialize_tok2vec
 from spacy_components.ml.torch_shim import TorchShim
 from spacy_components.ml.tree_scorers import BiaffineScorer, MlpScorer, SegmentEncoder
 
@@ -111,17 +112,8 @@ def segment_scorer(name: str, tok2vec: Model, segmenter: Segmenter, build) -> Mo
 
 
 def _init(model: Model, X=None, Y=None) -> None:
-    (tok2vec,) = model.layers
-    tok2vec.initialize(X=X)
-    width = tok2vec.maybe_get_dim("nO")
-    if width is None:  # a transformer's listener learns its width from its first documents
-        docs = [doc for doc in X or [] if len(doc)]
-        if not docs:
-            raise ValueError(
-                f"{model.name}: the tok2vec has no width yet, and there is no document to tell it"
-            )
-        width = tok2vec.predict(docs[:1])[0].shape[1]
-    model.shims[0].materialize(width=int(width), labels=model.maybe_get_dim("nO") or 1)
+    width = initialize_tok2vec(model.layers[0], X, model.name)
+    model.shims[0].materialize(width=width, labels=model.maybe_get_dim("nO") or 1)
 
 
 def _forward(model: Model, docs: Sequence[Doc], is_train: bool):

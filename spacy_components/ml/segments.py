@@ -7,6 +7,7 @@ of positions.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from spacy import registry
@@ -135,9 +136,15 @@ class SegmentedDocs:
         """Tokens in all documents."""
         return int(self.doc_lengths.sum())
 
-    def by_doc(self, values: np.ndarray) -> list[np.ndarray]:
-        """``[size, ...]`` to one view per document."""
-        return np.split(values, np.cumsum(self.doc_lengths)[:-1]) if len(self.doc_lengths) else []
+    def by_doc(self, values) -> list:
+        """An array or tensor ``[size, ...]`` to one view per document."""
+        return split_rows(values, self.doc_lengths.tolist())
+
+
+def split_rows(values, lengths: Sequence[int]) -> list:
+    """Views of so many rows each, of an array on any device."""
+    stops = accumulate(lengths)
+    return [values[stop - length : stop] for stop, length in zip(stops, lengths)]
 
 
 def segment_docs(docs: Sequence[Doc], segmenter: Segmenter, arcs: int = ARCS_PER_BATCH) -> SegmentedDocs:

@@ -8,7 +8,7 @@ import spacy
 import torch
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
-from thinc.api import SGD, Adam, fix_random_seed
+from thinc.api import SGD, Adam, Model, fix_random_seed
 from toy_pipelines import (
     SENTENCES,
     TOK2VEC,
@@ -26,6 +26,7 @@ from toy_pipelines import (
 )
 
 from diffdecode.structure import nonprojective_tree, projective_tree
+from spacy_components.ml.parser_models import build_biaffine_parser
 from spacy_components.ml.segments import lazy_segments, segment_docs, sentences, whole_docs
 from spacy_components.ml.tree_losses import TREE_LOSSES, TreeSet
 from spacy_components.pipeline.gold_trees import aligned_tree, crosses, gold_heads
@@ -418,6 +419,25 @@ def test_saved_parser_is_the_same(tmp_path):
     assert change(torch_weights(nlp), torch_weights(loaded)) == 0
     loaded.update([example(doc) for doc in docs], sgd=Adam(0.01))
     assert change(torch_weights(nlp), torch_weights(loaded)) > 0
+
+
+def test_tok2vec_that_learns_its_width_late():
+    """As a transformer's listener: the width is found at a document, and saved with the model."""
+
+    def make():
+        def forward(model, docs, is_train):
+            return [np.ones((len(doc), 7), dtype="f") for doc in docs], lambda gradients: []
+
+        return build_biaffine_parser(Model("late", forward, dims={"nO": None}), whole_docs(), hidden_width=4)
+
+    model, docs = make(), parsed_docs(spacy.blank("en").vocab)
+    with pytest.raises(ValueError, match="no width yet"):
+        model.initialize()
+    model.initialize(X=docs)
+    assert model.shims[0].module.dependent.in_features == 7
+    loaded = make().from_bytes(model.to_bytes())
+    expected = model.predict(docs).scores[0].arcs
+    assert torch.equal(loaded.predict(docs).scores[0].arcs, expected)
 
 
 def test_saved_bytes_hold_no_pickle():

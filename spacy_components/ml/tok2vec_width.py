@@ -1,0 +1,24 @@
+"""The width of a tok2vec, which some know only after their first documents."""
+
+from collections.abc import Sequence
+
+from spacy.tokens import Doc
+from thinc.api import Model
+
+
+def initialize_tok2vec(tok2vec: Model, docs: Sequence[Doc] | None, layer: str) -> int:
+    """Initialize a tok2vec and tell its width.
+
+    tok2vec (Model[List[Doc], List[Floats2d]]): The tok2vec. A transformer's listener has no ``nO`` at first.
+    docs (Optional[Sequence[Doc]]): A sample of documents.
+    layer (str): Name of the layer that asks, for the error.
+    RETURNS (int): The width of the vectors.
+    """
+    tok2vec.initialize(X=docs)
+    width = tok2vec.maybe_get_dim("nO")
+    if width is None:
+        with_words = [doc for doc in docs or [] if len(doc)]
+        if not with_words:
+            raise ValueError(f"{layer}: its tok2vec has no width yet, and there is no document to tell it")
+        width = tok2vec.predict(with_words[:1])[0].shape[1]
+    return int(width)
