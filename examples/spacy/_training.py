@@ -1,0 +1,73 @@
+"""Training for the recipes here: a config from scratch, or on from a trained pipeline."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from spacy import util
+from spacy.language import Language
+from spacy.training.initialize import init_nlp
+from spacy.training.loop import train
+from thinc.api import Config
+
+import spacy_components
+
+CONFIGS = Path(__file__).parent / "configs"
+PACKAGE_CONFIGS = Path(spacy_components.__file__).parent / "configs"
+COMPONENTS = (
+    "spacy_components.factories",
+    "spacy_components.ml.parser_models",
+    "spacy_components.ml.concat",
+    "spacy_components.ml.listener",
+    "spacy_components.ml.segments",
+    "spacy_components.pipeline.masked_textcat",
+    "spacy_components.training.corpus",
+    "spacy_components.training.mixing",
+    "spacy_components.training.scorers",
+)
+
+
+def register_components() -> None:
+    """Makes the components known to spaCy, which otherwise finds them through the installed package."""
+    for module in COMPONENTS:
+        importlib.import_module(module)
+
+
+def train_from_scratch(config: Path, folder: Path, overrides: dict[str, Any]) -> Language:
+    """What ``spacy train config.cfg --output folder`` does; returns the best pipeline."""
+    register_components()
+    nlp = init_nlp(_with_overrides(config, overrides))
+    return _train(nlp, folder)
+
+
+def train_on(trained: Path, folder: Path, overrides: dict[str, Any]) -> Language:
+    """Trains all components of a pipeline on, with other settings; returns the best pipeline.
+
+    The weights stay, so settings may change what is learned, not the size of the models.
+    """
+    register_components()
+    config = _with_overrides(trained / "config.cfg", overrides)
+    nlp = util.load_model(trained, config=config)
+    nlp.config = config
+    return _train(nlp, folder)
+
+
+def _with_overrides(path: Path, overrides: dict[str, Any]) -> Config:
+    """The config with new values for its dotted names; unlike on the command line, also whole sections."""
+    config = util.load_config(path, interpolate=False)
+    for name, value in overrides.items():
+        *sections, option = name.split(".")
+        block = config
+        for section in sections:
+            block = block[section]
+        block[option] = value
+    return Config(config)
+
+
+def _train(nlp: Language, folder: Path) -> Language:
+    folder.mkdir(parents=True, exist_ok=True)
+    train(nlp, folder, stdout=sys.stdout, stderr=sys.stderr)
+    return util.load_model(folder / "model-best")

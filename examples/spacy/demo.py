@@ -1,0 +1,130 @@
+"""Train a classifier through the hard trees of a parser, on a toy language, and compare ways to do it.
+
+    python -m examples.spacy.demo [--out runs/spacy-toy]
+
+First a parser (from a small treebank) and a classifier that reads its trees are trained as a pipeline:
+the parser learns from the treebank alone. Then both go on for the same number of steps three times: as a pipeline,
+with the straight-through estimator, and with SPIGOT (Peng, Thomson and Smith, 2018). The language is in
+``toy_corpus.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import spacy
+import torch
+from rich.console import Console
+from rich.table import Table
+from spacy.language import Language
+from spacy.tokens import DocBin
+
+from examples.spacy._training import CONFIGS, train_from_scratch, train_on
+from examples.spacy.toy_corpus import KNOWN_ENDINGS, corpus
+from spacy_components.cli.compare_parses import html_page
+from spacy_components.training.corpus import create_corpus, make_example
+from spacy_components.training.parse_changes import compare_parses
+
+SIZES = {"trees": 200, "reviews": 4000, "dev": 300, "test": 1000}
+SEEDS = {"trees": 1, "reviews": 2, "dev": 3, "test": 4}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How training goes on: the surrogate gradient, its weight, and epsilon of Adam.
+
+    Adam divides a gradient by its own size, so where the treebank has no more to say, even a weak surrogate
+    moves the parser at full speed, unless epsilon is as large as the gradient.
+    """
+
+    surrogate: str
+    grad_factor: float
+    eps: float
+
+    def overrides(self) -> dict[str, object]:
+        return {
+            "components.parser.surrogate": self.surrogate,
+            "components.parser.grad_factor": self.grad_factor,
+            "training.optimizer.eps": self.eps,
+        }
+
+
+METHODS = (Method("pipeline", 0.0, 0.01), Method("ste", 0.1, 0.01), Method("spigot", 0.02, 0.1))
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.spacy.demo", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/spacy-toy"), help="where everything is written"
+    )
+    parser.add_argument("--steps", type=int, default=600, help="steps of the pipeline to start from")
+    parser.add_argument("--more-steps", type=int, default=300, help="steps of each way to go on")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    paths = write_corpus(args.out)
+    overrides = {f"paths.{name}": str(path) for name, path in paths.items() if name != "test"}
+    overrides |= {"training.max_steps": args.steps, "training.eval_frequency": args.steps // 4}
+    overrides |= METHODS[0].overrides()
+    start = train_from_scratch(CONFIGS / "toy.cfg", args.out / "start", overrides)
+    more = {"training.max_steps": args.more_steps, "training.eval_frequency": args.more_steps // 3}
+    table = results_table(len(KNOWN_ENDINGS))
+    add_row(table, "start", None, start, paths["test"])
+    for method in METHODS:
+        folder = args.out / method.surrogate
+        trained = train_on(args.out / "start" / "model-best", folder, more | method.overrides())
+        add_row(table, method.surrogate, method, trained, paths["test"])
+        draw_changes(start, trained, paths["test"], folder / "changed_trees.html")
+    Console().print(table)
+    print(
+        f"Trees before and after: {args.out}/*/changed_trees.html. {time.monotonic() - started:.0f} seconds."
+    )
+
+
+def write_corpus(folder: Path) -> dict[str, Path]:
+    """Generates the treebank, the reviews, and dev and test with both annotations."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab = spacy.blank("xx").vocab
+    kinds = {"trees": {"trees": True, "classes": False, "endings": KNOWN_ENDINGS}}
+    kinds["reviews"] = {"trees": False, "classes": True}
+    paths = {}
+    for name, size in SIZES.items():
+        docs = corpus(vocab, size, SEEDS[name], **kinds.get(name, {"trees": True, "classes": True}))
+        paths[name] = folder / f"{name}.spacy"
+        DocBin(docs=docs, store_user_data=True).to_disk(paths[name])
+    return paths
+
+
+def results_table(known: int) -> Table:
+    view = Table(
+        title="Toy reviews, test", title_justify="left", caption=f"{known} of 12 endings in the treebank"
+    )
+    for heading in ("trained with", "weight", "eps", "classes right", "UAS"):
+        view.add_column(heading, justify="left" if heading == "trained with" else "right")
+    return view
+
+
+def add_row(table: Table, name: str, method: Method | None, nlp: Language, test: Path) -> None:
+    scores = nlp.evaluate(list(create_corpus(test)(nlp)))
+    settings = (f"{method.grad_factor:g}", f"{method.eps:g}") if method else ("", "")
+    table.add_row(name, *settings, f"{100 * scores['cats_acc']:.1f}", f"{100 * scores['dep_uas']:.1f}")
+
+
+def draw_changes(before: Language, after: Language, test: Path, page: Path) -> None:
+    """Writes the first changed trees of 100 test sentences as an HTML page."""
+    references = [list(DocBin().from_disk(test).get_docs(nlp.vocab))[:100] for nlp in (before, after)]
+    runs = [
+        nlp.pipe(make_example(nlp, doc, gold_tokens=True).predicted for doc in docs)
+        for nlp, docs in zip((before, after), references)
+    ]
+    changes = compare_parses(*runs, references[1])
+    page.write_text(html_page(changes, examples=10), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
