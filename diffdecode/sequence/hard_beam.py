@@ -66,6 +66,7 @@ def hard_beam(
         width = scores.size(1)
         log_probs, state = decoder.step(state, vectors)
         local = space.local_scores(log_probs.view(batch, width, -1), finished, floor=0.0)  # [B, K, C]
+        local = space.without_early_end(local, space.symbols, t)
         symbol_costs = step_costs(cost, t, space.symbols.expand(batch, -1)).to(local.dtype)  # [B, C]
         candidates = (scores[..., None] + local + cost_weight * symbol_costs[:, None]).flatten(1)
         k = min(beam_size, candidates.size(1))

@@ -22,11 +22,13 @@ class SearchSpace:
         symbols: ``[C]`` ids that may be emitted; columns of log-probabilities not listed leave the search.
         eos: id that ends a hypothesis, or ``None`` when lengths are given (tagging).
         pad: id emitted after ``eos``.
+        shortest: words that a hypothesis has at least before ``eos``.
     """
 
     symbols: Tensor
     eos: int | None = None
     pad: int | None = None
+    shortest: int = 0
 
     def __post_init__(self):
         if self.symbols.numel() == 0:
@@ -59,6 +61,12 @@ class SearchSpace:
         running = torch.log((1.0 - finished).clamp_min(floor))[..., None]
         absorbed = torch.log(finished.clamp_min(floor))[..., None]
         return torch.where(self.symbols == self.pad, absorbed, local + running)
+
+    def without_early_end(self, scores: Tensor, symbols: Tensor, t: int) -> Tensor:
+        """Scores with EOS impossible where step ``t`` is too early for it; ``symbols`` broadcast to them."""
+        if self.eos is None or t >= self.shortest:
+            return scores
+        return scores.masked_fill(symbols == self.eos, -torch.inf)
 
     def all_finished(self, finished: Tensor | None) -> bool:
         """Whether every element has ended: it would only emit PAD, at a score above -1e-6 a step."""

@@ -195,6 +195,7 @@ def _step(
     batch, width = beam.scores.shape
     log_probs, state = decoder.step(beam.state, beam.vectors)
     local = space.local_scores(log_probs.view(batch, width, -1), beam.finished)  # [B, J, C]
+    local = space.without_early_end(local, space.symbols, t)
     symbol_costs = step_costs(cost, t, space.symbols.expand(batch, -1)).to(local.dtype)  # [B, C], line 6
     candidates = beam.scores[..., None] + local  # line 5
     if options.cost_weight:

@@ -174,8 +174,12 @@ def best_continuations(
     prefix = beam.scores
     if beam.finished is not None:
         prefix = prefix + torch.log((1.0 - beam.finished).clamp_min(SOFT_FLOOR))
-    scores = prefix[..., None] + local
-    cut = scores.detach()[..., -1].amax(1) if predicted.outside else prefix.new_full((batch,), -torch.inf)
+    scores = space.without_early_end(prefix[..., None] + local, symbols, t)
+    cut = (
+        (prefix + local[..., -1]).detach().amax(1)
+        if predicted.outside
+        else prefix.new_full((batch,), -torch.inf)
+    )
     log_mass = (prefix.detach() + predicted.rest.view(batch, width).log()).logsumexp(1)
     if beam.finished is not None:
         absorbed = beam.scores + torch.log(beam.finished.clamp_min(SOFT_FLOOR))

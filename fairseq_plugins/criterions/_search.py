@@ -12,13 +12,13 @@ def search_space(task) -> SearchSpace:
     """What the task's decoder may emit.
 
     A task with ``label_ids`` (``sequence_tagging``) emits one label per word. Any other emits every symbol
-    but BOS, and EOS ends a hypothesis.
+    but BOS, and EOS ends a hypothesis of at least one word, as fairseq-generate has it.
     """
     if hasattr(task, "label_ids"):
         return SearchSpace(task.label_ids)
     words = task.target_dictionary
     every = torch.arange(len(words))
-    return SearchSpace(every[every != words.bos()], eos=words.eos(), pad=words.pad())
+    return SearchSpace(every[every != words.bos()], words.eos(), words.pad(), shortest=1)
 
 
 def label_costs(text: str | None, dictionary) -> Tensor | None:

@@ -4,7 +4,7 @@
 # ruff: noqa: UP045
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 import torch
@@ -15,7 +15,6 @@ from fairseq.logging import metrics
 from diffdecode.categorical import TOP_K_OPERATORS, beam_overlap
 from diffdecode.sequence import (
     HammingCost,
-    SearchSpace,
     SoftBeamOptions,
     hard_beam,
     normalised,
@@ -152,7 +151,7 @@ class SoftBeamCriterion(FairseqCriterion):
         """Decoder, its first state, lengths ``[B]``, candidates and cost of a batch."""
         space = self._space
         if space.symbols.device != target.device:
-            space = self._space = SearchSpace(space.symbols.to(target.device), space.eos, space.pad)
+            space = self._space = replace(space, symbols=space.symbols.to(target.device))
         decoder = step_decoder(model)
         lengths = target.ne(self.padding_idx).sum(1) + self.extra_steps
         cost = HammingCost(target, self.padding_idx, self.wrong_costs)

@@ -4,6 +4,8 @@ Mixing cached keys and values is mixing the layers' inputs: both are affine in t
 back-pointer sum to one.
 """
 
+from contextlib import contextmanager
+
 from fairseq.models.transformer import TransformerDecoderBase
 
 from fairseq_plugins.decoders._base import FairseqSteps, steps_for
@@ -14,6 +16,10 @@ class TransformerSteps(FairseqSteps):
 
     Those of cross-attention stay those of the B sentences: fairseq's attention spreads them over R rows.
     """
+
+    def features(self, state, vectors):
+        with _as_many_rows_as_given(self.decoder):
+            return super().features(state, vectors)
 
     def map_memory(self, memory, change):
         return {**memory, **dict(self._map_layer(memory, layer, change) for layer in self.decoder.layers)}
@@ -29,6 +35,24 @@ class TransformerSteps(FairseqSteps):
             # that any weights that sum to one give it back.
             "prev_key_padding_mask": None if mask is None else change(mask.float()) > 0.5,
         }
+
+
+@contextmanager
+def _as_many_rows_as_given(decoder):
+    """Within the block, cross-attention takes its sentences as they come.
+
+    fairseq's generator tells BART's cross-attention its beam size, once and for good, and it then takes B
+    sentences for B / k sentences with k rows each.
+    """
+    attentions = [layer.encoder_attn for layer in decoder.layers if layer.encoder_attn is not None]
+    sizes = [attention.beam_size for attention in attentions]
+    for attention in attentions:
+        attention.beam_size = 1
+    try:
+        yield
+    finally:
+        for attention, size in zip(attentions, sizes):
+            attention.beam_size = size
 
 
 UNSUPPORTED = {

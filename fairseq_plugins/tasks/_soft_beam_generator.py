@@ -1,8 +1,9 @@
 """Soft-beam decoding of translations, behind fairseq's interface of a generator."""
 
+from dataclasses import replace
+
 import torch
 
-from diffdecode.sequence import SearchSpace
 from fairseq_plugins.decoders import step_decoder
 
 
@@ -40,10 +41,8 @@ class SoftBeamGenerator:
         state = decoder.init_state(model.encoder.forward_torchscript(net_input))
         lengths = net_input["src_lengths"]
         steps = (self.max_len_a * lengths + self.max_len_b).long().clamp(1, model.max_decoder_positions() - 1)
-        symbols = self.space.symbols.to(lengths.device)
-        found = self.search(
-            decoder, state, steps, self.beam_size, SearchSpace(symbols, self.space.eos, self.space.pad)
-        )
+        space = replace(self.space, symbols=self.space.symbols.to(lengths.device))
+        found = self.search(decoder, state, steps, self.beam_size, space)
         return [self._n_best(*rows) for rows in zip(found.symbols, found.step_scores)]
 
     def _n_best(self, symbols, step_scores):

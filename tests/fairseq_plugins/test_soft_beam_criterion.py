@@ -9,6 +9,7 @@ import toy_corpus
 import toy_models
 from fairseq.tasks.fairseq_task import FairseqTask
 
+from diffdecode.categorical import TOP_K_OPERATORS
 from diffdecode.sequence import HammingCost, SearchSpace, SoftBeamOptions, annealed_alpha, soft_beam
 from fairseq_plugins.criterions._search import label_costs
 from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriterion
@@ -98,6 +99,17 @@ def test_gradient_reaches_every_parameter_and_is_finite(model):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
     assert sum((p.grad != 0).any().item() for p in model.parameters()) >= len(list(model.parameters())) - 1
     assert (model.decoder.embed_tokens.weight.grad[pad] == 0).all()
+
+
+@pytest.mark.parametrize("hard_forward", [False, True])
+@pytest.mark.parametrize("operator", sorted(TOP_K_OPERATORS))
+def test_every_operator_trains(model, operator, hard_forward):
+    criterion = criterion_for(model, alpha=1.0, top_k_operator=operator, hard_forward=hard_forward).train()
+    loss, _, logs = criterion(model, sample_for(model))
+    loss.backward()
+    assert torch.isfinite(loss) and 0 <= float(logs["beam_overlap"]) <= logs["nsentences"] * (1 + 1e-5)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert any((p.grad != 0).any() for p in model.parameters() if p.grad is not None)
 
 
 def test_gradient_through_the_model_equals_finite_differences():

@@ -34,6 +34,9 @@ MODELS = {
     "transformer output size differs": lambda: toy_models.transformer(
         decoder_output_dim=8, decoder_input_dim=12
     ),
+    "transformer post-norm, pre-norm encoder": lambda: toy_models.transformer(encoder_normalize_before=True),
+    "transformer alignment heads": lambda: toy_models.transformer_align(),
+    "bart (a transformer)": lambda: toy_models.bart(),
     "tagger": lambda: toy_models.tagger(),
     "tagger two layers": lambda: toy_models.tagger(decoder_layers=2),
 }

@@ -4,10 +4,13 @@ from argparse import Namespace
 
 import torch
 from fairseq.data import Dictionary
+from fairseq.models.bart import BARTModel
+from fairseq.models.bart.model import bart_base_architecture
 from fairseq.models.lstm import LSTMModel
 from fairseq.models.lstm import base_architecture as lstm_base
 from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer import base_architecture as transformer_base
+from fairseq.models.transformer_align import TransformerAlignModel
 
 from fairseq_plugins.models.fixed_attention_lstm import FixedAttentionLSTMConfig, FixedAttentionLSTMModel
 
@@ -56,6 +59,25 @@ def transformer(**options):
     args = Namespace(**{**SMALL_TRANSFORMER, **options})
     transformer_base(args)
     return TransformerModel.build_model(args, Namespace(source_dictionary=words, target_dictionary=words))
+
+
+def bart():
+    """Learned positions, ``layernorm_embedding``, GELU, one embedding for everything, no scaling of it."""
+    torch.manual_seed(0)
+    words = dictionary()
+    args = Namespace(**SMALL_TRANSFORMER, attention_dropout=0.0, relu_dropout=0.0, pooler_dropout=0.0)
+    bart_base_architecture(args)
+    return BARTModel.build_model(args, Namespace(source_dictionary=words, target_dictionary=words))
+
+
+def transformer_align():
+    """One head of the last layer is trained to align words."""
+    torch.manual_seed(0)
+    words = dictionary()
+    args = Namespace(**SMALL_TRANSFORMER, alignment_heads=1, alignment_layer=1)
+    transformer_base(args)
+    task = Namespace(source_dictionary=words, target_dictionary=words)
+    return TransformerAlignModel.build_model(args, task)
 
 
 def lstm(**options):

@@ -122,6 +122,18 @@ def test_absorbing_eos_equals_enumeration(seed):
     assert tuple(found.symbols[0, 0].tolist()) == every[0][0]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_shortest_hypotheses_are_left_out(seed):
+    decoder, context = ToyDecoder(6, seed=seed), torch.randn(1, 3, 3)
+    space = SearchSpace(torch.arange(1, 6), eos=1, pad=2, shortest=2)
+    found = hard_beam(decoder, decoder.init_state(context), torch.tensor([3]), 200, space)
+    with torch.no_grad():
+        every = [item for item in endings(decoder, context, 3, (3, 4, 5), 1, 2) if 1 not in item[0][:2]]
+    finite = torch.isfinite(found.scores[0])
+    expected = torch.tensor(sorted((score for _, score in every), reverse=True))
+    torch.testing.assert_close(found.scores[0][finite], expected)
+
+
 def test_stops_when_everything_has_ended():
     decoder, context = ToyDecoder(6, seed=0), torch.randn(2, 50, 3)
     decoder.out.bias.data[1] = 100.0

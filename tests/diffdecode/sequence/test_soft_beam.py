@@ -9,7 +9,7 @@ from toy_decoder import ToyDecoder
 from diffdecode.sequence import HammingCost, SearchSpace, SoftBeamOptions, hard_beam, soft_beam
 
 TAGS = SearchSpace(torch.arange(1, 6))
-ENDING = SearchSpace(torch.arange(1, 6), eos=1, pad=2)
+ENDING = SearchSpace(torch.arange(1, 6), eos=1, pad=2, shortest=1)
 
 
 def problem(seed, batch=4, steps=5, dtype=torch.float64):
