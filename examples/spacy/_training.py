@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from spacy import util
 from spacy.language import Language
 from spacy.training.initialize import init_nlp
@@ -20,6 +21,7 @@ PACKAGE_CONFIGS = Path(spacy_components.__file__).parent / "configs"
 COMPONENTS = (
     "spacy_components.factories",
     "spacy_components.ml.parser_models",
+    "spacy_components.ml.graph_models",
     "spacy_components.ml.concat",
     "spacy_components.ml.listener",
     "spacy_components.ml.segments",
@@ -36,10 +38,17 @@ def register_components() -> None:
         importlib.import_module(module)
 
 
-def train_from_scratch(config: Path, folder: Path, overrides: dict[str, Any]) -> Language:
-    """What ``spacy train config.cfg --output folder`` does; returns the best pipeline."""
+def train_from_scratch(
+    config: Path, folder: Path, overrides: dict[str, Any], start: dict[str, Path] | None = None
+) -> Language:
+    """What ``spacy train config.cfg --output folder`` does; returns the best pipeline.
+
+    start: components that start with the weights of the same component in a trained pipeline, by name.
+    """
     register_components()
     nlp = init_nlp(_with_overrides(config, overrides))
+    for name, trained in (start or {}).items():
+        nlp.get_pipe(name).from_disk(trained / name, exclude=["vocab"])
     return _train(nlp, folder)
 
 
@@ -55,6 +64,12 @@ def train_on(trained: Path, folder: Path, overrides: dict[str, Any]) -> Language
     return _train(nlp, folder)
 
 
+def learn_rate(rate: float, steps: int) -> dict[str, Any]:
+    """Settings for a rate that goes up for a twentieth of the steps and then down to 0."""
+    schedule = {"@schedules": "warmup_linear.v1", "warmup_steps": steps // 20, "total_steps": steps}
+    return {"training.optimizer.learn_rate": schedule | {"initial_rate": rate}}
+
+
 def _with_overrides(path: Path, overrides: dict[str, Any]) -> Config:
     """The config with new values for its dotted names; unlike on the command line, also whole sections."""
     config = util.load_config(path, interpolate=False)
@@ -68,6 +83,7 @@ def _with_overrides(path: Path, overrides: dict[str, Any]) -> Config:
 
 
 def _train(nlp: Language, folder: Path) -> Language:
+    torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     train(nlp, folder, stdout=sys.stdout, stderr=sys.stderr)
     return util.load_model(folder / "model-best")

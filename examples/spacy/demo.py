@@ -2,8 +2,8 @@
 
     python -m examples.spacy.demo [--out runs/spacy-toy]
 
-First a parser (from a small treebank) and a classifier that reads its trees are trained as a pipeline:
-the parser learns from the treebank alone. Then both go on for the same number of steps three times: as a pipeline,
+First a parser (from a small treebank) and a classifier on its trees are trained as a pipeline: the parser
+learns from the treebank alone. Then both go on for the same number of steps three times: as a pipeline,
 with the straight-through estimator, and with SPIGOT (Peng, Thomson and Smith, 2018). The language is in
 ``toy_corpus.py``.
 """
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import spacy
-import torch
 from rich.console import Console
 from rich.table import Table
 from spacy.language import Language
@@ -65,7 +64,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=600, help="steps of the pipeline to start from")
     parser.add_argument("--more-steps", type=int, default=300, help="steps of each way to go on")
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)
     started = time.monotonic()
     paths = write_corpus(args.out)
     overrides = {f"paths.{name}": str(path) for name, path in paths.items() if name != "test"}

@@ -11,10 +11,8 @@ import argparse
 import time
 from pathlib import Path
 
-import torch
-
 from examples.spacy._data import converted
-from examples.spacy._training import PACKAGE_CONFIGS, train_from_scratch
+from examples.spacy._training import PACKAGE_CONFIGS, learn_rate, train_from_scratch
 from spacy_components.training.corpus import create_corpus
 from spacy_components.training.scorers import parse_scores
 
@@ -38,7 +36,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--learn-rate", type=float, default=0.002)
     parser.add_argument("--out", type=Path, default=Path("runs/spacy-ud"))
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)
     files, lang = TREEBANKS[args.treebank]
     data = args.out / args.treebank
     model = "components.spigot_parser.model"
@@ -54,12 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{model}.tok2vec.embed_size": 5000,
         "training.max_steps": args.steps,
         "training.eval_frequency": max(args.steps // 5, 1),
-        "training.optimizer.learn_rate": {
-            "@schedules": "warmup_linear.v1",
-            "warmup_steps": args.steps // 20,
-            "total_steps": args.steps,
-            "initial_rate": args.learn_rate,
-        },
+        **learn_rate(args.learn_rate, args.steps),
     }
     name = "projective" if args.projective else "non-projective"
     started = time.process_time()
