@@ -14,6 +14,7 @@ from diffdecode.structure.kernels import (
     numba_inside_outside,
     numba_inside_outside_lanes,
     numba_matrix_tree,
+    numba_matrix_tree_lanes,
     numba_sampling,
 )
 from diffdecode.structure.kernels.numba_checks import LARGEST
@@ -28,7 +29,7 @@ def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, T
     trees.
     """
     scores_, lengths_, largest, heads, status = _decision_arrays(scores, lengths)
-    longest = LONGEST_IN_LANES if scores_.dtype == np.float32 else 0
+    longest = LONGEST_IN_FLOAT32_LANES if scores_.dtype == np.float32 else 0
     _run_in_lanes(
         numba_eisner_lanes.eisner_lanes,
         numba_eisner.eisner,
@@ -41,7 +42,7 @@ def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, T
     return _tensor(heads, scores.device), _tensor(status, scores.device)
 
 
-LONGEST_IN_LANES = 120
+LONGEST_IN_FLOAT32_LANES, LONGEST_IN_FLOAT64_LANES = 100, 80
 """Words; the charts of a group of longer sentences leave the second-level cache far behind."""
 
 
@@ -80,7 +81,7 @@ def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[T
         numba_inside_outside_lanes.inside_outside_lanes,
         numba_inside_outside.inside_outside,
         FLOAT64_LANES,
-        LONGEST_IN_LANES,
+        LONGEST_IN_FLOAT64_LANES,
         lambda n: 2e-6 + 3e-8 * n**2 + 8e-10 * n**3,
         _inside_outside_seconds,
         (scores_, lengths_, multi_root, largest, *results),
@@ -97,8 +98,15 @@ def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector:
 def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Marginals of all trees; see :func:`diffdecode.structure.reference.matrix_tree`."""
     scores_, lengths_, largest, *results = _marginal_arrays(scores, lengths)
-    seconds = _matrix_tree_seconds(lengths_)
-    run_over_batch(numba_matrix_tree.matrix_tree, seconds, scores_, lengths_, multi_root, largest, *results)
+    _run_in_lanes(
+        numba_matrix_tree_lanes.matrix_tree_lanes,
+        numba_matrix_tree.matrix_tree,
+        FLOAT64_LANES,
+        LONGEST_IN_FLOAT64_LANES,
+        lambda n: 2e-6 + 6e-8 * n**2 + 1e-9 * n**3,
+        _matrix_tree_seconds,
+        (scores_, lengths_, multi_root, largest, *results),
+    )
     return tuple(_tensor(result, scores.device) for result in results)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from diffdecode.structure.kernels.numba_checks import status_of_scores
+from diffdecode.structure.kernels.numba_exp import exp_to_one_or_along
 from diffdecode.structure.kernels.numba_inside_outside import (
     STEP,
     UNDERFLOW,
@@ -24,13 +25,13 @@ FAST = {"nsz", "reassoc", "contract", "arcp"}
 
 
 @njit(nogil=True, cache=True)
-def matrix_tree(start, stop, scores, lengths, multi_root, largest, marginals, log_partition, status):
-    """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of part of the batch."""
+def matrix_tree(start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status):
+    """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of ``order[start:stop]``."""
     size = scores.shape[1]
     logs = np.empty((size, size))
     work = np.empty((5, size, size))
-    order = np.empty(size, np.int64)
-    for b in range(start, stop):
+    words = np.empty(size, np.int64)
+    for b in order[start:stop]:
         n = lengths[b]
         marginals[b] = 0
         status[b] = status_of_scores(scores, b, n, largest)
@@ -38,15 +39,15 @@ def matrix_tree(start, stop, scores, lengths, multi_root, largest, marginals, lo
             for m in range(1, n + 1):
                 for h in range(n + 1):
                     logs[m, h] = scores[b, m, h]
-            log_partition[b] = tree_marginals(logs, n, multi_root, order, work)
+            log_partition[b] = tree_marginals(logs, n, multi_root, words, work)
             if log_partition[b] > -np.inf:
-                _put_back(work[0], n, order, marginals[b])
+                put_back(work[0], n, words, marginals[b])
             else:
                 status[b] = NO_TREE
 
 
 @njit(nogil=True, cache=True)
-def _put_back(result, n, order, marginals):
+def put_back(result, n, order, marginals):
     for k in range(1, n + 1):
         for h in range(n + 1):
             marginals[order[k], order[h]] = result[k, h]
@@ -81,8 +82,8 @@ def covariance_product(start, stop, scores, lengths, multi_root, vector, product
 def tree_marginals(logs, n, multi_root, order, work):
     """Log-partition of one sentence; its marginals, words in ``order``, are left in ``work[0]``."""
     marginals, weights, eliminated, adjoint, scratch = work
-    _bring_to_front(order, 1 if multi_root else _likeliest_root(logs, n))
-    shift = _exponentiate(logs, n, order, weights)
+    bring_to_front(order, 1 if multi_root else likeliest_root(logs, n))
+    shift = exponentiate_in_order(logs, n, order, weights)
     eliminated[: n + 1, : n + 1] = weights[: n + 1, : n + 1]
     log_partition = eliminate(eliminated, n, multi_root)
     if log_partition > -np.inf:
@@ -90,13 +91,13 @@ def tree_marginals(logs, n, multi_root, order, work):
         for k in range(1, n + 1):
             for h in range(n + 1):
                 marginals[k, h] = weights[k, h] * adjoint[k, h]
-        if _are_probabilities(marginals, n, multi_root):
+        if are_probabilities(marginals, n, multi_root):
             return log_partition + shift
     return log_domain_marginals(logs, n, multi_root, order, work)
 
 
 @njit(nogil=True, cache=True)
-def _are_probabilities(marginals, n, multi_root):
+def are_probabilities(marginals, n, multi_root):
     """Whether nothing was lost on the way: each word has one head, and one word is the only root word."""
     roots = 0.0
     for m in range(1, n + 1):
@@ -108,7 +109,7 @@ def _are_probabilities(marginals, n, multi_root):
 
 
 @njit(nogil=True, cache=True)
-def _bring_to_front(order, word):
+def bring_to_front(order, word):
     """Swap ``word`` with the one eliminated last (from the plain order)."""
     for k in range(len(order)):
         order[k] = k
@@ -116,7 +117,7 @@ def _bring_to_front(order, word):
 
 
 @njit(nogil=True, cache=True)
-def _likeliest_root(logs, n):
+def likeliest_root(logs, n):
     """The word whose root arc comes closest to being its best: as the last one, it leaves no tiny pivot."""
     best, root = -np.inf, 1
     for m in range(1, n + 1):
@@ -149,7 +150,7 @@ def _reached_by_all(logs, n):
 
 
 @njit(nogil=True, cache=True)
-def _exponentiate(logs, n, order, weights):
+def exponentiate_in_order(logs, n, order, weights):
     """Weights in the given order, each word's best at 1; the sum of the best scores."""
     shift = 0.0
     for k in range(1, n + 1):
@@ -157,7 +158,9 @@ def _exponentiate(logs, n, order, weights):
         best = best_score(logs, m, n)
         shift += best
         for h in range(n + 1):
-            weights[k, h] = exp(logs[m, order[h]] - best)
+            weights[k, h] = exp_to_one_or_along(logs[m, h] - best)
+        front = order[1]  # the order swaps two words at most
+        weights[k, 1], weights[k, front] = weights[k, front], weights[k, 1]
         weights[k, k] = 0
     return shift
 
@@ -224,11 +227,11 @@ def log_domain_marginals(logs, n, multi_root, order, work):
     ``m``. With one root word, root arcs are made so costly that a second one adds nothing.
     """
     marginals, weights = work[0], work[1]
-    _bring_to_front(order, 1 if multi_root else _reached_by_all(logs, n))
+    bring_to_front(order, 1 if multi_root else _reached_by_all(logs, n))
     _copy_in_order(logs, n, order, weights)
     log_partition = _log_eliminate(weights, n, multi_root)
     if log_partition > -np.inf:
-        _bring_to_front(order, 1)
+        bring_to_front(order, 1)
         _copy_in_order(logs, n, order, weights)
         if not multi_root:
             weights[1 : n + 1, 0] -= _prohibitive(logs, n)

@@ -120,3 +120,35 @@ def _emit_add_two_products(context, builder, signature, arguments):
     second = builder.fmul(lanes.load(c), lanes.load(d))
     lanes.store(lanes.fused(lanes.load(a), lanes.load(b), second), target)
     return context.get_dummy_value()
+
+
+@intrinsic
+def sum_cells(typing_context, charts, first, count, target):
+    """``charts[target] = sum_t charts[first + t]`` over cells ``0 <= t < count``."""
+    return types.void(charts, *[types.uintp] * 3), _emit_sum_cells
+
+
+def _emit_sum_cells(context, builder, signature, arguments):
+    charts, first, count, target = arguments
+    lanes = _Lanes(context, builder, signature.args[0], charts)
+    total = cgutils.alloca_once_value(builder, ir.Constant(lanes.vector, None))
+    with lanes.steps(count) as ahead:
+        builder.store(builder.fadd(builder.load(total), lanes.load(ahead(first))), total)
+    lanes.store(builder.load(total), target)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def add_scaled(typing_context, charts, factor, source, count, target):
+    """``charts[target + t] += charts[factor] * charts[source + t]`` over cells ``0 <= t < count``."""
+    return types.void(charts, *[types.uintp] * 4), _emit_add_scaled
+
+
+def _emit_add_scaled(context, builder, signature, arguments):
+    charts, factor, source, count, target = arguments
+    lanes = _Lanes(context, builder, signature.args[0], charts)
+    scale = lanes.load(factor)
+    with lanes.steps(count) as ahead:
+        changed = lanes.fused(scale, lanes.load(ahead(source)), lanes.load(ahead(target)))
+        lanes.store(changed, ahead(target))
+    return context.get_dummy_value()
