@@ -1,8 +1,9 @@
 """What the demo shows at the end: a table, a picture of the training curves, and both as JSON."""
 
 import json
-from statistics import mean
+from statistics import mean, stdev
 
+from rich import box
 from rich.table import Table
 
 
@@ -16,11 +17,12 @@ def table(results):
     columns = column_names(results["beam"])
     seeds = results["seeds"]
     what = f"{results['measure']} on {results['split']}, percent"
-    over = f"mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    view = Table(title=f"{what} ({over}); * = best of its column", title_justify="left")
-    view.add_column("trained with")
+    over = f"mean and standard deviation of seeds {seeds}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    title = f"{what}\n{over}; * is the best of its column"
+    view = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    view.add_column("trained with", no_wrap=True)
     for heading in (*columns.values(), "updates", "seconds"):
-        view.add_column(heading, justify="right")
+        view.add_column(heading, justify="right", no_wrap=True)
     best = {key: max(mean(row[key]) for row in results["rows"]) for key in columns}
     for row in results["rows"]:
         cells = [_cell(row[key], best[key]) for key in columns]
@@ -31,7 +33,7 @@ def table(results):
 def _cell(values, best):
     text = f"{mean(values):.2f}"
     if len(values) > 1:
-        text += f" ({min(values):.2f}-{max(values):.2f})"
+        text += f" ±{stdev(values):.2f}"
     return f"[bold]{text} *[/bold]" if mean(values) == best else f"{text}  "
 
 

@@ -152,21 +152,22 @@ def results(**changes):
 
 
 def shown(view):
-    console = Console(width=120, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(view)
     return console.export_text()
 
 
 def test_the_table_marks_the_best_of_each_column():
     lines = shown(_report.table(results())).splitlines()
-    assert "accuracy on test, percent (mean of seeds 1, 2)" in lines[0]
+    assert lines[0].strip() == "accuracy on test, percent"
+    assert lines[1].strip() == "mean and standard deviation of seeds [1, 2]; * is the best of its column"
     rows = {
         name: next(line for line in lines if f" {name} " in line) for name in (demo.CONTINUED, demo.DIRECT)
     }
-    assert "52.00 (51.00-53.00) *" in rows[demo.CONTINUED]
-    assert "61.50 (61.00-62.00) *" in rows[demo.CONTINUED]
+    assert "52.00 ±1.41 *" in rows[demo.CONTINUED]
+    assert "61.50 ±0.71 *" in rows[demo.CONTINUED]
     assert "*" not in rows[demo.DIRECT]
-    assert "49.50 (49.00-50.00)" in rows[demo.DIRECT]
+    assert "49.50 ±0.71" in rows[demo.DIRECT]
 
 
 def test_the_verdict_says_who_lost():
@@ -211,7 +212,7 @@ def test_the_whole_demo_on_a_users_folder(tmp_path, capsys):
                "--wrong-label-costs", "O=2"]  # fmt: skip
     demo.main(command)
     printed = capsys.readouterr().out
-    assert "F1 of spans on dev, percent (seed 1)" in printed
+    assert "F1 of spans on dev, percent" in printed
     assert "direct loss" in printed
     first = json.loads((out / "results.json").read_text())
     assert [row["name"] for row in first["rows"]] == [demo.CROSS_ENTROPY, demo.CONTINUED, demo.DIRECT]
