@@ -3,8 +3,9 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
+from rich import box
 from rich.table import Table
 
 from fairseq_plugins.comparison.settings import write_atomically
@@ -34,10 +35,10 @@ class Row:
 def table(rows: list[Row], title: str) -> Table:
     """A column per decoding, a row per way of training, the best of each column marked."""
     headings = list(rows[0].scores)
-    view = Table(title=f"{title}; * = best of its column", title_justify="left")
-    view.add_column("trained with")
+    view = Table(title=f"{title}; * is the best of its column", title_justify="left", box=box.SIMPLE_HEAD)
+    view.add_column("trained with", no_wrap=True)
     for heading in (*headings, "updates", "seconds"):
-        view.add_column(heading, justify="right")
+        view.add_column(heading, justify="right", no_wrap=True)
     best = {heading: max(mean(row.scores[heading]) for row in rows) for heading in headings}
     for row in rows:
         cells = [_cell(row.scores[heading], best[heading]) for heading in headings]
@@ -48,7 +49,7 @@ def table(rows: list[Row], title: str) -> Table:
 def _cell(values: list[float], best: float) -> str:
     text = f"{mean(values):.2f}"
     if len(values) > 1:
-        text += f" ({min(values):.2f}-{max(values):.2f})"
+        text += f" ±{stdev(values):.2f}"
     return f"[bold]{text} *[/bold]" if mean(values) == best else f"{text}  "
 
 
@@ -66,7 +67,7 @@ def plot(rows: list[Row], measure: str, path: Path) -> None:
             style = {"color": f"C{number}", "marker": ".", "label": row.name if i == 0 else None}
             left.plot(updates, [point["metric"] for point in curve], **style)
             right.plot(updates, [point["nll"] for point in curve], **style)
-    left.set(xlabel="updates", ylabel=measure, title=f"{measure} on dev")
+    left.set(xlabel="updates", ylabel="percent", title=f"{measure} on dev")
     right.set(xlabel="updates", ylabel="nats per symbol", title="cross entropy on dev")
     left.legend()
     figure.savefig(path, dpi=120)

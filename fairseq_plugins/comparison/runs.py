@@ -91,16 +91,16 @@ class TrainingRun:
         return [points[epoch] for epoch in sorted(points)]
 
     def seconds(self) -> float:
-        """Wall-clock seconds of training steps as fairseq counts them, without validation and start-up."""
+        """Wall-clock seconds of training and validation, without start-up; a resumed run counts them all."""
         last = [values for kind, values in self.records() if kind == "train"]
-        return float(last[-1]["train_train_wall"]) if last else 0.0
+        return float(last[-1]["train_wall"]) if last else 0.0
 
     def progress(self) -> tuple[float, float | None]:
         """``(epochs done, latest metric or None)``; the first is a fraction."""
         done, metric = 0.0, None
         for kind, values in self.records():
             if kind == "train_inner":
-                done = float(values["epoch"]) - 1 + float(values["update"]) % 1
+                done = float(values["update"])  # in epochs, although its name says otherwise
             elif kind == "valid":
                 done, metric = float(values["epoch"]), float(values[f"valid_{self.metric}"])
         return done, metric

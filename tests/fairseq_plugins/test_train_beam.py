@@ -103,7 +103,7 @@ def test_log_is_read_also_while_it_is_written(tmp_path):
         'a | INFO | train_inner | {"epoch": 1, "update": 0.5}',
         'a | INFO | valid | {"epoch": 1, "valid_loss": "2", "valid_accuracy": "50", '
         '"valid_num_updates": "7"}',
-        'a | INFO | train | {"epoch": 1, "train_train_wall": "3"}',
+        'a | INFO | train | {"epoch": 1, "train_wall": "3"}',
         'a | INFO | train_inner | {"epoch": 2, "upd',
     ]
     run.log.write_text("\n".join(records))
