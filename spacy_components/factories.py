@@ -19,6 +19,7 @@ default_parser_config = """
 hidden_width = 96
 label_width = 32
 max_distance = 16
+between_width = 16
 lstm_width = 0
 lstm_depth = 0
 

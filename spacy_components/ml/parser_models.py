@@ -21,6 +21,7 @@ def build_biaffine_parser(
     hidden_width: int = 96,
     label_width: int = 32,
     max_distance: int = 16,
+    between_width: int = 16,
     lstm_width: int = 0,
     lstm_depth: int = 0,
 ) -> Model:
@@ -31,6 +32,7 @@ def build_biaffine_parser(
     hidden_width (int): Size of the views of a word as dependent and as head.
     label_width (int): The same for the label of an arc.
     max_distance (int): Signed distances to the head that have a score of their own; 0 for none at all.
+    between_width (int): Size of the features of the words between two words; 0 for none at all.
     lstm_width (int): Size of each direction of the BiLSTM.
     lstm_depth (int): Layers of the BiLSTM; 0 for none.
     RETURNS (Model[List[Doc], DocScores]): The model.
@@ -38,7 +40,7 @@ def build_biaffine_parser(
 
     def build(width: int, labels: int) -> BiaffineScorer:
         encoder = SegmentEncoder(width, lstm_width, lstm_depth)
-        return BiaffineScorer(encoder, hidden_width, label_width, max_distance, labels)
+        return BiaffineScorer(encoder, hidden_width, label_width, max_distance, between_width, labels)
 
     return segment_scorer("biaffine_parser", tok2vec, segmenter, build)
 

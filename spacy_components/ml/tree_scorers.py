@@ -47,8 +47,9 @@ class SegmentEncoder(nn.Module):
     def forward(self, vectors: Tensor, batch: SegmentBatch, drop: float) -> Tensor:
         """``vectors [T+1, d]``, the last row 0 for padding, to ``[B, N+1, width]``."""
         tokens = torch.from_numpy(batch.tokens).to(vectors.device)
-        words = dropout(vectors[tokens], drop, self.training)
+        words = vectors[tokens]
         if self.lstm is not None:
+            words = dropout(words, drop, self.training)
             packed = pack_padded_sequence(words, torch.from_numpy(batch.lengths), batch_first=True)
             words, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
             words = dropout(words, drop, self.training)
@@ -80,18 +81,25 @@ class TreeScorer(nn.Module, ABC):
 class BiaffineScorer(TreeScorer):
     """Biaffine arcs and labels (Dozat and Manning, ICLR 2017, equations 4 to 9).
 
-    On top of their score, a dependent has a bias for each signed distance to its head, so that an encoder
-    without positions, such as spaCy's CNN, can be used. Distances beyond ``max_distance`` count as that.
+    Added to the arcs, for encoders that see a few words only, such as spaCy's CNN: a dependent's score for
+    each signed distance to its head (those beyond ``max_distance`` count as that), and for the words in between.
     """
 
     def __init__(
-        self, encoder: SegmentEncoder, hidden: int, label_hidden: int, max_distance: int, labels: int
+        self,
+        encoder: SegmentEncoder,
+        hidden: int,
+        label_hidden: int,
+        max_distance: int,
+        between: int,
+        labels: int,
     ):
         super().__init__(encoder)
         self.dependent = nn.Linear(encoder.width, hidden)
         self.head = nn.Linear(encoder.width, hidden)
         self.arc = nn.Linear(hidden, hidden)
         self.distance = DistanceScores(hidden, max_distance) if max_distance else None
+        self.between = BetweenScores(encoder.width, hidden, between) if between else None
         self.label_dependent = nn.Linear(encoder.width, label_hidden)
         self.label_head = nn.Linear(encoder.width, label_hidden)
         self.label = nn.Linear(label_hidden + 1, labels * (label_hidden + 1), bias=False)
@@ -103,6 +111,8 @@ class BiaffineScorer(TreeScorer):
         arcs = self.arc(dependents) @ self._view(self.head, words, drop).transpose(1, 2)
         if self.distance is not None:
             arcs = arcs + self.distance(dependents)
+        if self.between is not None:
+            arcs = arcs + self.between(words[:, 1:], dependents)
         label_dependents = self._view(self.label_dependent, words[:, 1:], drop)
         label_heads = self._view(self.label_head, words, drop)
 
@@ -115,6 +125,32 @@ class BiaffineScorer(TreeScorer):
 
     def _view(self, layer: nn.Linear, words: Tensor, drop: float) -> Tensor:
         return dropout(torch.relu(layer(words)), drop, self.training)
+
+
+class BetweenScores(nn.Module):
+    """What a word expects of all the words between itself and its head (McDonald et al., ACL 2005, in-between
+    features), with a learned feature vector for each word.
+
+    Its sum over a stretch of words is a difference of running sums, so all pairs cost one matrix product.
+    """
+
+    def __init__(self, width: int, hidden: int, features: int):
+        super().__init__()
+        self.feature = nn.Linear(width, features)
+        self.to_left = nn.Linear(hidden, features, bias=False)
+        self.to_right = nn.Linear(hidden, features, bias=False)
+        for layer in (self.to_left, self.to_right):
+            nn.init.normal_(layer.weight, std=0.1 / hidden)
+
+    def forward(self, words: Tensor, dependents: Tensor) -> Tensor:
+        """``words [B, N, width]`` and ``dependents [B, N, hidden]`` to ``[B, N, N+1]``."""
+        through = pad(torch.relu(self.feature(words)).cumsum(1), (0, 0, 1, 0))  # words 1 to i, for i = 0 to N
+        before = pad(through, (0, 0, 1, 0))[:, :-1]  # words 1 to i - 1
+        left, right = self.to_left(dependents), self.to_right(dependents)
+        to_left = (left * before[:, 1:]).sum(2, keepdim=True) - left @ through.transpose(1, 2)
+        to_right = right @ before.transpose(1, 2) - (right * through[:, 1:]).sum(2, keepdim=True)
+        position = torch.arange(words.shape[1] + 1, device=words.device)
+        return torch.where(position[None, :] < position[1:, None], to_left, to_right)
 
 
 class DistanceScores(nn.Module):
