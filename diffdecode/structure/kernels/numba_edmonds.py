@@ -5,9 +5,11 @@ the one that the contraction algorithm would return.
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, uintp
 
 from diffdecode.structure.kernels.numba_checks import status_of_scores
+from diffdecode.structure.kernels.numba_vectors import FLOAT64_LANES as LANES
+from diffdecode.structure.kernels.numba_vectors import keep_greater
 from diffdecode.structure.trees import NO_TREE, PADDING
 
 # Rows of ``nodes``: the node that holds a word; and for each node, what it was contracted into, the arc
@@ -20,8 +22,9 @@ FAST = {"nnan", "nsz", "reassoc"}  # scores were checked for NaN; "reassoc" lets
 def arborescence(start, stop, scores, lengths, multi_root, largest, heads, status):
     """Fill ``heads [B, N]`` and ``status [B]`` for the sentences ``start <= b < stop``."""
     size = scores.shape[1]
-    weights = np.empty((2 * size, size))
-    enters = np.empty((2 * size, size), np.int32)
+    width = (size + LANES - 1) // LANES * LANES
+    weights = np.zeros((2 * size, width))
+    enters = np.zeros((2 * size, width), np.int32)
     nodes = np.empty((8, 2 * size), np.int32)
     entering_weight = np.empty(2 * size)
     best = np.empty(size, np.int32)
@@ -141,13 +144,15 @@ def _contract(merged, node, top, on_path, weights, enters, entering_weight, node
     """Merge the cycle from ``node`` to the path's end into node ``merged``; the path's new length."""
     for u in range(size):
         weights[merged, u] = -np.inf
+    width = weights.shape[1]
     front = back = -1
     while True:
         top -= 1
         part = nodes[PATH, top]
         on_path[part] = False
         nodes[PARENT, part] = merged
-        _keep_better(weights, enters, merged, part, entering_weight[part], size)
+        source, target = uintp(part * width), uintp(merged * width)
+        keep_greater(weights, enters, entering_weight[part], source, target, uintp(width // LANES))
         if front < 0:
             front = nodes[FIRST, part]
         else:
@@ -163,16 +168,6 @@ def _contract(merged, node, top, on_path, weights, enters, entering_weight, node
         if word == back:
             return top
         word = nodes[FOLLOWING, word]
-
-
-@njit(nogil=True, cache=True, fastmath=FAST)
-def _keep_better(weights, enters, merged, part, inside, size):
-    """Where entering ``part`` of the cycle gains more than the parts so far, keep that and the word."""
-    for u in range(size):
-        gain = weights[part, u] - inside
-        better = gain > weights[merged, u]
-        weights[merged, u] = gain if better else weights[merged, u]
-        enters[merged, u] = enters[part, u] if better else enters[merged, u]
 
 
 @njit(nogil=True, cache=True)

@@ -152,3 +152,37 @@ def _emit_add_scaled(context, builder, signature, arguments):
         changed = lanes.fused(scale, lanes.load(ahead(source)), lanes.load(ahead(target)))
         lanes.store(changed, ahead(target))
     return context.get_dummy_value()
+
+
+@intrinsic
+def keep_greater(typing_context, values, names, shift, source, target, count):
+    """Where ``values[source + t] - shift > values[target + t]``, put it there, and its name with it.
+
+    Over ``count`` times 8 positions t; ``values`` is a float64 and ``names`` an int32 array of one layout.
+    Without branches, which no processor would foresee.
+    """
+    return types.void(values, names, types.float64, *[types.uintp] * 3), _emit_keep_greater
+
+
+def _emit_keep_greater(context, builder, signature, arguments):
+    values, names, shift, source, target, count = arguments
+    lanes = _Lanes(context, builder, signature.args[0], values)
+    labels = context.make_array(signature.args[1])(context, builder, names).data
+    label_vector = ir.VectorType(ir.IntType(32), lanes.lanes).as_pointer()
+
+    def label_address(offset):
+        return builder.bitcast(builder.gep(labels, [offset]), label_vector)
+
+    shifts = cgutils.alloca_once(builder, lanes.vector)
+    for lane in range(lanes.lanes):
+        position = ir.Constant(ir.IntType(32), lane)
+        builder.store(builder.insert_element(builder.load(shifts), shift, position), shifts)
+    with lanes.steps(count) as ahead:
+        gain = builder.fsub(lanes.load(ahead(source)), builder.load(shifts))
+        so_far = lanes.load(ahead(target))
+        greater = builder.fcmp_ordered(">", gain, so_far)
+        lanes.store(builder.select(greater, gain, so_far), ahead(target))
+        here, there = label_address(ahead(source)), label_address(ahead(target))
+        label = builder.select(greater, builder.load(here, align=4), builder.load(there, align=4))
+        builder.store(label, there, align=4)
+    return context.get_dummy_value()
