@@ -82,7 +82,8 @@ class BiaffineScorer(TreeScorer):
     """Biaffine arcs and labels (Dozat and Manning, ICLR 2017, equations 4 to 9).
 
     Added to the arcs, for encoders that see a few words only, such as spaCy's CNN: a dependent's score for
-    each signed distance to its head (those beyond ``max_distance`` count as that), and for the words in between.
+    each signed distance to its head (those beyond ``max_distance`` count as that), and for the words
+    in between.
     """
 
     def __init__(
