@@ -24,6 +24,7 @@ endif
 
 demo: venv
 	$(PY) -m examples.tagging.demo $(if $(DATA),--data "$(abspath $(DATA))")
+	$(PY) -m examples.spacy.demo
 
 test: venv
 	$(PY) -m pytest --numprocesses 2 --dist loadfile

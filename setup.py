@@ -42,6 +42,7 @@ FAIRSEQ = [
     "sentencepiece",
     "tensorboardX",
     "matplotlib",
+    "rich",
 ]
 SPACY = ["spacy>=3.8,<3.9", "thinc>=8.3,<9", "conllu", "matplotlib"]
 STANZA = ["stanza>=1.12"]
@@ -111,7 +112,10 @@ setup(
         "dev": DEV,
         "all": FAIRSEQ + SPACY + STANZA + DEV,
     },
-    entry_points=SPACY_ENTRY_POINTS,
+    entry_points={
+        "console_scripts": ["diffdecode-train-beam = fairseq_plugins.train_beam:main"],
+        **SPACY_ENTRY_POINTS,
+    },
     package_data={"spacy_components": ["configs/*.cfg"]},
     cmdclass={"build_py": BuildWithPth},
 )

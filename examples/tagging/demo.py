@@ -10,17 +10,27 @@ by more cross entropy, and by the direct loss, the expected number of wrong tags
 """
 
 import argparse
-import json
-import logging
 import sys
 import time
-import warnings
 from pathlib import Path
+from statistics import mean
 
 from rich.console import Console
 
-from examples.tagging import _report, grammar
-from examples.tagging._runs import TrainingRun, fairseq_command, train_together
+from examples.tagging import grammar
+from fairseq_plugins.comparison import (
+    Decoding,
+    Row,
+    TrainingRun,
+    claim,
+    continued,
+    decode,
+    fairseq_command,
+    plot,
+    table,
+    train_together,
+    write_json,
+)
 from fairseq_plugins.convert_conll import convert
 from fairseq_plugins.scoring.span_f1 import is_bio
 
@@ -84,33 +94,33 @@ def main(argv=None):
     console = Console()
     started = time.monotonic()
     try:
-        claim(args)
+        claim(args.out, settings(args))
         splits = prepare(args, console)
         measure = "f1" if has_spans(args.out / "text" / "train.labels") else "accuracy"
         runs = {seed: train(args, seed, measure, console) for seed in args.seeds}
-        results = collect(args, runs, splits[-1], measure, console)
+        rows = [row_of(args, name, runs, splits[-1], console) for name in (CROSS_ENTROPY, CONTINUED, DIRECT)]
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"demo: {error}")
-    _report.write_json(results, args.out / "results.json")
-    _report.plot(results, args.out / "curves.png")
-    console.print(_report.table(results))
-    console.print(verdict(results))
+    measure = {"f1": "F1 of spans", "accuracy": "accuracy"}[measure]
+    split = {"valid": "dev"}.get(splits[-1], splits[-1])
+    about = {"measure": measure, "split": split, "beam": args.beam, "seeds": args.seeds}
+    write_json(rows, about, args.out / "results.json")
+    plot(rows, measure, args.out / "curves.png")
+    over = f"mean and deviation of seeds {args.seeds}" if len(args.seeds) > 1 else f"seed {args.seeds[0]}"
+    console.print(table(rows, f"{measure} on {split}, percent\n{over}"))
+    console.print(verdict(rows, args.beam, split))
     console.print(
         f"{time.monotonic() - started:.0f} s in all; see {args.out}/results.json and {args.out}/curves.png"
     )
 
 
-def claim(args):
-    """Make the output folder. Runs are resumed in it: one made with other settings or data is refused."""
-    settings = {name: str(value) for name, value in vars(args).items() if name != "out"}
+def settings(args):
+    """What the output folder belongs to: options, and the state of the user's files."""
+    found = {name: value for name, value in vars(args).items() if name != "out"}
     if args.data is not None:
         files = [(path.name, path.stat()) for path in find(args.data).values()]
-        settings["files"] = "; ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files)
-    record = args.out / "settings.json"
-    if record.exists() and json.loads(record.read_text()) != settings:
-        raise ValueError(f"{args.out} was made with other settings: remove it, or name another with --out")
-    args.out.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(settings, indent=1))
+        found["files"] = "; ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files)
+    return found
 
 
 def prepare(args, console):
@@ -196,78 +206,43 @@ def train(args, seed, measure, console):
     return {run.name: run for run in runs}
 
 
-def collect(args, runs, split, measure, console):
-    """Decode *split* with every model and put the numbers together."""
-    rows = []
-    for name in (CROSS_ENTROPY, CONTINUED, DIRECT):
-        row = {
-            "name": name,
-            "greedy": [],
-            "beam": [],
-            "updates": [],
-            "seconds": [],
-            "curves": [],
-            "commands": [],
-        }
-        for by_name in runs.values():
-            run = by_name[name]
-            for key, beam in (("greedy", 1), ("beam", args.beam)):
-                with console.status(f"decoding: {name}, {key}"):
-                    row[key].append(decode(args, run, split, key, beam))
-            first = by_name[CROSS_ENTROPY]
-            curve = run.curve()
-            row["updates"].append(curve[-1]["updates"])
-            row["seconds"].append(run.seconds())
-            row["curves"].append(curve if run is first else continued(first.curve(), curve))
-            row["commands"].append(["fairseq-train", *run.arguments, "--save-dir", str(run.folder)])
-        rows.append(row)
-    names = {"f1": "F1 of spans", "accuracy": "accuracy"}
-    return {
-        "measure": names[measure],
-        "split": {"valid": "dev"}.get(split, split),
-        "beam": args.beam,
-        "seeds": args.seeds,
-        "rows": rows,
-    }
-
-
-def continued(first, curve):
-    """The *curve* of a continuation, from the best point of the *first* one on."""
-    # Of equally good epochs fairseq keeps the last.
-    start = max(first, key=lambda point: (point["metric"], point["epoch"]))
-    return [start, *({**point, "updates": start["updates"] + point["updates"]} for point in curve)]
-
-
-def decode(args, run, split, key, beam):
-    """fairseq-generate with the best checkpoint of *run*; F1 or accuracy in percent."""
-    from fairseq import options
-    from fairseq_cli import generate as fairseq_generate
-
-    # Otherwise the first call sends all later logging to its own results file, and closes it.
-    logging.basicConfig(level=logging.WARNING)
-    parser = options.get_generation_parser()
-    command = [
+def row_of(args, name, runs, split, console):
+    """Decode *split* with the model of that *name* of every seed."""
+    generate = [
         *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging", "--cpu"],
-        *["--gen-subset", split, "--path", str(run.folder / "checkpoint_best.pt"), "--beam", str(beam)],
-        *["--scoring", "conll_f1", "--max-tokens", "4000", "--num-workers", "0", "--no-progress-bar"],
-        *["--results-path", str(run.folder / key)],
+        *["--gen-subset", split, "--scoring", "conll_f1", "--max-tokens", "4000", "--num-workers", "0"],
+        "--no-progress-bar",
     ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside fairseq
-        return fairseq_generate.main(options.parse_args_and_arch(parser, command)).score()
+    row = Row(name)
+    for by_name in runs.values():
+        run, first = by_name[name], by_name[CROSS_ENTROPY]
+        for decoding in decodings(args.beam):
+            with console.status(f"decoding: {name}, {decoding.heading}"):
+                row.scores.setdefault(decoding.heading, []).append(decode(run, decoding, generate))
+        curve = run.curve()
+        row.updates.append(curve[-1]["updates"])
+        row.seconds.append(run.seconds())
+        row.curves.append(curve if run is first else continued(first.curve(), curve))
+        row.commands.append(run.command)
+    return row
 
 
-def verdict(results):
-    """One plain sentence on the comparison."""
-    continued_ce, direct = (
-        sum(row["beam"]) / len(row["beam"]) for row in results["rows"] if row["name"] in (CONTINUED, DIRECT)
-    )
-    chosen = (
-        "" if results["split"] == "test" else " (the epoch was chosen on the same dev: a little optimistic)"
-    )
+def decodings(beam):
+    """Greedy, and with the beam."""
     return (
-        f"With a beam of {results['beam']}, direct loss is {direct - continued_ce:+.2f} points from cross "
-        f"entropy continued for the same number of updates{chosen}."
+        Decoding("greedy", "greedy", ("--beam", "1")),
+        Decoding("beam", f"beam of {beam}", ("--beam", str(beam))),
+    )
+
+
+def verdict(rows, beam, split):
+    """One plain sentence on the comparison."""
+    by_name = {row.name: mean(row.scores[decodings(beam)[1].heading]) for row in rows}
+    chosen = "" if split == "test" else " (the epoch was chosen on the same dev: a little optimistic)"
+    gain = by_name[DIRECT] - by_name[CONTINUED]
+    return (
+        f"With a beam of {beam}, direct loss is {gain:+.2f} points from cross entropy continued for the same "
+        f"number of updates{chosen}."
     )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from examples.tagging import _report, demo, grammar
-from examples.tagging._runs import TrainingRun, fairseq_command
+from examples.tagging import demo, grammar
+from fairseq_plugins.comparison import Row, TrainingRun, claim, fairseq_command, plot, table, write_json
 from fairseq_plugins.convert_conll import read_sentences
 
 
@@ -62,14 +62,6 @@ def test_finds_files_by_split(tmp_path):
         demo.find(tmp_path)
 
 
-def test_a_folder_with_other_settings_is_refused(tmp_path):
-    args = demo.arguments(["--out", str(tmp_path / "new"), "--seeds", "1"])
-    demo.claim(args)
-    demo.claim(args)
-    with pytest.raises(ValueError, match="other settings"):
-        demo.claim(demo.arguments(["--out", str(tmp_path / "new"), "--seeds", "2"]))
-
-
 def test_the_readme_lists_every_option():
     readme = Path(demo.__file__).with_name("README.md").read_text(encoding="utf-8")
     table = [line for line in readme.splitlines() if line.startswith("| `--")]
@@ -87,10 +79,11 @@ def test_changed_data_is_refused_as_well(tmp_path):
     for name in ("train.tsv", "dev.tsv"):
         (tmp_path / name).write_text("a\tX\n")
     args = demo.arguments(["--data", str(tmp_path), "--out", str(tmp_path / "out")])
-    demo.claim(args)
+    claim(args.out, demo.settings(args))
+    claim(args.out, demo.settings(args))
     (tmp_path / "train.tsv").write_text("a\tX\nb\tY\n")
-    with pytest.raises(ValueError, match="other settings"):
-        demo.claim(args)
+    with pytest.raises(ValueError, match="was made with another files"):
+        claim(args.out, demo.settings(args))
 
 
 def test_the_output_folder_is_named_after_the_data(tmp_path):
@@ -126,29 +119,27 @@ def test_a_run_is_followed_by_its_log(tmp_path):
     assert run.progress() == (1.5, 50.5)
     assert run.seconds() == 7
     (point,) = run.curve()
-    assert point == {"epoch": 1, "updates": 4, "metric": 50.5, "nll": pytest.approx(2 * 0.6931)}
-    # soft_beam logs its cross entropy under another name, in nats
+    assert point == {"epoch": 1, "updates": 4, "metric": 50.5, "nll": pytest.approx(2 * 0.6931, rel=1e-3)}
+    # Criterions whose loss is not cross entropy log that under its own name.
     with open(run.log, "a") as log:
         log.write(
             log_line(
                 "valid", epoch=2, valid_loss=9, valid_nll_loss=1.5, valid_accuracy=51, valid_num_updates=8
             )
         )
-    assert run.curve()[1]["nll"] == 1.5
+    assert run.curve()[1]["nll"] == pytest.approx(1.5 * 0.6931, rel=1e-3)
 
 
-def results(**changes):
+def rows():
     def row(name, greedy, beam):
         curve = [{"epoch": 1, "updates": 10, "metric": beam[0], "nll": 1.0}]
-        values = {"greedy": greedy, "beam": beam, "updates": [10, 10], "seconds": [3.0, 5.0]}
-        return {"name": name, **values, "curves": [curve, curve], "commands": []}
+        return Row(name, {"greedy": greedy, "beam of 3": beam}, [10, 10], [3.0, 5.0], [curve, curve])
 
-    rows = [
+    return [
         row(demo.CROSS_ENTROPY, [50.0, 52.0], [60.0, 61.0]),
         row(demo.CONTINUED, [53.0, 51.0], [62.0, 61.0]),
         row(demo.DIRECT, [49.0, 50.0], [61.0, 60.0]),
     ]
-    return {"measure": "accuracy", "split": "test", "beam": 3, "seeds": [1, 2], "rows": rows, **changes}
 
 
 def shown(view):
@@ -158,37 +149,30 @@ def shown(view):
 
 
 def test_the_table_marks_the_best_of_each_column():
-    lines = shown(_report.table(results())).splitlines()
-    assert lines[0].strip() == "accuracy on test, percent"
-    assert lines[1].strip() == "mean and standard deviation of seeds [1, 2]; * is the best of its column"
-    rows = {
+    lines = shown(table(rows(), "accuracy on test")).splitlines()
+    assert lines[0].strip() == "accuracy on test; * is the best of its column"
+    found = {
         name: next(line for line in lines if f" {name} " in line) for name in (demo.CONTINUED, demo.DIRECT)
     }
-    assert "52.00 ±1.41 *" in rows[demo.CONTINUED]
-    assert "61.50 ±0.71 *" in rows[demo.CONTINUED]
-    assert "*" not in rows[demo.DIRECT]
-    assert "49.50 ±0.71" in rows[demo.DIRECT]
+    assert "52.00 ±1.41 *" in found[demo.CONTINUED]
+    assert "61.50 ±0.71 *" in found[demo.CONTINUED]
+    assert "*" not in found[demo.DIRECT]
+    assert "49.50 ±0.71" in found[demo.DIRECT]
 
 
 def test_the_verdict_says_who_lost():
-    assert "direct loss is -1.00 points from cross entropy continued" in demo.verdict(results())
-    assert "optimistic" not in demo.verdict(results())
-    assert "chosen on the same dev" in demo.verdict(results(split="dev"))
-
-
-def test_a_continuation_starts_at_the_best_epoch():
-    first = [
-        {"epoch": i, "updates": 10 * i, "metric": metric} for i, metric in ((1, 40.0), (2, 50.0), (3, 45.0))
-    ]
-    curve = demo.continued(first, [{"epoch": 1, "updates": 10, "metric": 51.0}])
-    assert [(point["updates"], point["metric"]) for point in curve] == [(20, 50.0), (30, 51.0)]
+    assert "direct loss is -1.00 points from cross entropy continued" in demo.verdict(rows(), 3, "test")
+    assert "optimistic" not in demo.verdict(rows(), 3, "test")
+    assert "chosen on the same dev" in demo.verdict(rows(), 3, "dev")
 
 
 def test_picture_and_json_are_written(tmp_path):
-    _report.plot(results(), tmp_path / "curves.png")
+    plot(rows(), "accuracy", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
-    _report.write_json(results(), tmp_path / "results.json")
-    assert json.loads((tmp_path / "results.json").read_text()) == results()
+    write_json(rows(), {"split": "test"}, tmp_path / "results.json")
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["split"] == "test"
+    assert found["rows"][1]["scores"] == rows()[1].scores
 
 
 def names_and_others(rng, sentences):
@@ -230,7 +214,7 @@ def test_the_whole_demo_on_a_users_folder(tmp_path, capsys):
 
 def test_the_generated_data_is_prepared(tmp_path):
     args = demo.arguments(["--quick", "--out", str(tmp_path)])
-    demo.claim(args)
+    claim(args.out, demo.settings(args))
     assert list(demo.generate(args)) == ["train", "valid", "test"]
     assert len(list(read_sentences(tmp_path / "data" / "train.tsv"))) == 200
 
