@@ -228,6 +228,7 @@ def tables(report: dict) -> str:
     lines += [
         f"{machine['cpu']}, {machine['threads']} thread, torch {machine['torch']}, numba {numba.__version__}."
     ]
+    lines += [f"Load average at the start: {report['load']:.1f} on {os.cpu_count()} cores."]
     lines += ["Peers: " + ", ".join(f"{k} {v}" for k, v in report["versions"].items()) + "."]
     lines += [f"Not installed: {missing}." for missing in report["missing"]]
     lines += ["", "Median CPU ms a batch; in brackets, how many times diffdecode's time that is.", ""]
@@ -283,6 +284,9 @@ def plot(report: dict, path: Path) -> None:
             times = [1e3 * row["cpu"] for row in of_system]
             axis.loglog([row["N"] for row in of_system], times, marker="o", label=name)
         axis.set_title(task, fontsize=9)
+        axis.set_xticks(report["sizes"], [str(n) for n in report["sizes"]])
+        axis.minorticks_off()
+        axis.tick_params(labelbottom=True)
         axis.set_xlabel("words a sentence")
         axis.set_ylabel(f"CPU ms a batch of {report['batch']}")
         axis.legend(fontsize=7)
@@ -313,6 +317,7 @@ def main() -> None:
         "versions": versions,
         "missing": missing,
     }
+    report["sizes"], report["load"] = arguments.sizes, os.getloadavg()[0]
     report["rows"] = compare(systems, arguments.sizes, arguments.batch, seconds)
     report["rows"] += compare(systems, [40], 1, seconds / 2)
     report["exactness"] = exactness(systems)
