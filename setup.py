@@ -49,6 +49,17 @@ STANZA = ["stanza>=1.12"]
 GPU = ["triton>=3.0; platform_system == 'Linux'"]
 DEV = ["pytest", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "matplotlib", "rich", "tqdm"]
 
+# What the benchmarks compare with; nothing else needs it.
+BENCH = [
+    "torch-struct==0.5",
+    "supar==1.1.4",
+    "stanza>=1.12",
+    "ufal.chu_liu_edmonds",
+    "networkx",
+    "entmax",
+    "reinmax",
+]
+
 ML, TRAINING, PIPELINE = "spacy_components.ml", "spacy_components.training", "spacy_components.pipeline"
 SPACY_ENTRY_POINTS = {
     "spacy_factories": [
@@ -110,6 +121,7 @@ setup(
         "stanza": STANZA,
         "gpu": GPU,
         "dev": DEV,
+        "bench": BENCH,
         "all": FAIRSEQ + SPACY + STANZA + DEV,
     },
     entry_points={

@@ -28,7 +28,9 @@ def imported_packages(path: Path) -> set[str]:
 
 def test_reads_every_form_of_import(tmp_path):
     source = tmp_path / "module.py"
-    source.write_text("import os.path\ndef f():\n    from fairseq.data import Dictionary\n    from . import x\n")
+    source.write_text(
+        "import os.path\ndef f():\n    from fairseq.data import Dictionary\n    from . import x\n"
+    )
     assert imported_packages(source) == {"os", "fairseq"}
 
 

@@ -1,0 +1,56 @@
+"""The README's tables of options are those of the configurations, and its links lead somewhere."""
+
+import dataclasses
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fairseq")
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLE = re.compile(r"<!-- options of (?P<module>[\w.]+):(?P<name>\w+) -->\n(?P<rows>(?:\|.*\n)+)")
+TABLES = {match["name"]: match for match in TABLE.finditer(README)}
+
+
+def options_of(config) -> dict[str, str]:
+    """``{--option: default}`` of a fairseq configuration, without those taken over from other groups."""
+    return {
+        "--" + field.name.replace("_", "-"): shown(field.default)
+        for field in dataclasses.fields(config)
+        if not field.name.startswith("_") and not str(field.default).startswith("${")
+    }
+
+
+def shown(default) -> str:
+    """A default as the README writes it."""
+    text = f"{default:g}" if isinstance(default, float) else str(default)
+    return {"None": "none", "False": "off"}.get(text, text)
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_table_is_the_configuration(name):
+    match = TABLES[name]
+    config = getattr(import_module(match["module"]), name)
+    rows = [row.split("|")[1:-1] for row in match["rows"].splitlines()[2:]]
+    table = {cells[0].strip().strip("`"): cells[1].strip().strip("`") for cells in rows}
+    assert table == options_of(config)
+    assert all(cells[2].strip() and cells[3].strip() for cells in rows), "a meaning and a source for each"
+
+
+def test_every_configuration_has_its_table():
+    assert set(TABLES) == {
+        "SoftBeamConfig",
+        "ScheduledSamplingConfig",
+        "SearchConfig",
+        "SequenceTaggingConfig",
+        "FixedAttentionLSTMConfig",
+    }
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
