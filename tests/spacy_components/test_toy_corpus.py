@@ -55,8 +55,6 @@ def test_a_few_steps_of_the_demo(tmp_path, small_sizes, capsys):
     changed = {"components.parser.surrogate": "ste", "training.max_steps": 2}
     trained = train_on(tmp_path / "start" / "model-best", tmp_path / "ste", changed)
     assert trained.config["components"]["parser"]["surrogate"] == "ste"
-    table = demo.results_table(6)
-    demo.add_row(table, "ste", demo.METHODS[1], trained, paths["test"])
-    assert table.row_count == 1
+    assert [0 <= float(score) <= 100 for score in demo.accuracies(trained, paths["test"])] == [True, True]
     demo.draw_changes(start, trained, paths["test"], tmp_path / "page.html")
     assert "trees changed" in (tmp_path / "page.html").read_text(encoding="utf-8")
