@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m examples.spacy.parse_dm", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--steps", type=int, default=800, help="steps of 1000 words")
+    parser.add_argument("--loss", choices=("local", "likelihood", "hinge"), default="local")
     parser.add_argument("--learn-rate", type=float, default=0.002)
     parser.add_argument("--out", type=Path, default=Path("runs/spacy-dm"))
     args = parser.parse_args(argv)
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
             for part in ("train", "dev")
         },
         **learn_rate(args.learn_rate, args.steps),
+        "components.spigot_sdp.loss": args.loss,
         "training.max_steps": args.steps,
         "training.eval_frequency": max(args.steps // 4, 1),
     }

@@ -86,6 +86,7 @@ def train(system: str, args: argparse.Namespace, files: dict[str, str]):
         "components.spigot_parser.surrogate": system,
         "components.spigot_parser.grad_factor": args.grad_factor,
         "components.spigot_parser.multi_root": False,
+        "components.spigot_sdp.loss": "local",
     }
     return train_from_scratch(PACKAGE_CONFIGS / "syntax_sdp.cfg", args.out / system, overrides)
 
