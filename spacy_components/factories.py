@@ -119,7 +119,7 @@ DEFAULT_SDP_MODEL = Config().from_str(default_sdp_config)["model"]
     default_config={
         "model": DEFAULT_SDP_MODEL,
         "deterministic": None,
-        "loss": "hinge",
+        "loss": "local",
         "surrogate": "spigot",
         "surrogate_options": {},
         "eta": 1.0,

@@ -40,7 +40,7 @@ class SpigotSdp(ListenedPipe):
         name: str = "spigot_sdp",
         *,
         deterministic: Sequence[str] | None = None,
-        loss: str = "hinge",
+        loss: str = "local",
         surrogate: str = "spigot",
         surrogate_options: dict[str, Any] | None = None,
         eta: float = 1.0,
@@ -54,8 +54,9 @@ class SpigotSdp(ListenedPipe):
         name (str): The component instance name.
         deterministic (Optional[Sequence[str]]): Labels that a predicate gives to one argument at most; None
             takes those for which this holds in all the training data, [] none.
-        loss (str): ``hinge`` (structured, with cost augmentation), ``likelihood`` (of the graph among all
-            graphs) or ``local`` (each part by itself).
+        loss (str): ``local`` (each part by itself), ``likelihood`` (of the graph among all graphs) or
+            ``hinge`` (structured, with cost augmentation: the SPIGOT paper's, which from scratch learns far
+            more slowly than the others).
         surrogate (str): Name of the surrogate gradient of the graphs.
         surrogate_options (Optional[Dict[str, Any]]): Its options, besides ``eta``.
         eta (float): Step size of the surrogate (equation 4a of the paper), for those that have one.
