@@ -1,6 +1,6 @@
 """German-English translation: cross entropy, scheduled sampling and direct loss, with fairseq's own LSTM.
 
-    python -m examples.translation.run                # a part of the data, a quarter of an hour on 2 cores
+    python -m examples.translation.run                # a part of the data, some 15 minutes on 2 idle cores
     python -m examples.translation.run --full         # all of it, for a GPU
 
 The model of Goyal, Dyer and Berg-Kirkpatrick (2017), section 5: a bidirectional LSTM encoder and an LSTM
@@ -190,7 +190,15 @@ def row_of(args, run: TrainingRun, first: TrainingRun, references: list[str], on
     generate = [str(args.out / "bin"), "--user-dir", USER_DIR, "--task", "direct_loss_translation"]
     generate += ["--gen-subset", "valid", "--bpe", "sentencepiece", "--sentencepiece-model"]
     generate += [str(args.out / "sentencepiece.model"), "--max-tokens", "8000", "--no-progress-bar"]
-    generate += ["--max-len-a", "1.5", "--max-len-b", "5", *([] if on_gpu else ["--cpu"])]
+    generate += [
+        "--scoring",
+        "sacrebleu",
+        "--max-len-a",
+        "1.5",
+        "--max-len-b",
+        "5",
+        *([] if on_gpu else ["--cpu"]),
+    ]
     row = Row(run.name)
     for decoding in DECODINGS:
         row.scores[decoding.heading] = [decode(run, decoding, generate, bleu_of(references))]
