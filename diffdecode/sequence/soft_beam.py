@@ -32,8 +32,9 @@ class SoftBeamOptions:
         operator: name of the continuous top-k (``diffdecode.categorical.TOP_K_OPERATORS``).
         hard_forward: hard selection forward, soft backward.
         cost_weight: weight of the step cost *added to the scores*, for the hinge (section 2.5); 0 is none.
-        recompute: drop each step's activations and compute them again in the backward pass, so that memory
-            does not grow with ``K^2 * V * T``; costs about a third more time.
+        recompute: share of the steps, 0 to 1, whose activations are dropped and computed again in the
+            backward pass; with 1 (or ``True``) memory does not grow with ``K^2 * V * T``, at about a third
+            more time.
         length_penalty: p in ``score / words^p``, by which the final hypotheses are compared; 0 compares
             plain scores, as the paper does.
     """
@@ -43,8 +44,12 @@ class SoftBeamOptions:
     operator: str = "peaked"
     hard_forward: bool = False
     cost_weight: float = 0.0
-    recompute: bool = True
+    recompute: float = 1.0
     length_penalty: float = 0.0
+
+    def recomputes(self, t: int) -> bool:
+        """Whether step ``t`` is one of those, spread evenly, whose activations are computed again."""
+        return torch.is_grad_enabled() and int((t + 1) * self.recompute) > int(t * self.recompute)
 
 
 class Beam(NamedTuple):
@@ -137,11 +142,11 @@ def soft_beam(
     """
     beam = first_beam(decoder, state, lengths, space, options)
     step = partial(_step, decoder, space, _candidate_embeddings(decoder, space), options, cost, observe)
-    if options.recompute and torch.is_grad_enabled():
-        step = partial(checkpoint, step, use_reentrant=False)
+    light_step = partial(checkpoint, step, use_reentrant=False)
     observed = []
     for t in range(int(lengths.max())):
-        beam, seen = step(beam, t, (t < lengths)[:, None])
+        run = light_step if options.recomputes(t) else step
+        beam, seen = run(beam, t, (t < lengths)[:, None])
         observed.append(seen)
         if cost is None and not torch.is_grad_enabled() and space.all_finished(beam.finished):
             break

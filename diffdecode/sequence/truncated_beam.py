@@ -122,10 +122,9 @@ def _search(
     rows = batch * (1 + (steps - 1) * options.beam_size)
     vocabulary = Vocabulary(decoder, rows, _not_predicted(space, decoder.output_weight.size(0)))
     tail, observed = torch.zeros_like(beam.scores[:, 0], dtype=torch.float64), []
-    features = decoder.features
-    if options.recompute and torch.is_grad_enabled():
-        features = partial(checkpoint, features, use_reentrant=False)
+    light_features = partial(checkpoint, decoder.features, use_reentrant=False)
     for t in range(steps):
+        features = light_features if options.recomputes(t) else decoder.features
         hidden, state = features(beam.state, beam.vectors)
         predicted = vocabulary.predict(hidden, min(size, vocabulary.candidates))
         found = best_continuations(predicted, beam, space, cost, t, options.cost_weight, size)

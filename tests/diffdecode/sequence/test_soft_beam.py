@@ -70,14 +70,21 @@ def test_gradient_equals_finite_differences(objective, space, alpha, recompute):
 
 def test_recomputing_changes_no_gradient():
     gradients = []
-    for recompute in (True, False):
+    for recompute in (1.0, 0.6, 0.0):
         decoder, context, gold, lengths = problem(2)
         options = SoftBeamOptions(3, 1.0, recompute=recompute)
         soft_beam(
             decoder, decoder.init_state(context), lengths, TAGS, options, HammingCost(gold, 0)
         ).direct_loss().sum().backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in decoder.parameters()]))
-    assert torch.equal(*gradients)
+    assert torch.equal(gradients[0], gradients[2]) and torch.equal(gradients[1], gradients[2])
+
+
+def test_recomputed_steps_are_spread_evenly():
+    steps = [SoftBeamOptions(recompute=0.6).recomputes(t) for t in range(10)]
+    assert sum(steps) == 6 and not any(steps[i : i + 2] == [False, False] for i in range(9))
+    assert all(SoftBeamOptions().recomputes(t) for t in range(10))
+    assert not any(SoftBeamOptions(recompute=0.0).recomputes(t) for t in range(10))
 
 
 @pytest.mark.parametrize("space", [TAGS, ENDING], ids=["tagging", "absorbing eos"])
