@@ -1,6 +1,6 @@
 """German-English translation: cross entropy, scheduled sampling and direct loss, with fairseq's own LSTM.
 
-    python -m examples.translation.run                # a part of the data, some 15 minutes on 2 idle cores
+    python -m examples.translation.run                # a part of the data, a quarter of an hour on 2 cores
     python -m examples.translation.run --full         # all of it, for a GPU
 
 The model of Goyal, Dyer and Berg-Kirkpatrick (2017), section 5: a bidirectional LSTM encoder and an LSTM
@@ -88,10 +88,10 @@ def arguments(argv=None) -> argparse.Namespace:
         action="store_true",
         help="all pairs, vocabulary of 8000, 20 + 5 epochs, on a GPU if there is",
     )
-    add("--pairs", type=int, default=10_000, help="training pairs, drawn at random; 0: all")
+    add("--pairs", type=int, default=8_000, help="training pairs, drawn at random; 0: all")
     add("--dev-pairs", type=int, default=500, help="dev pairs, the first; 0: all")
     add("--vocabulary", type=int, default=2000, help="sentencepiece units, shared by both languages")
-    add("--epochs", type=int, default=10, help="of the cross-entropy model")
+    add("--epochs", type=int, default=8, help="of the cross-entropy model")
     add("--more-epochs", type=int, default=2, help="of each continuation")
     add("--max-tokens", type=int, default=1500, help="target units in a batch")
     add("--seed", type=int, default=1)
