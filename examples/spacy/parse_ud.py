@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--lstm-width", type=int, default=0, help="size of a BiLSTM above the CNN; 0 for none"
     )
+    parser.add_argument("--lstm-depth", type=int, default=2, help="its layers")
+    parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--width", type=int, default=96, help="width of the CNN")
     parser.add_argument("--learn-rate", type=float, default=0.002)
     parser.add_argument("--out", type=Path, default=Path("runs/spacy-ud"))
@@ -46,14 +48,17 @@ def main(argv: list[str] | None = None) -> None:
         "components.spigot_parser.projective": args.projective,
         "components.spigot_parser.multi_root": False,
         f"{model}.lstm_width": args.lstm_width,
-        f"{model}.lstm_depth": int(args.lstm_width > 0),
+        f"{model}.lstm_depth": args.lstm_depth if args.lstm_width else 0,
         f"{model}.tok2vec.width": args.width,
         f"{model}.tok2vec.embed_size": 5000,
+        "training.dropout": args.dropout,
         "training.max_steps": args.steps,
         "training.eval_frequency": max(args.steps // 5, 1),
         **learn_rate(args.learn_rate, args.steps),
     }
-    name = "projective" if args.projective else "non-projective"
+    name = "-".join(
+        ["projective" if args.projective else "nonprojective", "bilstm" if args.lstm_width else "cnn"]
+    )
     started = time.process_time()
     nlp = train_from_scratch(PACKAGE_CONFIGS / "parser.cfg", data / name, overrides)
     spent = time.process_time() - started
