@@ -1,7 +1,10 @@
 """Sentiment with semantic dependency features, as in Table 2 of Peng et al. (2018): four ways to train them.
 
-python -m examples.spacy.parse_dm        # first: the pre-trained parser, as in the paper
-python -m examples.spacy.classify_sst    # a part of the data; --reviews 0 --steps 2000 for all of it
+First the parser is pre-trained, as in the paper; then each system is trained on a part of the reviews (on all
+of them with --reviews 0 --steps 2000)::
+
+    python -m examples.spacy.parse_dm
+    python -m examples.spacy.classify_sst
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Train a semantic dependency parser on DM graphs.
 
-python -m examples.spacy.parse_dm                  # minutes
-python -m examples.spacy.parse_dm --steps 8000     # full size
+In minutes, and full size::
+
+    python -m examples.spacy.parse_dm
+    python -m examples.spacy.parse_dm --steps 8000
 """
 
 from __future__ import annotations

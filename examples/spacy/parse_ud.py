@@ -1,8 +1,13 @@
 """Train a dependency parser on a Universal Dependencies treebank.
 
-python -m examples.spacy.parse_ud                                  # English EWT, minutes
-python -m examples.spacy.parse_ud --treebank basque --projective   # against --no-projective
-python -m examples.spacy.parse_ud --steps 12000                    # full size
+English EWT (the default) by a CNN in minutes, and full size with a BiLSTM::
+
+    python -m examples.spacy.parse_ud
+    python -m examples.spacy.parse_ud --lstm-width 200 --dropout 0.3 --steps 3500
+
+Basque, where a third of the trees have crossing arcs (compare with --no-projective)::
+
+    python -m examples.spacy.parse_ud --treebank basque --projective
 """
 
 from __future__ import annotations
