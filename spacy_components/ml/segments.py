@@ -32,9 +32,17 @@ def _whole(doc: Doc, words: np.ndarray) -> list[np.ndarray]:
 
 
 @registry.misc("diffdecode.sentences.v1")
-def sentences() -> Segmenter:
-    """Every sentence is a segment: something before the parser has to find the sentences."""
-    return _sentences
+def sentences(required: bool = True) -> Segmenter:
+    """Every sentence is a segment: something before the parser has to find the sentences.
+
+    required (bool): Whether a document without sentence boundaries is an error; otherwise it is one segment.
+    RETURNS (Segmenter): The function that cuts.
+    """
+    return _sentences if required else _sentences_if_any
+
+
+def _sentences_if_any(doc: Doc, words: np.ndarray) -> list[np.ndarray]:
+    return (_sentences if doc.has_annotation("SENT_START") else _whole)(doc, words)
 
 
 def _sentences(doc: Doc, words: np.ndarray) -> list[np.ndarray]:

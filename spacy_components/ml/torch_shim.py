@@ -38,8 +38,16 @@ class TorchShim(PyTorchShim):
         **widths (int): Sizes that only data can tell, such as the number of labels.
         """
         if self._model is None:
-            self.cfg = widths
-            self._model = self._build(**widths).to(get_torch_default_device())
+            self.adopt(self._build(**widths), **widths)
+
+    def adopt(self, module: torch.nn.Module, **widths: Any) -> None:
+        """Take a module that was built already.
+
+        module (torch.nn.Module): What ``build`` makes from these widths.
+        **widths: The widths.
+        """
+        self.cfg = widths
+        self._model = module.to(get_torch_default_device())
 
     def finish_update(self, optimizer: Optimizer) -> None:
         """Step every parameter that has a gradient."""
@@ -78,7 +86,8 @@ class TorchShim(PyTorchShim):
 
     def to_bytes(self) -> bytes:
         """RETURNS (bytes): The widths and the parameters."""
-        state = {name: value.detach().cpu().numpy() for name, value in self._parameters()}
+        state = {} if self._model is None else self._model.state_dict()
+        state = {name: value.detach().cpu().numpy() for name, value in state.items()}
         return srsly.msgpack_dumps({"widths": self.cfg, "state": state})
 
     def from_bytes(self, bytes_data: bytes) -> "TorchShim":

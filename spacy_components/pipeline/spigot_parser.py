@@ -1,5 +1,6 @@
 """A dependency parser that is trained by its treebank and, through its trees, by the components after it."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -126,12 +127,27 @@ class SpigotParser(ListenedPipe):
         labels (Optional[Sequence[str]]): The labels, instead of those of the examples.
         """
         validate_get_examples(get_examples, "SpigotParser.initialize")
-        for label in self._labels_of(get_examples()) if labels is None else labels:
-            self.add_label(label)
+        found = self._labels_of(get_examples()) if labels is None else labels
+        if "pretrained_labels" in self.model.attrs:
+            self._take_labels(self.model.attrs["pretrained_labels"](self.model), found)
+        else:
+            for label in found:
+                self.add_label(label)
         if self.model.has_dim("nO") is None:
             self.model.set_dim("nO", max(1, len(self.labels)))
         self.model.initialize(X=[example.predicted for example in islice(get_examples(), 10)])
         self.require_order(nlp)
+
+    def _take_labels(self, known: Sequence[str], wanted: Iterable[str]) -> None:
+        """The labels of a pretrained model, which are fixed."""
+        self.cfg["labels"] = list(known)
+        unknown = sorted(set(wanted) - set(known))
+        if unknown:
+            warnings.warn(
+                f"'{self.name}' is pretrained with {len(known)} labels, and will not learn these others of "
+                f"the training data: {', '.join(unknown)}",
+                stacklevel=3,
+            )
 
     def _labels_of(self, examples: Iterable[Example]) -> list[str]:
         found = {
