@@ -52,6 +52,9 @@ DEFAULT_PARSER_MODEL = Config().from_str(default_parser_config)["model"]
         "surrogate_options": {},
         "eta": 1.0,
         "grad_factor": 1.0,
+        "freeze": [],
+        "drift": None,
+        "drift_weight": 1.0,
         "scorer": {"@scorers": "diffdecode.parse_scorer.v1"},
     },
     default_score_weights={"dep_uas": 0.5, "dep_las": 0.5, "dep_las_per_type": None},
@@ -67,6 +70,9 @@ def make_spigot_parser(
     surrogate_options: dict[str, Any],
     eta: float,
     grad_factor: float,
+    freeze: list[str],
+    drift: str | None,
+    drift_weight: float,
     scorer: Callable | None,
 ):
     """Make a ``SpigotParser``; see its docstring for the settings."""
@@ -83,6 +89,9 @@ def make_spigot_parser(
         surrogate_options=surrogate_options,
         eta=eta,
         grad_factor=grad_factor,
+        freeze=freeze,
+        drift=drift,
+        drift_weight=drift_weight,
         scorer=scorer,
     )
 

@@ -5,6 +5,7 @@ component upstream decided for this very batch; in prediction, or if the compone
 reads the annotation on the documents. So a gold parse, or one from elsewhere, can be used just as well.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -54,11 +55,14 @@ class Mailbox:
 
     upstream (str): Name of the component upstream, or ``"*"`` for any of the right kind.
     kind (str): What it listens for: ``"parse"`` or ``"graph"``.
+    pipe (Any): The component upstream, where it is one that can take a gradient.
     """
 
-    def __init__(self, upstream: str, kind: str):
+    def __init__(self, upstream: str, kind: str, pipe: Any = None):
         self.upstream = upstream
         self.kind = kind
+        self.pipe = pipe
+        self.warned = False
         self.clear()
 
     def clear(self) -> None:
@@ -77,7 +81,30 @@ class Mailbox:
         self.batch_id, self.outputs, self.backprop = batch_id, outputs, backprop
 
     def __deepcopy__(self, memo) -> "Mailbox":
-        return Mailbox(self.upstream, self.kind)
+        return Mailbox(self.upstream, self.kind, self.pipe)
+
+
+def delivered_to(node: Model) -> Any:
+    """Where a layer keeps the outputs of another component that is updated on the same batch.
+
+    node (Model): Any layer.
+    RETURNS (Any): An object, for the listeners of this package and those of spacy, spacy-transformers and
+        spacy-curated-transformers; None for any other layer.
+    """
+    if hasattr(node, "_batch_id"):
+        return node
+    box = node.attrs.get("mailbox", node.attrs.get("_state"))
+    return box if hasattr(box, "batch_id") else None
+
+
+def got_batch(node: Model) -> bool:
+    """Whether a layer has the outputs of another component for a batch in training.
+
+    node (Model): Any layer.
+    RETURNS (bool): Whether it has.
+    """
+    box = delivered_to(node)
+    return getattr(box, "_batch_id" if box is node else "batch_id", None) is not None
 
 
 def batch_identity(docs: Sequence[Doc]) -> tuple:
@@ -137,10 +164,10 @@ def _listener(name: str, mailbox: Mailbox, read, is_annotated) -> Model:
 
 def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
     mailbox = model.attrs["mailbox"]
-    if not is_train or mailbox.batch_id is None:
-        if is_train:
-            _require_annotation(model, docs)
+    if not is_train:
         return _read(model, docs), _no_backprop
+    if mailbox.batch_id is None:
+        return _without_gradient(model, docs), _no_backprop
     if batch_identity(docs) != mailbox.batch_id:
         raise ValueError(
             f"the {model.name} of '{mailbox.upstream}' got other documents, or the same ones in another "
@@ -164,15 +191,38 @@ def _read(model: Model, docs: Sequence[Doc]) -> list:
     return split_rows(together, [len(rows) for rows in found])
 
 
-def _require_annotation(model: Model, docs: Sequence[Doc]) -> None:
+def _without_gradient(model: Model, docs: Sequence[Doc]) -> list:
+    """In training, from a component upstream that is not trained in this batch: what is on the documents, or
+    else what that component makes of them (``nlp.rehearse`` and ``spacy debug model`` call one component
+    alone)."""
+    mailbox = model.attrs["mailbox"]
     with_words = [doc for doc in docs if len(doc)]
-    if with_words and not any(model.attrs["is_annotated"](doc) for doc in with_words):
-        upstream = model.attrs["mailbox"].upstream
-        raise ValueError(
-            f"the {model.name} of '{upstream}' has nothing to deliver in training: '{upstream}' was not "
-            "updated on this batch, and none of the documents is annotated. If it is frozen, list it in "
-            "[training.annotating_components] too (annotates=... of nlp.update); for nlp.rehearse, give "
-            "documents that went through the pipeline."
+    if not with_words or any(model.attrs["is_annotated"](doc) for doc in with_words):
+        if mailbox.pipe is None:
+            _warn_of_no_gradient(model.name, mailbox)
+        return _read(model, docs)
+    if mailbox.pipe is not None and mailbox.pipe.stands_alone:
+        pipe = mailbox.pipe
+        return pipe.decide(pipe.model.predict(list(docs))).outputs(model.ops)
+    raise ValueError(
+        f"the {model.name} of '{mailbox.upstream}' has nothing to deliver in training: '{mailbox.upstream}' "
+        "was not updated on this batch, and none of the documents is annotated. If it is frozen, list it in "
+        "[training.annotating_components] too (annotates=... of nlp.update); for nlp.rehearse, give "
+        "documents that went through the pipeline."
+    )
+
+
+def _warn_of_no_gradient(layer: str, mailbox: Mailbox) -> None:
+    """Says so once for each layer: the pipeline trains, but not what its user may think."""
+    if not mailbox.warned:
+        mailbox.warned = True
+        warnings.warn(
+            f"[D001] The {layer} of '{mailbox.upstream}' reads what is on the documents. No gradient goes "
+            f"back through it: '{mailbox.upstream}' is not a component that can be trained this way (spaCy's "
+            "own parser is not; spigot_parser and spigot_sdp are). To have it learn from the components "
+            "after it, distil it into a spigot_parser: python -m spacy distill-parser",
+            UserWarning,
+            stacklevel=3,
         )
 
 

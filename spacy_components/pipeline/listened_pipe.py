@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from spacy.pipeline import TrainablePipe
+from spacy.tokens import Doc
 from spacy.training import Example, validate_examples
 from spacy.ty import ListenedToComponent
 from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
-from spacy_components.ml.listener import batch_identity, is_listener
+from spacy_components.ml.listener import batch_identity, delivered_to, is_listener
+from spacy_components.ml.parameters import FrozenSteps, keys_of_part
 
 
 class ListenedPipe(TrainablePipe):
@@ -38,6 +40,9 @@ class ListenedPipe(TrainablePipe):
         self._listening_pipes: dict[str, Any] = {}
         self._open_batch: _OpenBatch | None = None
         self._deferred_sgd: Optimizer | None = None
+        self.freeze: tuple[str, ...] = ()
+        self.optimizer: Optimizer | None = None
+        """The optimizer of the last step."""
 
     # The protocol of spacy.ty.ListenedToComponent
 
@@ -63,6 +68,7 @@ class ListenedPipe(TrainablePipe):
         if listener not in listeners:
             return False
         listeners.remove(listener)
+        listener.attrs["mailbox"].pipe = None
         if not listeners:
             del self.listener_map[component_name]
         return True
@@ -73,7 +79,13 @@ class ListenedPipe(TrainablePipe):
             for node in component.model.walk():
                 if is_listener(node, self.kind, self.name):
                     self.add_listener(node, component.name)
+                    node.attrs["mailbox"].pipe = self
                     self._listening_pipes[component.name] = component
+
+    @property
+    def stands_alone(self) -> bool:
+        """RETURNS (bool): Whether it needs no other component's outputs."""
+        return all(delivered_to(node) is None for node in self.model.walk())
 
     # Training
 
@@ -85,6 +97,15 @@ class ListenedPipe(TrainablePipe):
         RETURNS (Tuple[float, list]): The loss, and what the model's backward pass takes.
         """
         raise NotImplementedError
+
+    def get_drift(self, docs: Sequence[Doc], scores: Any) -> tuple[float, list[tuple[Tensor, None]]]:
+        """A penalty for scores that are not what they were before finetuning; none by default.
+
+        docs (Sequence[Doc]): The documents.
+        scores: What the model made of them.
+        RETURNS (Tuple[float, list]): The penalty, and what the model's backward pass takes.
+        """
+        return 0.0, []
 
     def decide(self, scores: Any) -> Any:
         """The decision for the listeners, an object with ``outputs``, ``add`` and ``pairs``."""
@@ -116,9 +137,12 @@ class ListenedPipe(TrainablePipe):
         scores, backprop = self.model.begin_update(docs)
         loss, pairs = self.get_loss(examples, scores)
         losses[self.name] += loss
+        drift, pull = self.get_drift(docs, scores)
+        if pull:
+            losses[f"{self.name}_drift"] = losses.get(f"{self.name}_drift", 0.0) + drift
         listeners = self.listeners
         decision = self.decide(scores) if listeners else None
-        self._open_batch = _OpenBatch(self, backprop, pairs, decision, len(listeners))
+        self._open_batch = _OpenBatch(self, backprop, [*pairs, *pull], decision, len(listeners))
         if listeners:
             identity, outputs = batch_identity(docs), decision.outputs(self.model.ops)
             for listener in listeners:
@@ -138,7 +162,16 @@ class ListenedPipe(TrainablePipe):
             self._deferred_sgd = sgd
             return
         self.close_batch()
-        self.model.finish_update(sgd)
+        self.step(sgd)
+
+    def step(self, sgd: Optimizer) -> None:
+        """Step all parameters that have a gradient and are not frozen.
+
+        sgd (Optimizer): The optimizer.
+        """
+        self.optimizer = sgd
+        frozen = {key for part in self.freeze for key in keys_of_part(self.model, part)}
+        self.model.finish_update(FrozenSteps(sgd, frozen) if frozen else sgd)
 
     def close_batch(self) -> None:
         """Make the backward pass of the batch, if there is one that waits for its listeners."""
@@ -154,7 +187,7 @@ class ListenedPipe(TrainablePipe):
             batch.backprop([*batch.pairs, *(batch.decision.pairs() if batch.reports else [])])
             if self._deferred_sgd is not None:
                 sgd, self._deferred_sgd = self._deferred_sgd, None
-                self.model.finish_update(sgd)
+                self.step(sgd)
 
     def use_params(self, params: dict):
         """Use other parameter values, such as averages, for a while; closes the batch first.
@@ -177,6 +210,11 @@ class ListenedPipe(TrainablePipe):
         """
         self.close_batch()
         super().to_disk(path, exclude=exclude)
+
+    def require_frozen_parts(self) -> None:
+        """Check that there is what ``freeze`` names; raises ValueError otherwise."""
+        for part in self.freeze:
+            keys_of_part(self.model, part)
 
     def require_order(self, nlp) -> None:
         """Check that gradients come in time at each tok2vec or transformer shared with other components.

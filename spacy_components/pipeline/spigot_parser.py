@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -11,9 +12,11 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example, validate_get_examples
 from spacy.vocab import Vocab
-from thinc.api import Model
+from thinc.api import Model, Optimizer, set_dropout_rate
 from torch.nn.functional import cross_entropy
 
+from spacy_components.ml.drift import DRIFTS, drift
+from spacy_components.ml.original import Original
 from spacy_components.ml.parser_models import DocScores
 from spacy_components.ml.standalone import replaced_parse_listener
 from spacy_components.ml.tree_decisions import TreeDecision, TreeDecoder, surrogate_from_config
@@ -25,6 +28,16 @@ from spacy_components.pipeline.listened_pipe import ListenedPipe
 ROOT = "ROOT"
 UNLABELLED = "dep"
 """Label of the arcs of a parser that was trained without labels, and of white space."""
+TRAINING_SETTINGS = (
+    "loss",
+    "surrogate",
+    "surrogate_options",
+    "eta",
+    "grad_factor",
+    "freeze",
+    "drift",
+    "drift_weight",
+)
 
 
 class SpigotParser(ListenedPipe):
@@ -47,6 +60,9 @@ class SpigotParser(ListenedPipe):
         surrogate_options: dict[str, Any] | None = None,
         eta: float = 1.0,
         grad_factor: float = 1.0,
+        freeze: Sequence[str] = (),
+        drift: str | None = None,
+        drift_weight: float = 1.0,
         scorer: Callable | None = None,
     ) -> None:
         """Initialize a parser.
@@ -63,26 +79,62 @@ class SpigotParser(ListenedPipe):
         surrogate_options (Optional[Dict[str, Any]]): Its options, besides ``eta``.
         eta (float): Step size of the surrogate (equation 4a of the paper), for those that have one.
         grad_factor (float): What the surrogate gradient is multiplied with; 0 is a pipeline.
+        freeze (Sequence[str]): Parts of the model that stay exactly as they are: ``tok2vec``, ``scorer`` (all
+            the rest), or a module of the scorer. Gradients still pass through them.
+        drift (Optional[str]): Penalise scores that are not those of the parser as it was at its first update
+            after it was made, initialized or loaded: ``kl`` (of each head by itself), ``tree_kl`` (of the
+            trees) or ``l2`` (of the scores); the labels' scores count, too. Needs the memory of a second
+            model. It is what ``nlp.rehearse`` does, too.
+        drift_weight (float): What the penalty, a sum over all words, is multiplied with.
         scorer (Optional[Callable]): The scoring method.
         """
         super().__init__(vocab, model, name)
-        if loss not in TREE_LOSSES:
-            raise ValueError(f"'{name}': no loss {loss!r}; there are {', '.join(sorted(TREE_LOSSES))}")
-        trees = TreeSet(projective=projective, multi_root=multi_root)
-        chosen = surrogate_from_config(surrogate, eta, surrogate_options)
-        self.decoder = TreeDecoder(trees, chosen, grad_factor)
-        self.loss = TREE_LOSSES[loss]
         self.scorer = scorer
         self.cfg: dict[str, Any] = {"labels": []}
-        decoding = {
-            "projective": projective,
-            "multi_root": multi_root,
-            "surrogate": surrogate,
-            "surrogate_options": dict(surrogate_options or {}),
-            "eta": eta,
-            "grad_factor": grad_factor,
-        }
-        model.attrs.update(replaced_parse_listener(decoding))
+        self.trees = TreeSet(projective=projective, multi_root=multi_root)
+        self.training: dict[str, Any] = {}
+        self._original: Original | None = None
+        self.configure(
+            loss=loss,
+            surrogate=surrogate,
+            surrogate_options=surrogate_options,
+            eta=eta,
+            grad_factor=grad_factor,
+            freeze=freeze,
+            drift=drift,
+            drift_weight=drift_weight,
+        )
+
+    def configure(self, **settings) -> None:
+        """Change how the parser is trained from here on. What it predicts stays the same.
+
+        **settings: Any of ``loss``, ``surrogate``, ``surrogate_options``, ``eta``, ``grad_factor``,
+            ``freeze``, ``drift`` and ``drift_weight``, as ``__init__`` takes them. Raises ValueError for
+            others.
+        """
+        unknown = set(settings) - set(TRAINING_SETTINGS)
+        if unknown:
+            raise ValueError(
+                f"'{self.name}': no training setting {', '.join(sorted(unknown))}; there are "
+                f"{', '.join(TRAINING_SETTINGS)}"
+            )
+        new = self.training | settings
+        self._check("loss", new["loss"], TREE_LOSSES)
+        self._check("drift", new["drift"], [None, *DRIFTS])
+        if isinstance(new["freeze"], str):
+            raise ValueError(f"'{self.name}': freeze takes a list, such as [{new['freeze']!r}]")
+        chosen = surrogate_from_config(new["surrogate"], new["eta"], new["surrogate_options"])
+        self.training = new
+        self.decoder = TreeDecoder(self.trees, chosen, new["grad_factor"])
+        self.loss = TREE_LOSSES[new["loss"]]
+        self.freeze = tuple(new["freeze"])
+        decoding = {name: new[name] for name in ("surrogate", "eta", "grad_factor")}
+        decoding["surrogate_options"] = dict(new["surrogate_options"] or {})
+        self.model.attrs.update(replaced_parse_listener(asdict(self.trees) | decoding))
+
+    def _check(self, setting: str, value: Any, known: Iterable) -> None:
+        if value not in known:
+            raise ValueError(f"'{self.name}': no {setting} {value!r}; there are {', '.join(map(str, known))}")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -136,6 +188,8 @@ class SpigotParser(ListenedPipe):
         if self.model.has_dim("nO") is None:
             self.model.set_dim("nO", max(1, len(self.labels)))
         self.model.initialize(X=[example.predicted for example in islice(get_examples(), 10)])
+        self._original = None
+        self.require_frozen_parts()
         self.require_order(nlp)
 
     def _take_labels(self, known: Sequence[str], wanted: Iterable[str]) -> None:
@@ -189,6 +243,70 @@ class SpigotParser(ListenedPipe):
                 doc.from_array(["HEAD", "DEP"], np.stack([relative.astype(np.uint64), hashes[label]], axis=1))
 
     # Training
+
+    def get_drift(self, docs: Sequence[Doc], scores: DocScores) -> tuple[float, list]:
+        """The weighted drift from the original parser, if ``drift`` is set, summed over the words.
+
+        docs (Sequence[Doc]): The documents, with or without annotation.
+        scores (DocScores): The parser's scores.
+        RETURNS (Tuple[float, list]): The penalty, and what the model's backward pass takes.
+        """
+        kind = self.training["drift"]
+        if kind is None or not scores.scores:
+            return 0.0, []
+        if self._original is None:
+            self._original = Original(self.model, self.name)
+        original = self._original.scores(docs, self.model)
+        parts = [drift(kind, *pair, self.trees) for pair in zip(scores.scores, original.scores)]
+        total = self.training["drift_weight"] * torch.stack(parts).sum()
+        return float(total.detach()), [(total, None)]
+
+    def rehearse(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn to score documents as the original did; see ``drift``, without which this does nothing.
+
+        examples (Iterable[Example]): The documents; they need no annotation.
+        drop (float): The dropout rate.
+        sgd (Optional[Optimizer]): The optimizer.
+        losses (Optional[Dict[str, float]]): Losses of all components so far.
+        RETURNS (Dict[str, float]): The losses with this component's added.
+        """
+        losses = {} if losses is None else losses
+        docs = [example.predicted for example in examples]
+        self.close_batch()
+        if self.training["drift"] is not None:
+            set_dropout_rate(self.model, drop)
+            scores, backprop = self.model.begin_update(docs)
+            loss, pairs = self.get_drift(docs, scores)
+            losses[self.name] = losses.get(self.name, 0.0) + loss
+            backprop(pairs)
+            if sgd is not None:
+                self.step(sgd)
+        return losses
+
+    def from_bytes(self, bytes_data: bytes, *, exclude=()) -> "SpigotParser":
+        """Load the component; the original that ``drift`` compares with is then what was loaded.
+
+        bytes_data (bytes): The output of ``to_bytes``.
+        RETURNS (SpigotParser): Itself.
+        """
+        self._original = None
+        return super().from_bytes(bytes_data, exclude=exclude)
+
+    def from_disk(self, path, *, exclude=()) -> "SpigotParser":
+        """Load the component; the original that ``drift`` compares with is then what was loaded.
+
+        path (Path): The directory.
+        RETURNS (SpigotParser): Itself.
+        """
+        self._original = None
+        return super().from_disk(path, exclude=exclude)
 
     def decide(self, scores: DocScores) -> TreeDecision:
         """The trees for the listeners.

@@ -11,7 +11,7 @@ from spacy.pipeline.tok2vec import Tok2VecListener
 from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.ty import ListenedToComponent
-from thinc.api import SGD, Adam, Model
+from thinc.api import SGD, Adam, Model, to_numpy
 from toy_pipelines import (
     SHARED,
     TOK2VEC,
@@ -39,6 +39,7 @@ from toy_pipelines import (
 
 from spacy_components.ml.concat import build_graph_concat, build_head_concat
 from spacy_components.ml.listener import ArcGradient, batch_identity
+from spacy_components.ml.parameters import parameters
 from spacy_components.pipeline.listened_pipe import ListenedPipe
 
 FOUR = [
@@ -469,13 +470,27 @@ def test_parser_can_be_frozen_between_two_batches():
 # ---- frozen and annotating components
 
 
-def test_frozen_parser_has_to_annotate():
-    nlp, examples = joint()
+def test_frozen_parser_is_read_and_left_alone():
+    """It need not be listed in annotating_components: its listener asks it for the parses."""
+    losses = {}
+    for annotates in ([], ["spigot_parser"]):
+        nlp, examples = joint()
+        before = torch_weights(nlp)
+        options = {"exclude": ["spigot_parser"], "annotates": annotates}
+        losses[bool(annotates)] = train_step(nlp, examples, SGD(0.1), **options)
+        assert change(before, torch_weights(nlp)) == 0
+    assert losses[True]["textcat"] == losses[False]["textcat"] > 0
+
+
+def test_frozen_parser_on_a_shared_tok2vec_has_to_annotate():
+    """Its listener cannot ask it for the parses, for it would need the tok2vec's outputs first."""
+    nlp, examples = joint(shared=True)
     with pytest.raises(ValueError, match="annotating_components"):
         nlp.update(examples, sgd=False, exclude=["spigot_parser"])
+    frozen = {"exclude": ["spigot_parser"], "annotates": ["tok2vec", "spigot_parser"]}
     before = torch_weights(nlp)
-    losses = train_step(nlp, examples, SGD(0.1), exclude=["spigot_parser"], annotates=["spigot_parser"])
-    assert losses["textcat"] > 0 and change(before, torch_weights(nlp)) == 0
+    assert train_step(nlp, examples, SGD(0.1), **frozen)["textcat"] > 0
+    assert change(before, torch_weights(nlp)) == 0
 
 
 def test_annotating_parser_that_is_not_frozen():
@@ -497,14 +512,27 @@ def test_frozen_end_task_leaves_the_parser_its_own_loss():
     assert change(torch_weights(alone), torch_weights(nlp)) < 1e-6
 
 
-def test_any_parser_can_be_upstream():
-    """The layer reads the documents, so spaCy's own parser will do (without a gradient)."""
+def test_spacys_own_parser_can_be_upstream_and_gets_no_gradient():
+    """The layer reads the documents, so any parser will do. What it cannot do is said once."""
     nlp, examples = make_pipeline(
         ("parser", {"min_action_freq": 1}),
         ("masked_textcat", textcat_config(head_concat(upstream="parser")), "textcat"),
     )
-    losses = nlp.update(examples, sgd=False, losses={}, annotates=["parser"])
-    assert losses["textcat"] > 0
+    parser, textcat = nlp.get_pipe("parser"), nlp.get_pipe("textcat")
+    read = {id(node): node for node in textcat.model.walk() if node.name == "parse_listener"}
+    (listener,) = read.values()
+    before = {key: to_numpy(value).copy() for key, value in parameters(parser.model).items()}
+    options = {"exclude": ["parser"], "annotates": ["parser"]}
+    with pytest.warns(UserWarning, match="D001.*'parser'.*No gradient.*distill-parser"):
+        losses = train_step(nlp, examples, SGD(0.1), **options)
+    assert losses["textcat"] > 0 and before
+    assert all(np.array_equal(before[key], value) for key, value in parameters(parser.model).items())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_step(nlp, examples, SGD(0.1), **options)
+    docs = [nlp(eg.reference.text) for eg in examples]
+    heads, _ = listener(docs, True)
+    assert [[t.head.i if t.head.i != t.i else -1 for t in doc] for doc in docs] == [h.tolist() for h in heads]
 
 
 def test_given_parses_are_used():
@@ -515,15 +543,32 @@ def test_given_parses_are_used():
     assert not np.allclose(with_parse, without)
 
 
-def test_rehearsal_uses_the_documents_parses():
-    """spaCy's own listeners cannot be rehearsed: their component has no rehearse."""
+@pytest.mark.parametrize("parsed", [True, False])
+def test_rehearsal_needs_no_parses(parsed):
+    """A listener that is rehearsed reads the documents, or asks the parser. spaCy's own listeners cannot be
+    rehearsed: their component has no rehearse."""
     nlp, examples = joint(textcat="textcat")
     nlp.resume_training()
-    parsed = [Example(nlp(eg.reference.text), eg.reference) for eg in examples]
-    losses = nlp.rehearse(parsed, sgd=SGD(0.1), losses={})
-    assert "textcat" in losses
+    nlp.update(examples, sgd=SGD(0.1))
+    if parsed:
+        examples = [Example(nlp(eg.reference.text), eg.reference) for eg in examples]
+    else:
+        examples = [example(bare(eg.reference)) for eg in examples]
+    textcat = nlp.get_pipe("textcat")
+    losses = [textcat.rehearse(examples, sgd=SGD(0.02), losses={})["textcat"] for _ in range(20)]
+    assert 0 < losses[-1] < losses[0]
+    assert "textcat" in nlp.rehearse(examples, losses={})
+
+
+def test_rehearsal_on_a_shared_tok2vec_needs_its_outputs():
+    nlp, examples = make_pipeline(
+        ("tok2vec", {"model": TOK2VEC}),
+        ("spigot_parser", parser_config(SHARED)),
+        ("textcat", textcat_config(head_concat())),
+    )
+    nlp.resume_training()
     with pytest.raises(ValueError, match="rehearse"):
-        nlp.rehearse([example(bare(eg.reference)) for eg in examples], sgd=SGD(0.1))
+        nlp.get_pipe("textcat").rehearse([example(bare(eg.reference)) for eg in examples], sgd=SGD(0.1))
 
 
 def test_deep_copy_of_a_listener_holds_no_batch():

@@ -1,0 +1,89 @@
+"""The parameters of a thinc model, those of the torch modules inside of it included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from thinc.api import Model, Optimizer, PyTorchShim, torch2xp
+
+Key = tuple[int, str]
+"""What an optimizer knows a parameter by."""
+
+TOK2VEC, SCORER = "tok2vec", "scorer"
+
+
+def parameters(model: Model) -> dict[Key, Any]:
+    """Arrays by their key in the optimizer; those of torch modules share memory with them.
+
+    model (Model): The model.
+    RETURNS (Dict[Key, Array]): All parameters that have been initialized.
+    """
+    return dict(_parameters(model.walk()))
+
+
+def _parameters(nodes: Iterable[Model]) -> Iterator[tuple[Key, Any]]:
+    for node in nodes:
+        for name in node.param_names:
+            if node.has_param(name):
+                yield (node.id, name), node.get_param(name)
+        for shim, module in _torch_modules([node]):
+            for name, value in module.named_parameters():
+                yield (shim.id, name), torch2xp(value.detach())
+
+
+def _torch_modules(nodes: Iterable[Model]) -> Iterator[tuple[PyTorchShim, Any]]:
+    for node in nodes:
+        for shim in node.shims:
+            if isinstance(shim, PyTorchShim) and shim._model is not None:
+                yield shim, shim._model
+
+
+def keys_of_part(model: Model, part: str) -> set[Key]:
+    """Keys of the parameters in one part of a parser's model.
+
+    model (Model): The model, initialized.
+    part (str): ``tok2vec``, ``scorer`` (all the rest), or the name of a module within the scorer, such as
+        ``encoder`` (the BiLSTM) or ``label``.
+    RETURNS (Set[Key]): The keys. Raises ValueError if there are none.
+    """
+    tok2vec = model.maybe_get_ref("tok2vec")
+    encoder = list(tok2vec.walk()) if tok2vec is not None else []
+    inside = set(map(id, encoder))
+    rest = [node for node in model.walk() if id(node) not in inside]
+    if part == TOK2VEC:
+        keys = {key for key, _ in _parameters(encoder)}
+    elif part == SCORER:
+        keys = {key for key, _ in _parameters(rest)}
+    else:
+        of_modules = [(shim.id, name) for shim, m in _torch_modules(rest) for name, _ in m.named_parameters()]
+        keys = {key for key in of_modules if key[1] == part or key[1].startswith(f"{part}.")}
+    if not keys:
+        modules = {name for _, module in _torch_modules(rest) for name, _ in module.named_children()}
+        raise ValueError(
+            f"freeze: {model.name} has no parameters of its own in {part!r}. There are {TOK2VEC}, {SCORER}, "
+            f"and the scorer's {', '.join(sorted(modules))}. (A tok2vec or transformer that is a component "
+            "by itself is frozen by [training] frozen_components and annotating_components.)"
+        )
+    return keys
+
+
+class FrozenSteps:
+    """An optimizer that leaves some parameters exactly as they are: no step, no momentum, no weight decay.
+
+    optimizer (Optimizer): Steps the other parameters.
+    frozen (Set[Key]): Keys of those that stay.
+    """
+
+    def __init__(self, optimizer: Optimizer, frozen: set[Key]):
+        self._optimizer = optimizer
+        self._frozen = frozen
+
+    def __call__(self, key: Key, weights, gradient, **options):
+        if key not in self._frozen:
+            return self._optimizer(key, weights, gradient, **options)
+        gradient *= 0  # as thinc's optimizer does with a gradient that it has used
+        return weights, gradient
+
+    def __getattr__(self, name: str):
+        return getattr(self._optimizer, name)
