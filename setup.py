@@ -46,6 +46,8 @@ FAIRSEQ = [
 ]
 SPACY = ["spacy>=3.8,<3.9", "thinc>=8.3,<9", "conllu", "matplotlib"]
 STANZA = ["stanza>=1.12"]
+# No part of "dev": where it is installed, every process that starts spaCy imports it, which takes as long again.
+TRANSFORMERS = ["spacy-transformers>=1.4,<1.5"]
 GPU = ["triton>=3.0; platform_system == 'Linux'"]
 DEV = ["pytest", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "matplotlib", "rich", "tqdm"]
 
@@ -119,6 +121,7 @@ setup(
         "fairseq": FAIRSEQ,
         "spacy": SPACY,
         "stanza": STANZA,
+        "transformers": SPACY + TRANSFORMERS,
         "gpu": GPU,
         "dev": DEV,
         "bench": BENCH,

@@ -93,6 +93,8 @@ def delivered_to(node: Model) -> Any:
     """
     if hasattr(node, "_batch_id"):
         return node
+    if not node.attrs.get("_USE_DOC_ANNOTATIONS_FOR_PREDICTION", True):
+        return None  # spacy-curated-transformers: a listener with a transformer of its own
     box = node.attrs.get("mailbox", node.attrs.get("_state"))
     return box if hasattr(box, "batch_id") else None
 

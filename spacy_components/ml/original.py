@@ -1,6 +1,7 @@
 """A frozen copy of a parser's model, as it was before finetuning."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 from spacy.tokens import Doc
 from spacy.util import logger
@@ -19,7 +20,7 @@ class Original:
 
     def __init__(self, model: Model, name: str):
         self._name = name
-        self._model = model.copy()
+        self._model = deepcopy(model)  # Model.copy would make plain models of spacy-transformers' layers
         values = list(parameters(self._model).values())
         size = sum(value.nbytes for value in values)
         logger.info(

@@ -262,7 +262,6 @@ def test_original_is_the_parser_at_its_first_update(tmp_path, caplog):
     count = sum(value.size for value in parameters(parser.model).values())
     assert f"frozen copy of {count} parameters" in message
     original = values(parser._original._model)
-    assert not set(optimizer.averages) & original.keys()
     for _ in range(3):
         losses = train_step(nlp, examples, optimizer)
     assert losses["spigot_parser_drift"] > 0 and same(original, values(parser._original._model))

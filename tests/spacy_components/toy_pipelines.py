@@ -147,8 +147,10 @@ def spancat_config(tok2vec):
     return {"model": model, "suggester": {"@misc": "spacy.ngram_suggester.v1", "sizes": [1, 2]}}
 
 
-def make_pipeline(*pipes, docs=None, seed=0):
+def make_pipeline(*pipes, docs=None, seed=0, initialize=None):
     """A pipeline of (factory, config) or (factory, config, name), initialized on ``docs``, and its examples.
+
+    ``initialize`` is the config's block ``[initialize.components]``.
 
     spaCy's classification layers start at 0 and so send a zero gradient back from their first batch: they get
     random weights here, so that one batch is enough for a test.
@@ -159,6 +161,7 @@ def make_pipeline(*pipes, docs=None, seed=0):
         nlp.add_pipe(factory, name=name[0] if name else factory, config=config)
     examples = [example(doc) for doc in (parsed_docs(nlp.vocab) if docs is None else docs(nlp.vocab))]
     full = [example(doc) for doc in parsed_docs(nlp.vocab)]
+    nlp.config["initialize"]["components"] = initialize or {}
     nlp.initialize(lambda: full)
     rng = np.random.RandomState(seed)
     for _, pipe in nlp.pipeline:
