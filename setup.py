@@ -73,6 +73,7 @@ SPACY_ENTRY_POINTS = {
     "spacy_architectures": [
         f"diffdecode.BiaffineParser.v1 = {ML}.parser_models:build_biaffine_parser",
         f"diffdecode.BiLstmMlpParser.v1 = {ML}.parser_models:build_bilstm_mlp_parser",
+        f"diffdecode.StanzaParser.v1 = {ML}.stanza_parser:build_stanza_parser",
         f"diffdecode.NeurboParser.v1 = {ML}.graph_models:build_neurbo_parser",
         f"diffdecode.BiaffineGraphParser.v1 = {ML}.graph_models:build_biaffine_graph_parser",
         f"diffdecode.ParseListener.v1 = {ML}.listener:build_parse_listener",

@@ -99,9 +99,9 @@ def _require(doc: Doc, name: str) -> None:
     if not doc.has_annotation(attribute.spacy) and not all(token.is_space for token in doc):
         raise ValueError(
             f"this Stanza parser was trained with {name}, but {doc.text!r:.60} has none (token attribute "
-            f"{attribute.spacy}). Put a component that sets it, such as spaCy's {attribute.component}, before the "
-            "parser, and for training list it in [training.annotating_components] too (annotates=... of "
-            "nlp.update). Its values have to be those of the parser's treebank."
+            f"{attribute.spacy}). Put a component that sets it before the parser, such as spaCy's "
+            f"{attribute.component}, and for training list it in [training.annotating_components] too "
+            "(annotates=... of nlp.update). Its values have to be those of the parser's treebank."
         )
 
 
