@@ -140,6 +140,21 @@ def write_charlm(path, forward):
     return str(path)
 
 
+def write_transformer(folder):
+    """A random BERT with a tokenizer of letters and a few words."""
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder.mkdir()
+    letters = [*"abcdefghijklmnopqrstuvwxyz.!?0123456789"]
+    units = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{x}" for x in letters), *NOUNS]
+    (folder / "vocab.txt").write_text("\n".join(units), encoding="utf-8")
+    BertTokenizer(str(folder / "vocab.txt"), model_max_length=128).save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 12}
+    BertModel(BertConfig(vocab_size=len(units), max_position_embeddings=128, **sizes)).save_pretrained(folder)
+    return str(folder)
+
+
 def stanza_trainer(path, pretrain=None, charlm_forward=None, charlm_backward=None):
     """What Stanza itself makes of a file, and its word vectors."""
     from stanza.models.common.pretrain import Pretrain

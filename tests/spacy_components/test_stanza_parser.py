@@ -1,5 +1,6 @@
 """Stanza's parsers inside spaCy: the same parses, trained by what comes after them, and given back."""
 
+import importlib.util
 import logging
 import os
 import pickle
@@ -29,6 +30,7 @@ from stanza_models import (
     without_tags,
     write_charlm,
     write_pretrain,
+    write_transformer,
 )
 
 from diffdecode.structure import tree_argmax
@@ -40,7 +42,7 @@ from spacy_components.ml.tree_losses import TreeSet
 from spacy_components.stanza_export import export_parser
 from spacy_components.stanza_import import import_parser
 
-UNTAGGED = {"plain", "chars", "vectors", "charlm"}
+UNTAGGED = {"plain", "chars", "vectors", "charlm", "bert", "tuned_bert"}
 VARIANTS = {
     "full": ([], {}),
     "plain": (["--no_linearization", "--no_distance"], {"tag_emb_dim": 0, "max_steps": 25}),
@@ -49,7 +51,18 @@ VARIANTS = {
     "parts": (["--no_char", "--no_upos"], {"shorthand": "cs_pdt", "max_steps": 15}),
     "vectors": (["--no_char"], {"tag_emb_dim": 0, "word_emb_dim": 0, "max_steps": 20}),
     "charlm": (["--charlm"], {"tag_emb_dim": 0, "max_steps": 10, "charlm_shorthand": "toy"}),
+    "bert": (["--no_char"], {"tag_emb_dim": 0, "max_steps": 10}),
+    "tuned_bert": (["--bert_finetune"], {"tag_emb_dim": 0, "max_steps": 10, "bert_start_finetuning": 0}),
 }
+
+
+def variants(*names):
+    """Parameters of a test; transformers are skipped where the package is missing."""
+    missing = importlib.util.find_spec("transformers") is None
+    skip = pytest.mark.skipif(missing, reason="the package transformers is not installed")
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=skip) if "bert" in name else name for name in names]
+    )
 
 
 class Checkpoints:
@@ -70,6 +83,8 @@ class Checkpoints:
         sentences, inputs = treebank(80), {}
         if name == "vectors":
             inputs["pretrain"] = settings["wordvec_pretrain_file"] = write_pretrain(self.folder / "words.pt")
+        if "bert" in name:
+            inputs["transformer"] = settings["bert_model"] = write_transformer(self.folder / name)
         if name == "charlm":
             for way in ("forward", "backward"):
                 file = write_charlm(self.folder / f"{way}.pt", forward=way == "forward")
@@ -94,8 +109,13 @@ def sentences():
 
 
 def reference(files, sentences):
-    inputs = {name: value for name, value in files._asdict().items() if value and name != "checkpoint"}
-    return stanza_parses(files.checkpoint, sentences, **inputs)
+    return stanza_parses(files.checkpoint, sentences, **inputs_of(files))
+
+
+def inputs_of(files):
+    """The files that Stanza needs beside the checkpoint; it finds the transformer by itself."""
+    beside = files._asdict().items()
+    return {name: value for name, value in beside if value and name not in ("checkpoint", "transformer")}
 
 
 def docs_of(nlp, sentences, tagged=True):
@@ -121,7 +141,7 @@ def review(nlp, sentence):
 # ---- the same parses
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@variants(*VARIANTS)
 def test_heads_and_labels_are_stanzas(checkpoint, sentences, name):
     files = checkpoint(name)
     given = without_tags(sentences) if name in UNTAGGED else sentences
@@ -196,16 +216,17 @@ def test_several_processes(checkpoint, sentences):
 # ---- saved, loaded, sourced, given back
 
 
-@pytest.mark.parametrize("name", ["full", "parts", "vectors", "charlm"])
+@variants("full", "parts", "vectors", "charlm", "bert", "tuned_bert")
 def test_a_saved_pipeline_needs_no_other_file(checkpoint, sentences, name, tmp_path):
     moved = {}
     for field, path in checkpoint(name)._asdict().items():
-        moved[field] = path and shutil.copy(path, tmp_path)
+        copy = shutil.copytree if field == "transformer" else shutil.copy
+        moved[field] = path and copy(path, tmp_path / field)
     nlp = import_parser(CheckpointFiles(**moved))
     expected = parses(nlp.pipe(docs_of(nlp, sentences)))
     nlp.to_disk(tmp_path / "pipeline")
     for path in filter(None, moved.values()):
-        os.remove(path)
+        path.rename(path.with_suffix(".gone"))
     loaded = spacy.load(tmp_path / "pipeline")
     assert parses(loaded.pipe(docs_of(loaded, sentences))) == expected
     again = spacy.blank("en").from_config(nlp.config).from_bytes(nlp.to_bytes())
@@ -221,7 +242,7 @@ def test_what_is_saved_is_data(checkpoint):
     assert "net.pretrained_emb.weight" in message["state"]
 
 
-@pytest.mark.parametrize("name", ["full", "vectors", "charlm"])
+@variants("full", "vectors", "charlm", "bert", "tuned_bert")
 def test_stanza_parses_the_same_with_the_tuned_weights(checkpoint, sentences, name, tmp_path):
     files = checkpoint(name)
     given = without_tags(sentences) if name in UNTAGGED else sentences
@@ -235,7 +256,7 @@ def test_stanza_parses_the_same_with_the_tuned_weights(checkpoint, sentences, na
     assert after != before
     written = export_parser(nlp, tmp_path / "tuned.pt", inputs=tmp_path / "inputs")
     inputs = {path.stem: str(path) for path in written[1:]}
-    assert set(inputs) == {n for n, value in files._asdict().items() if value and n != "checkpoint"}
+    assert set(inputs) == set(inputs_of(files))
     assert stanza_parses(tmp_path / "tuned.pt", given, **inputs) == after
     assert reference(files._replace(checkpoint=str(tmp_path / "tuned.pt")), given) == after
 
@@ -353,6 +374,19 @@ def test_a_classifier_trains_the_parser(checkpoint, sentences, surrogate):
     for name in ("spigot_parser", "textcat"):
         nlp.get_pipe(name).finish_update(Adam(0.001))
     assert change(before, torch_weights(nlp)) > 0
+
+
+@variants("bert", "tuned_bert")
+def test_a_transformer_is_trained_if_stanza_trained_it(checkpoint, sentences, name):
+    nlp, examples = classifier(checkpoint(name), sentences, surrogate="ste")
+    nlp.update(examples, sgd=False)
+    gradients = torch_gradients(nlp)
+    reached = {key for key in gradients if ".bert_model." in key and gradients[key].any()}
+    assert bool(reached) == (name == "tuned_bert")
+    model, docs = nlp.get_pipe("spigot_parser").model, docs_of(nlp, sentences[:5])
+    model.attrs["dropout_rate"] = 0.0
+    in_training = model(docs, is_train=True)[0].scores[0].arcs
+    torch.testing.assert_close(in_training, model.predict(docs).scores[0].arcs)
 
 
 def test_a_pipeline_leaves_the_parser_alone(checkpoint, sentences):
