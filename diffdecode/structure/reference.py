@@ -6,11 +6,13 @@ that one bad sentence is named instead of spoiling the batch. They run on any de
 
 Ties. Every float addition below has a fixed order, and a choice between equal values goes to the smallest
 index: the leftmost split point of a span and the leftmost root word (Eisner); the smallest head of a word,
-and inside a cycle the word reached last (Chu-Liu/Edmonds). A kernel that makes the same additions makes the
-same choices, so the decisions of all kernels are equal, not merely equally good.
+inside a cycle the word reached last, and the first of the root words that lose least (Chu-Liu/Edmonds). A
+kernel that makes the same additions makes the same choices, so the decisions of all kernels are equal, not
+merely equally good.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -224,83 +226,121 @@ def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Ten
     return heads.to(scores.device), status
 
 
+@dataclass
+class _Node:
+    """A word, or a cycle contracted into one: the arcs that may enter it, and the one that does."""
+
+    weights: list[float]  # of the best arc from each position
+    enters: list[int]  # the word that this arc enters
+    words: list[int]
+    cycle: int | None = None  # that it is part of
+    head: int = 0
+
+    def choose(self) -> bool:
+        """The best arc enters, of equal ones that from the smallest head; whether there is one."""
+        self.head = self.weights.index(max(self.weights))
+        return self.weights[self.head] > -math.inf
+
+    def best_word(self) -> int:
+        """The best head beside the root."""
+        return self.weights.index(max(self.weights[1:]), 1)
+
+    def loss(self) -> float:
+        """What the tree loses if a word's arc enters instead of the root's."""
+        return self.weights[0] - self.weights[self.best_word()]
+
+
 def _edmonds(scores: list[list[float]], multi_root: bool) -> list[int] | None:
     """Heads of the words of one sentence, or ``None`` if it has no tree.
 
-    A path grows backwards from each word along best incoming arcs. Where it meets itself the cycle becomes
+    A path grows backwards from each word along best entering arcs. Where it meets itself the cycle becomes
     one new node; where it meets a finished part (or the root), all of it is finished. Then each node's
     entering arc fixes the head of the word it enters, from the last contraction to the first.
-
-    One root word needs no penalty on root arcs: a node takes a root arc only when it has no other one, so
-    as few as possible are taken (they never lie on a cycle), and more than one means that no such tree
-    exists.
     """
     size = len(scores)
-    weights = {
-        v: [scores[v][u] if u != v else -math.inf for u in range(size)] for v in range(1, size)
-    }  # of the arc into node v from word u
-    enters = {v: [v] * size for v in weights}  # the word that this arc enters
-    node_of, members = list(range(size)), {v: [v] for v in weights}
-    parent, entering = {}, {}
-    finished, roots = {0}, 0
+    nodes = {
+        v: _Node([scores[v][u] if u != v else -math.inf for u in range(size)], [v] * size, [v])
+        for v in range(1, size)
+    }
+    node_of, finished = list(range(size)), {0}
+    if not all([node.choose() for node in nodes.values()]):
+        return None
     for start in range(1, size):
         path, node = [], node_of[start]
         while node not in finished:
             if node in path:
-                node = _contract(path, node, weights, enters, node_of, members, parent, entering)
-            head = _best_head(weights[node], multi_root)
-            if weights[node][head] == -math.inf:
-                return None
-            roots += head == 0
-            entering[node] = (head, enters[node][head], weights[node][head])
+                node = _contract(path, node, nodes, node_of)
+                if not nodes[node].choose():
+                    return None
             path.append(node)
-            node = node_of[head]
+            node = node_of[nodes[node].head]
         finished.update(path)
-    if not multi_root and roots > 1:
+    if not multi_root and not _leave_one_root(nodes, node_of):
         return None
-    return _expand(entering, parent, size)
+    return _expand(nodes, size)
 
 
-def _best_head(weights: list[float], multi_root: bool) -> int:
-    """Smallest among the best heads; with one root word, the root only if there is no other."""
-    if multi_root:
-        return weights.index(max(weights))
-    best = max(weights[1:])
-    return weights.index(best, 1) if best > -math.inf else 0
+def _leave_one_root(nodes: dict[int, _Node], node_of: list[int]) -> bool:
+    """Take arcs from the root, always the one that is missed least, until one is left; whether that can be.
+
+    This follows the best tree while a penalty on root arcs grows, without ever adding it to a score: a node
+    leaves the root as soon as the penalty makes up for its loss, and the cycle that this may close is
+    contracted. Contracted cycles stay best, since they hold no root arc. A best tree under a penalty is a
+    best one among those with its number of root words (Gabow and Tarjan 1984).
+    """
+    rooted = [node for node in dict.fromkeys(node_of[1:]) if nodes[node].head == 0]
+    while len(rooted) > 1:
+        losses = [nodes[node].loss() for node in rooted]
+        place = losses.index(min(losses))
+        if losses[place] == math.inf:
+            return False
+        node = rooted[place]
+        nodes[node].head = nodes[node].best_word()
+        path, above = [node], node_of[nodes[node].head]
+        while above not in (0, node):
+            path.append(above)
+            above = node_of[nodes[above].head]
+        if above == 0:
+            rooted[place] = rooted[-1]
+            rooted.pop()
+        else:
+            rooted[place] = _contract(path, node, nodes, node_of)
+            if not nodes[rooted[place]].choose():
+                return False
+            nodes[rooted[place]].head = 0
+    return True
 
 
-def _contract(path, node, weights, enters, node_of, members, parent, entering) -> int:
+def _contract(path: list[int], node: int, nodes: dict[int, _Node], node_of: list[int]) -> int:
     """Merge the cycle at the end of ``path``; an arc into the new node replaces one arc of the cycle."""
-    size = len(node_of)
-    merged = max(weights) + 1
-    weights[merged], enters[merged], members[merged] = [-math.inf] * size, [None] * size, []
-    while True:
+    size, merged = len(node_of), max(nodes) + 1
+    whole = nodes[merged] = _Node([-math.inf] * size, [0] * size, [])
+    part = None
+    while part != node:
         part = path.pop()
-        parent[part] = merged
-        members[merged] += members[part]
-        inside = entering[part][2]
+        inside = nodes[part].weights[nodes[part].head]
+        nodes[part].cycle = merged
+        whole.words += nodes[part].words
         for u in range(size):
-            gain = weights[part][u] - inside
-            if gain > weights[merged][u]:
-                weights[merged][u], enters[merged][u] = gain, enters[part][u]
-        if part == node:
-            break
-    for word in members[merged]:
+            gain = nodes[part].weights[u] - inside
+            if gain > whole.weights[u]:
+                whole.weights[u], whole.enters[u] = gain, nodes[part].enters[u]
+    for word in whole.words:
         node_of[word] = merged
-        weights[merged][word] = -math.inf
+        whole.weights[word] = -math.inf
     return merged
 
 
-def _expand(entering, parent, size) -> list[int]:
+def _expand(nodes: dict[int, _Node], size: int) -> list[int]:
     """Heads of the words: a node's entering arc breaks every cycle that it enters."""
     heads, broken = [0] * size, set()
-    for node in sorted(entering, reverse=True):
+    for node in sorted(nodes, reverse=True):
         if node not in broken:
-            head, word, _ = entering[node]
-            heads[word] = head
+            word = nodes[node].enters[nodes[node].head]
+            heads[word] = nodes[node].head
             while word != node:
                 broken.add(word)
-                word = parent[word]
+                word = nodes[word].cycle
     return heads[1:]
 
 

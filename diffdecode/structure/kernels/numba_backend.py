@@ -65,7 +65,7 @@ def _run_in_lanes(together, alone, lanes, longest, group_seconds, sentence_secon
 def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
     """Best trees; see :func:`diffdecode.structure.reference.arborescence`."""
     scores_, lengths_, largest, heads, status = _decision_arrays(scores, lengths)
-    seconds = 1e-7 + 8e-9 * lengths_**2
+    seconds = 2e-7 + 1.4e-9 * lengths_**2
     kernel = numba_edmonds.arborescence
     run_over_batch(kernel, seconds, scores_, lengths_, multi_root, largest, heads, status)
     return _tensor(heads, scores.device), _tensor(status, scores.device)

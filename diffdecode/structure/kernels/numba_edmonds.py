@@ -1,183 +1,195 @@
-"""Chu-Liu/Edmonds on the CPU in O(N^2): the algorithm of ``reference._edmonds``, step for step.
-
-Most sentences never reach it: where every word's best head already gives a tree, that is the best tree, and
-the one that the contraction algorithm would return.
-"""
+"""Chu-Liu/Edmonds on the CPU in O(N^2): the algorithm of ``reference._edmonds``, step for step."""
 
 import numpy as np
 from numba import njit, uintp
 
 from diffdecode.structure.kernels.numba_checks import status_of_scores
 from diffdecode.structure.kernels.numba_vectors import FLOAT64_LANES as LANES
-from diffdecode.structure.kernels.numba_vectors import keep_greater
+from diffdecode.structure.kernels.numba_vectors import greatest, keep_greater, place_of
 from diffdecode.structure.trees import NO_TREE, PADDING
 
-# Rows of ``nodes``: the node that holds a word; and for each node, what it was contracted into, the arc
-# entering it and the words that it holds (a linked list through ``FOLLOWING``).
-NODE_OF, PARENT, ENTERING_HEAD, ENTERING_WORD, PATH, FIRST, LAST, FOLLOWING = range(8)
-FAST = {"nnan", "nsz", "reassoc"}  # scores were checked for NaN; "reassoc" lets a maximum be vectorised
+# Rows of ``nodes``: the node that holds a word; and for each node, the cycle that it is part of, the head of
+# its entering arc, its best head beside the root, the word that the root would enter, and the words that it
+# holds (a linked list through ``FOLLOWING``). ``PATH`` and ``ROOTED`` are lists of nodes.
+NODE_OF, CYCLE, HEAD, OTHER_HEAD, ROOT_ENTERS, FIRST, LAST, FOLLOWING, PATH, ROOTED = range(10)
+# Rows of ``values``: for each node, the weights of its entering arc, of the root's and of the best other one.
+ENTERING, ROOT, OTHER = range(3)
+# States of a node.
+NEW, ON_PATH, FINISHED, BROKEN = range(4)
 
 
 @njit(nogil=True, cache=True)
 def arborescence(start, stop, scores, lengths, multi_root, largest, heads, status):
     """Fill ``heads [B, N]`` and ``status [B]`` for the sentences ``start <= b < stop``."""
     size = scores.shape[1]
-    width = (size + LANES - 1) // LANES * LANES
-    weights = np.zeros((2 * size, width))
-    enters = np.zeros((2 * size, width), np.int32)
-    nodes = np.empty((8, 2 * size), np.int32)
-    entering_weight = np.empty(2 * size)
-    best = np.empty(size, np.int32)
+    weights = np.empty((2 * size, (size + LANES - 1) // LANES * LANES))
+    enters = np.empty(weights.shape, np.int32)
+    nodes, values = np.empty((10, 2 * size), np.int32), np.empty((3, 2 * size))
+    state = np.empty(2 * size, np.int8)
     for b in range(start, stop):
-        n = lengths[b]
         heads[b] = PADDING
-        status[b] = status_of_scores(scores, b, n, largest)
-        if status[b] != 0:
-            continue
-        if best_heads_form_a_tree(scores[b], n, multi_root, best, nodes[0]):
-            heads[b, :n] = best[1 : n + 1]
-        else:
-            status[b] = edmonds(scores[b], n, multi_root, weights, enters, nodes, entering_weight, best)
-            if status[b] == 0:
-                heads[b, :n] = best[1 : n + 1]
+        status[b] = status_of_scores(scores, b, lengths[b], largest)
+        if status[b] == 0:
+            found = edmonds(
+                scores[b], lengths[b] + 1, multi_root, weights, enters, nodes, values, state, heads[b]
+            )
+            status[b] = 0 if found else NO_TREE
 
 
 @njit(nogil=True, cache=True)
-def best_heads_form_a_tree(scores, n, multi_root, best, seen):
-    """Fill ``best`` with each word's (smallest) best head; whether these arcs are an allowed tree."""
-    roots, possible = 0, True
-    for m in range(1, n + 1):
-        head = m if np.isnan(scores[m, m]) else _first(scores, m, _maximum(scores, m, 0, n + 1), 0)
-        if head == m:  # the diagonal is no head, whatever it holds
-            value = max(_maximum(scores, m, 0, m), _maximum(scores, m, m + 1, n + 1))
-            head = _first(scores, m, value, 0)
-            head = _first(scores, m, value, m + 1) if head == m else head
-        best[m] = head
-        roots += head == 0
-        possible &= scores[m, head] > -np.inf
-    if not possible or roots == 0 or (not multi_root and roots > 1):
-        return False
-    seen[: n + 1] = 0
-    for m in range(1, n + 1):
-        word = m
-        while word != 0 and seen[word] == 0:
-            seen[word] = m
-            word = best[word]
-        if word != 0 and seen[word] == m:
-            return False
-    return True
+def edmonds(scores, size, multi_root, weights, enters, nodes, values, state, heads):
+    """Fill ``heads`` with the best tree over the positions below ``size``; whether there is one.
 
-
-@njit(nogil=True, cache=True, fastmath=FAST)
-def _maximum(weights, node, start, stop):
-    best = weights.dtype.type(-np.inf)
-    for u in range(start, stop):
-        best = max(best, weights[node, u])
-    return best
-
-
-@njit(nogil=True, cache=True)
-def _first(weights, node, value, start):
-    u = start
-    while weights[node, u] != value:
-        u += 1
-    return u
-
-
-@njit(nogil=True, cache=True)
-def edmonds(scores, n, multi_root, weights, enters, nodes, entering_weight, heads):
-    """Grow a path backwards from each word, contract the cycles it closes, and expand them in the end.
-
-    ``heads`` holds each word's best head, and on return its head in the tree.
+    ``weights[node, u]`` is the best arc from word ``u`` into a node, ``enters[node, u]`` the word it enters.
     """
-    size = n + 1
-    finished = np.zeros(2 * size, np.bool_)
-    on_path = np.zeros(2 * size, np.bool_)
-    finished[0] = True
+    if not _every_word_by_itself(scores, size, weights, enters, nodes, values, state):
+        return False
+    created = _grow_paths(size, weights, enters, nodes, values, state)
+    if created > 0 and not multi_root:
+        created = _leave_one_root(created, size, weights, enters, nodes, values, state)
+    if created > 0:
+        _expand(created, enters, nodes, state, heads)
+    return created > 0
+
+
+@njit(nogil=True, cache=True)
+def _every_word_by_itself(scores, size, weights, enters, nodes, values, state):
+    """Nodes of one word with their best entering arcs; whether each has one."""
+    possible = True
+    nodes[NODE_OF, 0], state[0] = 0, FINISHED
     for v in range(1, size):
         for u in range(size):
             weights[v, u] = scores[v, u]
+        for u in range(size, (size + LANES - 1) // LANES * LANES):
+            weights[v, u] = -np.inf
+        for u in range(size):
             enters[v, u] = v
-        weights[v, v] = -np.inf
-    for v in range(size):
-        nodes[NODE_OF, v] = nodes[FIRST, v] = nodes[LAST, v] = v
-    created, roots = size, 0
+        weights[v, 0] = weights[v, v] = -np.inf
+        values[ROOT, v] = scores[v, 0]
+        nodes[NODE_OF, v] = nodes[ROOT_ENTERS, v] = nodes[FIRST, v] = nodes[LAST, v] = v
+        state[v] = NEW
+        possible &= _choose(v, size, weights, nodes, values)
+    return possible
+
+
+@njit(nogil=True, cache=True)
+def _choose(node, size, weights, nodes, values):
+    """Let a node's best arc enter it, of equal ones that from the smallest head; whether it has one."""
+    row = uintp(node * weights.shape[1])
+    root, other = values[ROOT, node], greatest(weights, row, uintp((size + LANES - 1) // LANES))
+    values[OTHER, node], nodes[OTHER_HEAD, node] = other, place_of(weights, other, row)
+    values[ENTERING, node] = max(root, other)
+    nodes[HEAD, node] = 0 if root >= other else nodes[OTHER_HEAD, node]
+    return values[ENTERING, node] > -np.inf
+
+
+@njit(nogil=True, cache=True)
+def _grow_paths(size, weights, enters, nodes, values, state):
+    """Follow best arcs backwards from each word and contract the cycles; the number of nodes, 0 for no tree."""
+    created = size
     for start in range(1, size):
         top, node = 0, nodes[NODE_OF, start]
-        while not finished[node]:
-            if on_path[node]:
-                top = _contract(created, node, top, on_path, weights, enters, entering_weight, nodes, size)
+        while state[node] != FINISHED:
+            if state[node] == ON_PATH:
+                top = _contract(created, node, top, size, weights, enters, nodes, values, state)
                 node = created
                 created += 1
-            if node < size and (multi_root or heads[node] != 0):
-                head = heads[node]
-            else:
-                head = _best_head(weights, node, size, multi_root)
-            if weights[node, head] == -np.inf:
-                return NO_TREE
-            roots += head == 0
-            nodes[ENTERING_HEAD, node], nodes[ENTERING_WORD, node] = head, enters[node, head]
-            entering_weight[node] = weights[node, head]
-            on_path[node] = True
+                if not _choose(node, size, weights, nodes, values):
+                    return 0
+            state[node] = ON_PATH
             nodes[PATH, top] = node
             top += 1
-            node = nodes[NODE_OF, head]
+            node = nodes[NODE_OF, nodes[HEAD, node]]
         for k in range(top):
-            finished[nodes[PATH, k]] = True
-            on_path[nodes[PATH, k]] = False
-    if not multi_root and roots > 1:
-        return NO_TREE
-    _expand(created, nodes, finished, heads)
-    return 0
+            state[nodes[PATH, k]] = FINISHED
+    return created
 
 
 @njit(nogil=True, cache=True)
-def _best_head(weights, node, size, multi_root):
-    """Smallest among the best heads; with one root word, the root only if there is no other."""
-    start = 0 if multi_root else 1
-    best = _maximum(weights, node, start, size)
-    return _first(weights, node, best, start) if best > -np.inf else 0
+def _leave_one_root(created, size, weights, enters, nodes, values, state):
+    """Take arcs from the root until one is left; the number of nodes, 0 for no tree."""
+    roots = 0
+    for word in range(1, size):
+        node = nodes[NODE_OF, word]
+        if nodes[HEAD, node] == 0 and state[node] == FINISHED:
+            state[node] = NEW  # listed
+            nodes[ROOTED, roots] = node
+            roots += 1
+    while roots > 1:
+        place = _smallest_loss(roots, nodes, values)
+        if place < 0:
+            return 0
+        node = nodes[ROOTED, place]
+        nodes[HEAD, node], values[ENTERING, node] = nodes[OTHER_HEAD, node], values[OTHER, node]
+        top, above = 0, node
+        while above != 0 and (top == 0 or above != node):
+            nodes[PATH, top] = above
+            top += 1
+            above = nodes[NODE_OF, nodes[HEAD, above]]
+        if above == 0:
+            roots -= 1
+            nodes[ROOTED, place] = nodes[ROOTED, roots]
+        else:
+            _contract(created, node, top, size, weights, enters, nodes, values, state)
+            if not _choose(created, size, weights, nodes, values):
+                return 0
+            nodes[HEAD, created] = 0
+            nodes[ROOTED, place] = created
+            created += 1
+    return created
 
 
 @njit(nogil=True, cache=True)
-def _contract(merged, node, top, on_path, weights, enters, entering_weight, nodes, size):
+def _smallest_loss(roots, nodes, values):
+    """Where the rooted node is that loses least with its best other arc; -1 if none has another one."""
+    place, smallest = -1, np.inf
+    for k in range(roots):
+        node = nodes[ROOTED, k]
+        loss = values[ROOT, node] - values[OTHER, node]
+        if loss < smallest:
+            place, smallest = k, loss
+    return place
+
+
+@njit(nogil=True, cache=True)
+def _contract(merged, node, top, size, weights, enters, nodes, values, state):
     """Merge the cycle from ``node`` to the path's end into node ``merged``; the path's new length."""
-    for u in range(size):
-        weights[merged, u] = -np.inf
-    width = weights.shape[1]
+    row, vectors = weights.shape[1], uintp((size + LANES - 1) // LANES)
+    weights[merged] = -np.inf
+    values[ROOT, merged], state[merged] = -np.inf, NEW
     front = back = -1
-    while True:
+    part = -1
+    while part != node:
         top -= 1
         part = nodes[PATH, top]
-        on_path[part] = False
-        nodes[PARENT, part] = merged
-        source, target = uintp(part * width), uintp(merged * width)
-        keep_greater(weights, enters, entering_weight[part], source, target, uintp(width // LANES))
+        nodes[CYCLE, part] = merged
+        inside = values[ENTERING, part]
+        keep_greater(weights, enters, inside, uintp(part * row), uintp(merged * row), vectors)
+        if values[ROOT, part] - inside > values[ROOT, merged]:
+            values[ROOT, merged] = values[ROOT, part] - inside
+            nodes[ROOT_ENTERS, merged] = nodes[ROOT_ENTERS, part]
         if front < 0:
             front = nodes[FIRST, part]
         else:
             nodes[FOLLOWING, back] = nodes[FIRST, part]
         back = nodes[LAST, part]
-        if part == node:
-            break
-    nodes[FIRST, merged], nodes[LAST, merged] = front, back
+    nodes[FIRST, merged], nodes[LAST, merged], nodes[FOLLOWING, back] = front, back, -1
     word = front
-    while True:
+    while word >= 0:
         nodes[NODE_OF, word] = merged
         weights[merged, word] = -np.inf
-        if word == back:
-            return top
         word = nodes[FOLLOWING, word]
+    return top
 
 
 @njit(nogil=True, cache=True)
-def _expand(created, nodes, broken, heads):
+def _expand(created, enters, nodes, state, heads):
     """Heads of the words: from the last contraction to the first, entering arcs break cycles."""
-    broken[:] = False
     for node in range(created - 1, 0, -1):
-        if not broken[node]:
-            word = nodes[ENTERING_WORD, node]
-            heads[word] = nodes[ENTERING_HEAD, node]
+        if state[node] != BROKEN:
+            head = nodes[HEAD, node]
+            word = enters[node, head] if head > 0 else nodes[ROOT_ENTERS, node]
+            heads[word - 1] = head
             while word != node:
-                broken[word] = True
-                word = nodes[PARENT, word]
+                state[word] = BROKEN
+                word = nodes[CYCLE, word]

@@ -37,6 +37,16 @@ class _Lanes:
     def store(self, value, offset):
         self.builder.store(value, self.address(offset), align=4)
 
+    def all(self, value):
+        """A vector of one number in every lane."""
+        vector = ir.Constant(self.vector, ir.Undefined)
+        for lane in range(self.lanes):
+            vector = self.builder.insert_element(vector, value, ir.Constant(ir.IntType(32), lane))
+        return vector
+
+    def max(self, a, b):
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
     def fused(self, a, b, c):
         """``a * b + c``, in one instruction where the machine has it."""
         fast = ("contract",)
@@ -64,8 +74,7 @@ def _emit_max_plus(context, builder, signature, arguments):
     builder.store(builder.fadd(lanes.load(first), lanes.load(second)), best)
     with lanes.steps(count) as ahead:
         value = builder.fadd(lanes.load(ahead(first)), lanes.load(ahead(second)))
-        so_far = builder.load(best)
-        builder.store(builder.select(builder.fcmp_ordered(">", value, so_far), value, so_far), best)
+        builder.store(lanes.max(value, builder.load(best)), best)
     lanes.store(builder.load(best), target)
     return context.get_dummy_value()
 
@@ -173,12 +182,9 @@ def _emit_keep_greater(context, builder, signature, arguments):
     def label_address(offset):
         return builder.bitcast(builder.gep(labels, [offset]), label_vector)
 
-    shifts = cgutils.alloca_once(builder, lanes.vector)
-    for lane in range(lanes.lanes):
-        position = ir.Constant(ir.IntType(32), lane)
-        builder.store(builder.insert_element(builder.load(shifts), shift, position), shifts)
+    shifts = lanes.all(shift)
     with lanes.steps(count) as ahead:
-        gain = builder.fsub(lanes.load(ahead(source)), builder.load(shifts))
+        gain = builder.fsub(lanes.load(ahead(source)), shifts)
         so_far = lanes.load(ahead(target))
         greater = builder.fcmp_ordered(">", gain, so_far)
         lanes.store(builder.select(greater, gain, so_far), ahead(target))
@@ -186,3 +192,48 @@ def _emit_keep_greater(context, builder, signature, arguments):
         label = builder.select(greater, builder.load(here, align=4), builder.load(there, align=4))
         builder.store(label, there, align=4)
     return context.get_dummy_value()
+
+
+@intrinsic
+def greatest(typing_context, values, first, count):
+    """The greatest of ``count`` vectors of numbers, which follow each other from ``values[first]`` on."""
+    return values.dtype(values, types.uintp, types.uintp), _emit_greatest
+
+
+def _emit_greatest(context, builder, signature, arguments):
+    values, first, count = arguments
+    lanes = _Lanes(context, builder, signature.args[0], values)
+    best = cgutils.alloca_once_value(builder, lanes.load(first))
+    with lanes.steps(count) as ahead:
+        builder.store(lanes.max(lanes.load(ahead(first)), builder.load(best)), best)
+    vector, width = builder.load(best), lanes.lanes
+    while width > 1:  # fold one half onto the other
+        width //= 2
+        index = ir.VectorType(ir.IntType(32), width)
+        low, high = ir.Constant(index, list(range(width))), ir.Constant(index, list(range(width, 2 * width)))
+        vector = lanes.max(*(builder.shuffle_vector(vector, vector, half) for half in (low, high)))
+    return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+
+
+@intrinsic
+def place_of(typing_context, values, value, first):
+    """How far on from ``values[first]`` the first number equal to ``value`` is; there must be one."""
+    return types.int64(values, values.dtype, types.uintp), _emit_place_of
+
+
+def _emit_place_of(context, builder, signature, arguments):
+    values, value, first = arguments
+    lanes = _Lanes(context, builder, signature.args[0], values)
+    wanted, mask = lanes.all(value), ir.IntType(lanes.lanes)
+    before, search, found = builder.block, *map(builder.append_basic_block, ("search", "found"))
+    builder.branch(search)
+    builder.position_at_end(search)
+    distance = builder.phi(first.type)
+    equal = builder.fcmp_ordered("==", lanes.load(builder.add(first, distance)), wanted)
+    places = builder.bitcast(equal, mask)
+    distance.add_incoming(ir.Constant(first.type, 0), before)
+    distance.add_incoming(builder.add(distance, ir.Constant(first.type, lanes.lanes)), search)
+    builder.cbranch(builder.icmp_unsigned("==", places, ir.Constant(mask, 0)), search, found)
+    builder.position_at_end(found)
+    within = builder.cttz(places, ir.Constant(ir.IntType(1), 1))
+    return builder.add(distance, builder.zext(within, first.type))
