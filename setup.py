@@ -46,7 +46,7 @@ FAIRSEQ = [
 ]
 SPACY = ["spacy>=3.8,<3.9", "thinc>=8.3,<9", "conllu", "matplotlib"]
 STANZA = ["stanza>=1.12"]
-# No part of "dev": where it is installed, every process that starts spaCy imports it, which takes as long again.
+# No part of "dev": where it is installed, every process that starts spaCy takes twice as long to do so.
 TRANSFORMERS = ["spacy-transformers>=1.4,<1.5"]
 GPU = ["triton>=3.0; platform_system == 'Linux'"]
 DEV = ["pytest", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "matplotlib", "rich", "tqdm"]
@@ -101,10 +101,13 @@ SPACY_ENTRY_POINTS = {
         f"diffdecode.MixedCorpus.v1 = {TRAINING}.mixing:create_mixed_corpus",
         f"diffdecode.GraphLabels.v1 = {TRAINING}.graph_labels:read_graph_labels",
     ],
+    "spacy_callbacks": [f"diffdecode.tune_parser.v1 = {TRAINING}.tuning:create_tune_parser"],
+    "spacy_loggers": [f"diffdecode.GuardedLogger.v1 = {TRAINING}.guard:create_guarded_logger"],
     "spacy_cli": [
         "diffdecode_convert_sdp = spacy_components.cli:convert_sdp_cli",
         "diffdecode_evaluate_sdp = spacy_components.cli:evaluate_sdp_cli",
         "diffdecode_compare_parses = spacy_components.cli:compare_parses_cli",
+        "diffdecode_distill_parser = spacy_components.cli:distill_parser_cli",
     ],
 }
 

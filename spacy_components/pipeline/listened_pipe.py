@@ -227,14 +227,14 @@ class ListenedPipe(TrainablePipe):
         if nlp is None or not self.listening_components:
             return
         mine = set(map(id, self.model.walk()))
-        last = self.listening_components[-1]
-        for name, upstream in nlp.pipeline:
+        last, names = self.listening_components[-1], nlp.component_names
+        for name, upstream in nlp.components:
             if upstream is self or not isinstance(upstream, ListenedToComponent):
                 continue
             if not any(id(listener) in mine for listener in upstream.listeners):
                 continue
             firing = upstream.listening_components[-1]
-            if firing != self.name and nlp.pipe_names.index(firing) < nlp.pipe_names.index(last):
+            if firing != self.name and names.index(firing) < names.index(last):
                 raise ValueError(
                     f"'{self.name}' and '{firing}' share '{name}', and '{last}' trains '{self.name}'. So "
                     f"'{name}' makes its backward pass at '{firing}', before the gradient of '{last}' "

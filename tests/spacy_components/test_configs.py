@@ -23,7 +23,8 @@ import spacy_components
 from spacy_components.sdp_graph import get_graph
 
 CONFIGS = Path(spacy_components.__file__).parent / "configs"
-NAMES = ("parser", "parser_textcat", "sdp_textcat", "syntax_sdp")
+FRESH = ("parser", "parser_textcat", "sdp_textcat", "syntax_sdp")
+NAMES = (*FRESH, "finetune_parser")
 ANNOTATION = {"train": "parse", "parses": "parse", "graphs": "graph", "texts": "cats"}
 SMALL = {
     "training.max_steps": 4,
@@ -71,7 +72,10 @@ def trained(corpora, tmp_path_factory):
     def folder_of(name):
         if name not in folders:
             folders[name] = tmp_path_factory.mktemp(name)
-            train(CONFIGS / f"{name}.cfg", folders[name], overrides=overrides_for(name, corpora))
+            overrides = overrides_for(name, corpora)
+            if name == "finetune_parser":
+                overrides["paths.parser"] = str(folder_of("parser") / "model-last")
+            train(CONFIGS / f"{name}.cfg", folders[name], overrides=overrides)
         return folders[name]
 
     return folder_of
@@ -88,19 +92,45 @@ def test_ready_config_trains_and_predicts(name, trained):
     expected = {
         "parser": "dep_uas",
         "parser_textcat": "cats_score",
+        "finetune_parser": "cats_score",
         "sdp_textcat": "sdp_lf",
         "syntax_sdp": "sdp_lf",
     }
     assert scores[expected[name]] is not None
-    heard = {"parser_textcat": "spigot_parser", "sdp_textcat": "spigot_sdp", "syntax_sdp": "spigot_parser"}
+    heard = {
+        "parser_textcat": "spigot_parser",
+        "finetune_parser": "spigot_parser",
+        "sdp_textcat": "spigot_sdp",
+        "syntax_sdp": "spigot_parser",
+    }
     if name in heard:
         assert len(nlp.get_pipe(heard[name]).listeners) == 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FRESH)
 def test_ready_config_is_complete(name, tmp_path):
     before, after = fill_config(tmp_path / "filled.cfg", CONFIGS / f"{name}.cfg", silent=True)
     assert before.to_str() == after.to_str()
+
+
+def test_ready_config_with_a_sourced_parser_is_complete(trained, corpora):
+    """``fill-config`` needs the parser that it sources; all that is not the parser's stays the same."""
+    paths = {f"paths.{name}": path for name, path in corpora.items()}
+    paths["paths.parser"] = str(trained("parser") / "model-last")
+    config = util.load_config(CONFIGS / "finetune_parser.cfg", overrides=paths, interpolate=True)
+    filled = util.load_model_from_config(config, auto_fill=True).config
+    del config["components"]["spigot_parser"], filled["components"]["spigot_parser"]
+    assert filled.to_str() == config.to_str()
+
+
+def test_finetuned_parser_began_as_the_sourced_one(trained):
+    parser, tuned = (spacy.load(trained(name) / "model-last") for name in ("parser", "finetune_parser"))
+    assert tuned.get_pipe("spigot_parser").labels == parser.get_pipe("spigot_parser").labels
+    before, after = (
+        nlp.get_pipe("spigot_parser").model.shims[0].module.state_dict() for nlp in (parser, tuned)
+    )
+    largest = max(float((before[key] - after[key]).abs().max()) for key in before)
+    assert 0 < largest < 0.01  # five steps of 0.0005
 
 
 def test_determinism_of_a_streamed_corpus_comes_from_all_of_it(trained):
@@ -111,7 +141,7 @@ def test_determinism_of_a_streamed_corpus_comes_from_all_of_it(trained):
     assert nlp.get_pipe("spigot_sdp").label_data == label_inventory(docs)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FRESH)
 def test_debug_config(name, corpora, capsys):
     debug_config(CONFIGS / f"{name}.cfg", overrides=overrides_for(name, corpora), show_vars=True)
     assert "Config is valid" in capsys.readouterr().out
@@ -197,14 +227,14 @@ def test_train_from_the_command_line(corpora, tmp_path):
 
 
 def test_every_entry_point_loads():
-    groups = ("factories", "architectures", "misc", "scorers", "readers", "cli")
+    groups = ("factories", "architectures", "misc", "scorers", "readers", "callbacks", "loggers", "cli")
     found = [
         entry
         for group in groups
         for entry in entry_points(group=f"spacy_{group}")
         if entry.value.startswith("spacy_components")
     ]
-    assert len(found) >= 20
+    assert len(found) >= 25
     for entry in found:
         assert callable(entry.load()), entry
 

@@ -9,6 +9,8 @@ import spacy
 import torch
 from thinc.api import SGD, Adam, to_numpy
 from toy_pipelines import (
+    SHARED,
+    TOK2VEC,
     bare,
     change,
     example,
@@ -29,6 +31,7 @@ from spacy_components.ml.parameters import keys_of_part, parameters
 from spacy_components.ml.segments import SegmentBatch
 from spacy_components.ml.tree_losses import TreeSet
 from spacy_components.ml.tree_scorers import TreeScores
+from spacy_components.training.tuning import create_tune_parser
 
 
 def parses(vocab):
@@ -311,3 +314,111 @@ def test_empty_documents_do_not_drift():
     empty = example(nlp.make_doc(""))
     assert train_step(nlp, [empty, empty], SGD(0.1)) == {"spigot_parser": 0.0}
     assert nlp.get_pipe("spigot_parser").rehearse([empty], sgd=SGD(0.1)) == {"spigot_parser": 0.0}
+
+
+# ---- a parser from another pipeline
+
+
+def sourced_config(folder, **parser):
+    """A config that takes a parser, and for ``shared`` its tok2vec, from a folder, and adds a classifier."""
+    textcat = {"factory": "masked_textcat", **textcat_config(head_concat())}
+    components = {"spigot_parser": {"source": str(folder), **parser}, "textcat": textcat}
+    tune = {"@callbacks": "diffdecode.tune_parser.v1", "component": "spigot_parser"}
+    return {
+        "nlp": {"lang": "en", "pipeline": list(components)},
+        "components": components,
+        "initialize": {"before_init": tune},
+    }
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["own tok2vec", "shared tok2vec"])
+def trained(request, tmp_path_factory):
+    """Folder of a parser (alone, or with a tok2vec that it listens to), which it is, and its heads."""
+    first = [("tok2vec", {"model": TOK2VEC})] if request.param else []
+    config = parser_config(SHARED if request.param else TOK2VEC)
+    nlp, examples = make_pipeline(*first, ("spigot_parser", config))
+    optimizer = Adam(0.01)
+    for _ in range(15):
+        train_step(nlp, examples, optimizer)
+    folder = tmp_path_factory.mktemp("trained")
+    nlp.to_disk(folder)
+    return folder, request.param, heads_of(nlp)
+
+
+def heads_of(nlp):
+    return [[t.head.i for t in doc] for doc in nlp.pipe([bare(doc) for doc in parsed_docs(nlp.vocab)])]
+
+
+def test_sourced_parser_is_tuned_by_the_new_task_alone(trained, tmp_path):
+    """With a tok2vec that it shared, replace_listeners gives it a copy of its own."""
+    folder, shared, heads = trained
+    config = sourced_config(folder, **({"replace_listeners": ["model.tok2vec"]} if shared else {}))
+    config["initialize"]["before_init"] |= {"drift": "l2", "grad_factor": 0.5, "freeze": ["label"]}
+    nlp = spacy.util.load_model_from_config(config, auto_fill=True)
+    examples = [example(doc) for doc in categories(nlp.vocab)]
+    nlp.resume_training()
+    with nlp.select_pipes(disable=["spigot_parser"]):  # as spacy train does with what is sourced
+        nlp.initialize(lambda: examples)
+    parser = nlp.get_pipe("spigot_parser")
+    assert (
+        heads_of(nlp) == heads
+        and parser.training["drift"] == "l2"
+        and parser.training["surrogate"] == "spigot"
+    )
+    assert parser.stands_alone and parser.listening_components == ["textcat"]
+    frozen, moving = keys_of_part(parser.model, "label"), keys_of_part(parser.model, "tok2vec")
+    before = values(parser.model)
+    for _ in range(3):
+        losses = train_step(nlp, examples, Adam(0.01))
+    after = values(parser.model)
+    assert losses["spigot_parser"] == 0.0 < losses["spigot_parser_drift"]
+    assert same({k: before[k] for k in frozen}, {k: after[k] for k in frozen})
+    assert not same({k: before[k] for k in moving}, {k: after[k] for k in moving})
+    nlp.to_disk(tmp_path)
+    loaded = spacy.load(tmp_path)
+    assert heads_of(loaded) == heads_of(nlp)
+    assert loaded.get_pipe("spigot_parser").training["drift"] is None  # its own settings are what was saved
+
+
+def test_sourced_by_hand(trained):
+    folder, shared, heads = trained
+    source = spacy.load(folder)
+    if shared:
+        source.replace_listeners("tok2vec", "spigot_parser", ["model.tok2vec"])
+    nlp = spacy.blank("en")
+    nlp.add_pipe("spigot_parser", source=source).configure(drift="kl", freeze=["scorer"])
+    nlp.add_pipe("masked_textcat", name="textcat", config=textcat_config(head_concat()))
+    examples = [example(doc) for doc in categories(nlp.vocab)]
+    nlp.get_pipe("textcat").initialize(lambda: examples, nlp=nlp)
+    assert heads_of(nlp) == heads
+    before = torch_weights(nlp)
+    for _ in range(2):
+        losses = nlp.update(examples, sgd=Adam(0.01), losses={})
+    assert losses["spigot_parser_drift"] > 0 and change(before, torch_weights(nlp)) == 0
+
+
+def test_order_of_sourced_components_is_checked(tmp_path):
+    nlp, _ = make_pipeline(("tok2vec", {"model": TOK2VEC}), ("spigot_parser", parser_config(SHARED)))
+    nlp.to_disk(tmp_path)
+    config = sourced_config(tmp_path)
+    tagger = {"factory": "tagger", "model": {"@architectures": "spacy.Tagger.v2", "tok2vec": SHARED}}
+    config["components"] |= {"tok2vec": {"source": str(tmp_path)}, "tagger": tagger}
+    config["nlp"]["pipeline"] = ["tok2vec", "spigot_parser", "tagger", "textcat"]
+    nlp = spacy.util.load_model_from_config(config, auto_fill=True)
+    refused = pytest.raises(ValueError, match="Move 'tagger' before 'spigot_parser' or after 'textcat'")
+    with nlp.select_pipes(disable=["tok2vec", "spigot_parser"]), refused:
+        nlp.initialize(lambda: [example(doc) for doc in parsed_docs(nlp.vocab)])
+
+
+def test_only_a_spigot_parser_can_be_tuned():
+    nlp = spacy.blank("en")
+    nlp.add_pipe("parser", name="spigot_parser")
+    with pytest.raises(ValueError, match=r"no spigot_parser .but DependencyParser.*distill-parser"):
+        create_tune_parser()(nlp)
+
+
+def test_settings_of_a_pipelines_config():
+    """The component's own block takes them too; a sourced one has no such block."""
+    nlp, _ = joint(freeze=["arc", "label"], drift="tree_kl", drift_weight=0.25)
+    block = nlp.config["components"]["spigot_parser"]
+    assert (block["freeze"], block["drift"], block["drift_weight"]) == (["arc", "label"], "tree_kl", 0.25)
