@@ -59,13 +59,22 @@ def keys_of_part(model: Model, part: str) -> set[Key]:
         of_modules = [(shim.id, name) for shim, m in _torch_modules(rest) for name, _ in m.named_parameters()]
         keys = {key for key in of_modules if key[1] == part or key[1].startswith(f"{part}.")}
     if not keys:
-        modules = {name for _, module in _torch_modules(rest) for name, _ in module.named_children()}
+        modules = sorted({name for _, module in _torch_modules(rest) for name in _module_names(module)})
         raise ValueError(
-            f"freeze: {model.name} has no parameters of its own in {part!r}. There are {TOK2VEC}, {SCORER}, "
-            f"and the scorer's {', '.join(sorted(modules))}. (A tok2vec or transformer that is a component "
-            "by itself is frozen by [training] frozen_components and annotating_components.)"
+            f"freeze: {model.name} has no parameters of its own in {part!r}. Known are {TOK2VEC}, {SCORER}, "
+            f"and the scorer's {', '.join(modules)}. (A tok2vec or transformer that is a component by itself "
+            "is frozen by [training] frozen_components and annotating_components.)"
         )
     return keys
+
+
+def _module_names(module: Any, prefix: str = "") -> list[str]:
+    """The modules inside of a module; for a mere wrapper, those inside of what it wraps."""
+    children = dict(module.named_children())
+    if len(children) == 1:
+        ((name, child),) = children.items()
+        return _module_names(child, f"{prefix}{name}.") or [prefix + name]
+    return [prefix + name for name in children]
 
 
 class FrozenSteps:

@@ -169,7 +169,8 @@ class ListenedPipe(TrainablePipe):
 
         sgd (Optimizer): The optimizer.
         """
-        self.optimizer = sgd
+        if isinstance(sgd, Optimizer):  # nlp.rehearse gives a function that only collects gradients
+            self.optimizer = sgd
         frozen = {key for part in self.freeze for key in keys_of_part(self.model, part)}
         self.model.finish_update(FrozenSteps(sgd, frozen) if frozen else sgd)
 

@@ -189,6 +189,44 @@ def test_snapshot_brings_back_parameters_and_the_optimizers_state(use_averages):
     assert not optimizer.mom1.keys() & parameters(parser.model).keys()
 
 
+@pytest.mark.parametrize("backoff", [1.0, 0.25])
+def test_rollback_takes_a_shared_encoder_along(backoff):
+    """Otherwise the parser's scores would not be what they were. The classifier's own part goes on."""
+    nlp, examples = joint(shared=True, grad_factor=0.5)
+    nlp.config["training"]["score_weights"] = {"guard": 9.0}
+    setup = create_guarded_logger(floor=0.5, action="rollback", backoff=backoff, logger=quiet)
+    log_step, finalize = setup(nlp, io.StringIO(), io.StringIO())
+    optimizer, names = Adam(0.01), ("tok2vec", "spigot_parser", "textcat")
+
+    def state():
+        models = [nlp.get_pipe(name).model for name in names]
+        return [{key: np.array(value) for key, value in parameters(model).items()} for model in models]
+
+    def evaluated(step, value):
+        train_step(nlp, examples, optimizer)
+        now = state()
+        log_step(None)
+        scores = {"dep_uas": value}
+        log_step({"step": step, "score": value, "other_scores": scores, "checkpoints": [(value, step)]})
+        return now
+
+    good = evaluated(1, 0.6)
+    moments = {key: np.array(value) for key, value in optimizer.mom1.items()}
+    bad = evaluated(2, 0.4)
+    for now, before, after, mine in zip(state(), good, bad, (True, True, False), strict=True):
+        assert any(not np.array_equal(before[key], after[key]) for key in before)
+        assert all(np.array_equal(now[key], (before if mine else after)[key]) for key in now)
+    assert all(np.array_equal(optimizer.mom1[key], moments[key]) for key in (*good[0], *good[1]))
+    assert any(not np.array_equal(optimizer.mom1[key], moments[key]) for key in good[2])
+    assert nlp.get_pipe("spigot_parser").decoder.grad_factor == 0.5 * backoff
+    finalize()
+
+
+def quiet(nlp, stdout, stderr):
+    """A logger that says nothing."""
+    return (lambda info: None), (lambda: None)
+
+
 @pytest.mark.parametrize(
     "overrides, message",
     [
