@@ -16,7 +16,15 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.training.initialize import init_nlp
 from thinc.api import Adam, Config
-from toy_pipelines import TOK2VEC, change, head_concat, textcat_config, torch_gradients, torch_weights
+from toy_pipelines import (
+    TOK2VEC,
+    change,
+    head_concat,
+    textcat_config,
+    torch_gradients,
+    torch_weights,
+    train_step,
+)
 
 pytest.importorskip("stanza", reason="the package stanza is not installed")
 
@@ -41,6 +49,7 @@ from spacy_components.ml.tree_decisions import TreeDecoder, surrogate_from_confi
 from spacy_components.ml.tree_losses import TreeSet
 from spacy_components.stanza_export import export_parser
 from spacy_components.stanza_import import import_parser
+from spacy_components.training.snapshot import Snapshot
 
 UNTAGGED = {"plain", "chars", "vectors", "charlm", "bert", "tuned_bert"}
 VARIANTS = {
@@ -394,6 +403,27 @@ def test_a_pipeline_leaves_the_parser_alone(checkpoint, sentences):
     before = torch_weights(nlp)
     nlp.update(examples, sgd=Adam(0.1))
     assert change(before, torch_weights(nlp)) == 0
+
+
+@pytest.mark.parametrize("kind", ["kl", "tree_kl", "l2"])
+def test_it_can_be_held_back_frozen_and_rolled_back(checkpoint, sentences, kind):
+    nlp, examples = classifier(checkpoint("full"), sentences)
+    parser, optimizer = nlp.get_pipe("spigot_parser"), Adam(0.01)
+    parser.configure(drift=kind, freeze=["net.word_emb"])
+    before = torch_weights(nlp)
+    assert train_step(nlp, examples, optimizer)["spigot_parser_drift"] == pytest.approx(0, abs=1e-3)
+    assert change(before, torch_weights(nlp)) > 0
+    assert torch.equal(before["net.word_emb.weight"], torch_weights(nlp)["net.word_emb.weight"])
+    snapshot, before = Snapshot([parser.model], optimizer), torch_weights(nlp)
+    losses = train_step(nlp, examples, optimizer)
+    assert losses["spigot_parser"] == 0.0 < losses["spigot_parser_drift"] and change(
+        before, torch_weights(nlp)
+    )
+    snapshot.restore(optimizer)
+    assert change(before, torch_weights(nlp)) == 0
+    with pytest.raises(ValueError, match=r"'tok2vec'.*net\.parserlstm"):
+        parser.configure(freeze=["tok2vec"])
+        parser.require_frozen_parts()
 
 
 @pytest.mark.parametrize("name", ["plain", "full"])
