@@ -33,7 +33,7 @@ def train_parser(folder: Path, steps: int, seed: int = 0) -> Path:
     """Trains the parser, unless it is there already; returns its checkpoint."""
     from stanza.models import parser
 
-    checkpoint = folder / "stanza.pt"
+    checkpoint = folder / f"stanza-{steps}.pt"
     if not checkpoint.exists():
         folder.mkdir(parents=True, exist_ok=True)
         train, dev = (_untagged(part, folder / f"{part}.conllu") for part in ("train", "dev"))
