@@ -170,27 +170,29 @@ def stanza_parses(path, sentences, **files):
 
     The relation of the root is ``ROOT``, as always in spaCy; a parser that is hardly trained has others, too.
     """
-    from stanza.models.common.doc import Document
     from stanza.models.depparse.data import DataLoader
     from stanza.models.depparse.utils import predict_dataset
 
     trainer, vectors = stanza_trainer(path, **files)
-    columns = "text upos xpos feats lemma".split()  # not the tree
-    words = [
-        [{"id": (i,), **{c: v for c, v in zip(columns, w) if v != "_"}} for i, w in enumerate(s, 1)]
-        for s in sentences
-    ]
+    document = as_document(sentences)
     data = DataLoader(
-        Document(words),
-        150,
-        trainer.args,
-        vectors,
-        vocab=trainer.vocab,
-        evaluation=True,
-        sort_during_eval=True,
+        document, 150, trainer.args, vectors, vocab=trainer.vocab, evaluation=True, sort_during_eval=True
     )
     found = predict_dataset(trainer, data)
     return [[(int(head), label if head else "ROOT") for head, label in s] for s in found]
+
+
+def as_document(sentences):
+    """Stanza's document of the words and tags, without the trees."""
+    from stanza.models.common.doc import Document
+
+    columns = "text upos xpos feats lemma".split()
+    return Document(
+        [
+            [{"id": (i,), **{c: v for c, v in zip(columns, w) if v != "_"}} for i, w in enumerate(s, 1)]
+            for s in sentences
+        ]
+    )
 
 
 def as_doc(vocab, sentence, tagged=True):

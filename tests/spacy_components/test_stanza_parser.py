@@ -30,6 +30,7 @@ pytest.importorskip("stanza", reason="the package stanza is not installed")
 
 from stanza_models import (
     as_doc,
+    as_document,
     parses,
     stanza_parses,
     stanza_trainer,
@@ -268,6 +269,29 @@ def test_stanza_parses_the_same_with_the_tuned_weights(checkpoint, sentences, na
     assert set(inputs) == set(inputs_of(files))
     assert stanza_parses(tmp_path / "tuned.pt", given, **inputs) == after
     assert reference(files._replace(checkpoint=str(tmp_path / "tuned.pt")), given) == after
+
+
+def test_stanzas_pipeline_takes_the_file(checkpoint, sentences, tmp_path):
+    import stanza
+
+    export_parser(import_parser(checkpoint("full")), tmp_path / "back.pt")
+    (tmp_path / "resources.json").write_text("{}")
+    pipeline = stanza.Pipeline(
+        "en",
+        dir=str(tmp_path),
+        download_method=None,
+        processors="tokenize,depparse",
+        tokenize_pretokenized=True,
+        depparse_pretagged=True,
+        depparse_model_path=str(tmp_path / "back.pt"),
+        depparse_resolve_head_constraints=False,
+        allow_unknown_language=True,
+        use_gpu=False,
+        verbose=False,
+    )
+    parsed = pipeline.processors["depparse"].process(as_document(sentences))
+    found = [[(w.head, w.deprel if w.head else "ROOT") for w in s.words] for s in parsed.sentences]
+    assert found == reference(checkpoint("full"), sentences)
 
 
 def _with_reversed_heads(sentence):
