@@ -274,7 +274,7 @@ def _read_transformer(files: CheckpointFiles, config: dict[str, Any], state: dic
         ) from error
     saved = any(key.startswith("bert_model.") for key in state)
     if not saved:
-        state |= {f"bert_model.{key}": value for key, value in model.state_dict().items()}
+        state |= {f"bert_model.{key}": value for key, value in model.float().state_dict().items()}
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         texts = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
@@ -294,7 +294,7 @@ def _build_transformer(parts: dict[str, Any] | None) -> tuple[nn.Module | None, 
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     settings = {name: value for name, value in parts["config"].items() if name != "model_type"}
-    model = AutoModel.from_config(AutoConfig.for_model(parts["model_type"], **settings))
+    model = AutoModel.from_config(AutoConfig.for_model(parts["model_type"], **settings)).float()
     with TemporaryDirectory() as folder:
         for name, content in parts["tokenizer"].items():
             Path(folder, name).write_bytes(content)
