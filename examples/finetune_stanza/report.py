@@ -1,0 +1,102 @@
+"""Tables and pages: what the classifier gained, what the parser lost, which trees changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from spacy import util
+from spacy.language import Language
+
+from examples.finetune_stanza.stanza_parser import parse_with_stanza
+from examples.finetune_stanza.systems import folder_of, parsed, tree_scores
+from spacy_components.cli.compare_parses import compare, html_page
+from spacy_components.stanza_export import export_parser
+from spacy_components.training.parse_changes import ParseChanges
+
+
+def start_line(nlp: Language, checkpoint: Path, data: dict[str, str], out: Path, seconds: float) -> str:
+    scores = tree_scores(nlp, data)
+    return (
+        f"Stanza's parser: UAS {100 * scores['uas']:.2f}, LAS {100 * scores['las']:.2f} on EWT dev "
+        f"({seconds:.0f} s of CPU time). In spaCy it gives the same heads and labels in "
+        f"{_equal_to_stanza(nlp, checkpoint, data, out)} sentences.\n"
+    )
+
+
+def score_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Markdown, means over the seeds."""
+    lines = [
+        "| system | accuracy | UAS | LAS | last step: accuracy | UAS | LAS | CPU time |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for system in dict.fromkeys(row["system"] for row in rows):
+        own = [row for row in rows if row["system"] == system]
+        cells = [
+            _mean([row[step].get(score) for row in own])
+            for step in ("best", "last")
+            for score in ("accuracy", "uas", "las")
+        ]
+        seconds = sum(row["seconds"] for row in own) / len(own)
+        lines.append(f"| {system} | {' | '.join(cells)} | {seconds:.0f} s |")
+    return [*lines, ""]
+
+
+def given_back(args, data: dict[str, str]) -> list[str]:
+    """The tuned parser as a file of Stanza's, and whether Stanza parses with it as spaCy does."""
+    if "spigot" not in args.systems:
+        return []
+    nlp = util.load_model(folder_of(args.out, "spigot", 0) / "model-best")
+    checkpoint = args.out / "tuned.pt"
+    export_parser(nlp, checkpoint)
+    same = _equal_to_stanza(nlp, checkpoint, data, args.out)
+    return [
+        f"The tuned parser (spigot, seed 0) went back to Stanza, which parses {same} sentences the same.",
+        "",
+    ]
+
+
+def tree_changes(args, data: dict[str, str]) -> list[str]:
+    """What became of the trees of the reviews, against the pipeline's, with pages that draw them."""
+    if "pipeline" not in args.systems:
+        return []
+    before = util.load_model(folder_of(args.out, "pipeline", 0) / "model-best")
+    lines = ["| reviews (dev, seed 0) | split | # | pipeline | tuned |", "|---|---|---:|---:|---:|"]
+    for system in args.systems:
+        if system not in ("no trees", "pipeline"):
+            after = util.load_model(folder_of(args.out, system, 0) / "model-best")
+            changes = compare(before, after, Path(data["reviews_dev"]))
+            lines += _split_rows(system, changes)
+            page = args.out / f"changed_trees-{system}.html"
+            page.write_text(html_page(changes), encoding="utf-8")
+            print(f"{page}: trees of reviews before and after")
+    return [*lines, ""]
+
+
+def _split_rows(system: str, changes: ParseChanges) -> list[str]:
+    rows = list(changes.rows())
+    return [
+        f"| {system} | {a['split']} | {a['sentences']} | {_percent(a)} | {_percent(b)} |"
+        for a, b in zip(rows[::2], rows[1::2])
+    ]
+
+
+def _percent(row: dict[str, Any]) -> str:
+    return f"{100 * row['acc']:.2f}" if row["sentences"] else ""
+
+
+def _mean(values: list[float | None]) -> str:
+    if None in values:
+        return ""
+    text = f"{100 * sum(values) / len(values):.2f}"
+    return text if len(values) == 1 else f"{text} ({', '.join(f'{100 * value:.2f}' for value in values)})"
+
+
+def _equal_to_stanza(nlp: Language, checkpoint: Path, data: dict[str, str], out: Path) -> str:
+    """In how many dev sentences all heads and labels are those of Stanza itself."""
+    stanza = parse_with_stanza(checkpoint, out / "dev.conllu")
+    ours = [
+        [(0, "root") if t.head.i == t.i else (t.head.i + 1, t.dep_) for t in example.predicted]
+        for example in parsed(nlp, data)
+    ]
+    return f"{sum(a == b for a, b in zip(ours, stanza, strict=True)):,} of {len(ours):,}"
