@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from diffdecode.structure import reference
 from diffdecode.structure.checked import checked_kernel
 from diffdecode.structure.kernels import kernel
-from diffdecode.structure.trees import check_inputs, possible_arcs
+from diffdecode.structure.trees import check_inputs
 
 LOG_PARTITIONS = {
     "inside_outside": reference.inside_log_partition,
@@ -89,8 +89,7 @@ class _CovarianceProduct(torch.autograd.Function):
     def forward(ctx, scores, vector, lengths, multi_root, algorithm):
         ctx.save_for_backward(scores, vector, lengths)
         ctx.multi_root, ctx.algorithm = multi_root, algorithm
-        read = possible_arcs(lengths, scores.shape[1]) & (scores > -torch.inf)
-        vector = vector.to(scores.dtype).masked_fill(~read, 0).contiguous()
+        vector = vector.to(scores.dtype).contiguous()
         product = kernel(algorithm + "_covariance_product", scores.device)
         return product(scores, lengths, multi_root, vector).to(scores.dtype)
 

@@ -263,7 +263,7 @@ def _edmonds(scores: list[list[float]], multi_root: bool) -> list[int] | None:
         for v in range(1, size)
     }
     node_of, finished = list(range(size)), {0}
-    if not all([node.choose() for node in nodes.values()]):
+    if not all(node.choose() for node in nodes.values()):
         return None
     for start in range(1, size):
         path, node = [], node_of[start]
@@ -468,6 +468,8 @@ def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Te
 
 
 def _covariance_product(log_partition_of, scores, lengths, multi_root, vector):
+    read = possible_arcs(lengths, scores.shape[1]) & (scores > -torch.inf)
+    vector = vector.masked_fill(~read, 0)  # elsewhere, it may hold anything
     with torch.enable_grad():
         leaf = scores.detach().requires_grad_()
         total = log_partition_of(leaf, lengths, multi_root).sum()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffdecode.structure.kernels import (
+    numba_covariance_lanes,
     numba_edmonds,
     numba_eisner,
     numba_eisner_lanes,
@@ -18,7 +19,7 @@ from diffdecode.structure.kernels import (
     numba_sampling,
 )
 from diffdecode.structure.kernels.numba_checks import LARGEST
-from diffdecode.structure.kernels.numba_vectors import FLOAT32_LANES, FLOAT64_LANES
+from diffdecode.structure.kernels.numba_vectors import DUAL_LANES, FLOAT32_LANES, FLOAT64_LANES
 from diffdecode.structure.kernels.threads import run_over_batch
 
 
@@ -91,8 +92,18 @@ def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[T
 
 def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
     """See :func:`diffdecode.structure.reference.inside_outside_covariance_product`."""
-    kernel = numba_inside_outside.covariance_product
-    return _product(kernel, lambda n: 4 * _inside_outside_seconds(n), scores, lengths, multi_root, vector)
+    scores_, lengths_, vector_ = _array(scores), _array(lengths), _array(vector)
+    product = np.empty_like(scores_)
+    _run_in_lanes(
+        numba_covariance_lanes.covariance_product_lanes,
+        numba_inside_outside.covariance_product,
+        DUAL_LANES,
+        LONGEST_IN_FLOAT64_LANES,
+        lambda n: 4e-6 + 6e-8 * n**2 + 1.6e-9 * n**3,
+        lambda n: 4 * _inside_outside_seconds(n),
+        (scores_, lengths_, multi_root, vector_, product),
+    )
+    return _tensor(product, scores.device)
 
 
 def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -85,7 +85,7 @@ def _choose(node, size, weights, nodes, values):
 
 @njit(nogil=True, cache=True)
 def _grow_paths(size, weights, enters, nodes, values, state):
-    """Follow best arcs backwards from each word and contract the cycles; the number of nodes, 0 for no tree."""
+    """Follow best arcs backwards from each word and contract cycles; the number of nodes, 0 for no tree."""
     created = size
     for start in range(1, size):
         top, node = 0, nodes[NODE_OF, start]

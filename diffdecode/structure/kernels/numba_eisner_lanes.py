@@ -11,7 +11,7 @@ from numba import njit, uintp
 
 from diffdecode.structure.kernels.numba_checks import status_of_scores
 from diffdecode.structure.kernels.numba_vectors import FLOAT32_LANES as LANES
-from diffdecode.structure.kernels.numba_vectors import max_plus
+from diffdecode.structure.kernels.numba_vectors import empty_cells, max_plus
 from diffdecode.structure.trees import NO_TREE, PADDING
 
 RIGHT, LEFT, ARC_RIGHT, ARC_LEFT = 0, 1, 2, 3
@@ -24,7 +24,7 @@ def eisner_lanes(start, stop, scores, lengths, order, multi_root, largest, heads
     Group ``g`` is ``order[LANES * g : LANES * (g + 1)]``, sentences of like lengths, the longest first.
     """
     longest = scores.shape[1]
-    charts = np.empty((3 * longest * longest + 1) * LANES, scores.dtype)
+    charts = empty_cells((3 * longest * longest + 1) * LANES, scores)
     agenda = np.empty((2 * longest + 4, 3), np.int64)
     group = np.empty(LANES, np.int64)
     first = 0 if multi_root else 1

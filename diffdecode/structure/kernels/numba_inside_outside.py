@@ -51,14 +51,14 @@ def inside_outside(
 
 
 @njit(nogil=True, cache=True)
-def covariance_product(start, stop, scores, lengths, multi_root, vector, product):
-    """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector``, of part of the batch."""
+def covariance_product(start, stop, scores, lengths, order, multi_root, vector, product):
+    """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector`` of ``order[start:stop]``."""
     size = scores.shape[1]
     weights = np.empty((size, size), np.complex128)
     logs = np.empty((size, size), np.complex128)
     charts = np.empty(8 * size * _row(size), np.complex128)
     result = np.empty((size, size), np.complex128)
-    for b in range(start, stop):
+    for b in order[start:stop]:
         n = lengths[b]
         product[b] = 0
         scale = exponentiate_along(scores[b], vector[b], n, logs, weights)
@@ -89,14 +89,15 @@ def exponentiate_along(scores, vector, n, logs, weights):
     largest = 0.0
     for m in range(1, n + 1):
         for h in range(n + 1):
-            largest = max(largest, abs(np.float64(vector[m, h])))
+            if h != m and scores[m, h] > -np.inf:  # elsewhere, the vector may hold anything
+                largest = max(largest, abs(np.float64(vector[m, h])))
     if largest == 0:
         return 0.0
     weights[0, : n + 1] = 0
     for m in range(1, n + 1):
         best = best_score(scores, m, n)
         for h in range(n + 1):
-            along = STEP * (vector[m, h] / largest)
+            along = STEP * (vector[m, h] / largest) if h != m and scores[m, h] > -np.inf else 0.0
             logs[m, h] = complex(scores[m, h], along)
             weight = np.exp(np.float64(scores[m, h]) - best) if h != m else 0.0
             weights[m, h] = complex(weight, weight * along)

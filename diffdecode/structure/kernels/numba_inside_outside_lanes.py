@@ -1,7 +1,9 @@
 """Inside-outside on 8 sentences at once, one in each lane of a vector of float64, in the real domain.
 
-Charts as in ``numba_eisner_lanes``, then the weights ``[dependent, head, lane]``, then the charts'
-adjoints. Sentences whose sums leave float64's range are done again by ``numba_inside_outside``.
+Charts as in ``numba_eisner_lanes``, one after the other in a flat buffer (see :func:`offsets`). The outside
+pass gathers: an item's adjoint is a sum over the larger items that it is part of, along rows as in the
+inside pass. ``fill_charts`` and ``hand_down`` work on numbers and on dual numbers alike. Sentences whose
+sums leave float64's range are done again by ``numba_inside_outside``.
 """
 
 import numpy as np
@@ -16,8 +18,28 @@ from diffdecode.structure.kernels.numba_inside_outside import (
     rows_sum_to_one,
 )
 from diffdecode.structure.kernels.numba_vectors import FLOAT64_LANES as LANES
-from diffdecode.structure.kernels.numba_vectors import add_two_products, pull_back, sum_products
+from diffdecode.structure.kernels.numba_vectors import (
+    add_products,
+    copy_cell,
+    empty_cells,
+    set_cell,
+    sum_products,
+)
 from diffdecode.structure.trees import NO_TREE
+
+CHARTS = 8
+
+
+@njit(nogil=True, cache=True)
+def offsets(size, lanes):
+    """Where the charts begin, and two cells for passing results; ``arcs[i, j]`` has head i, dependent j.
+
+    ``right``, ``left``, ``arcs``, ``weights [dependent, head]``, ``turned`` (the arcs with the head second),
+    then the adjoints of ``right``, ``left`` and of the sums that an arc completes.
+    """
+    block = size * size * lanes
+    two, four = block + block, block + block + block + block
+    return uintp(0), block, two, two + block, four, four + block, four + two, four + two + block, four + four
 
 
 @njit(nogil=True, cache=True)
@@ -29,16 +51,16 @@ def inside_outside_lanes(
     The sentences of a group have like lengths, the longest first.
     """
     longest = scores.shape[1]
-    charts = np.empty((7 * longest * longest + 2) * LANES)
     weights = np.empty((longest, longest))
+    charts = empty_cells((CHARTS * longest * longest + 2) * LANES, weights)
     roots = np.empty((longest, LANES))
     shifts, partitions = np.empty(LANES), np.empty(LANES)
     first = 0 if multi_root else 1
     for g in range(start, stop):
         group = order[LANES * g : LANES * (g + 1)]
         size = lengths[group[0]] + 1 - first
-        row = size * LANES
-        charts[3 * size * row : 4 * size * row] = 0
+        at_weights = 3 * size * size * LANES
+        charts[at_weights : at_weights + size * size * LANES] = 0
         roots[:] = 0
         for lane in range(len(group)):
             b = group[lane]
@@ -46,16 +68,16 @@ def inside_outside_lanes(
             status[b] = status_of_scores(scores, b, n, largest)
             if status[b] == 0:
                 shifts[lane] = exponentiate(scores[b], n, weights)
-                _put_into_lane(weights, n, first, size, charts[3 * size * row + lane :])
+                _put_into_lane(weights, n, first, size, charts[at_weights + lane :])
                 roots[1 : n + 1, lane] = weights[1 : n + 1, 0]
-        fill_charts(uintp(size), charts)
+        fill_charts(uintp(size), uintp(LANES), charts)
         _start_adjoints(group, lengths, status, first, size, charts, roots, partitions)
-        hand_down(uintp(size), charts)
+        hand_down(uintp(size), uintp(LANES), charts)
         for lane in range(len(group)):
             b = group[lane]
             marginals[b] = 0
             if status[b] == 0:
-                _take_from_lane(charts[3 * size * row + lane :], lengths[b], first, size, weights)
+                _take_from_lane(charts[at_weights + lane :], lengths[b], first, size, weights)
                 if not multi_root:
                     weights[: lengths[b] + 1, 0] = roots[: lengths[b] + 1, lane]
                 log_partition[b], status[b] = _finish(
@@ -79,30 +101,27 @@ def _take_from_lane(cells, n, first, size, marginals):
 
 
 @njit(nogil=True, cache=True)
-def fill_charts(size, charts):
+def fill_charts(size, lanes, charts):
     """Inside sums of all spans of the group's sentences."""
-    one, lanes = uintp(1), uintp(LANES)
-    row = size * lanes
-    right, left = uintp(0), size * row
-    arcs, weights = left + left, left + left + left
-    arc = size * row * uintp(7)
+    one, row = uintp(1), size * lanes
+    right, left, arcs, weights, turned, _, _, _, cell = offsets(size, lanes)
     for k in range(size):
-        for lane in range(lanes):
-            charts[right + k * row + k * lanes + lane] = 1
-            charts[left + k * row + k * lanes + lane] = 1
+        set_cell(charts, 1.0, right + k * row + k * lanes)
+        set_cell(charts, 1.0, left + k * row + k * lanes)
     for j in range(one, size):
         for distance in range(j):
             i = j - one - distance
             width = j - i
             ii, ij, ji = i * row + i * lanes, i * row + j * lanes, j * row + i * lanes
-            sum_products(charts, right + ii, left + ji + lanes, width, arc)
-            sum_products(charts, arc, weights + ij, one, arcs + ji)
-            sum_products(charts, arc, weights + ji, one, arcs + ij)
+            sum_products(charts, right + ii, left + ji + lanes, width, cell)
+            sum_products(charts, cell, weights + ij, one, arcs + ji)
+            sum_products(charts, cell, weights + ji, one, arcs + ij)
+            copy_cell(charts, arcs + ij, turned + ji)
+            copy_cell(charts, arcs + ji, turned + ij)
             sum_products(charts, left + ii, arcs + ji, width, left + ij)
             sum_products(charts, arcs + ii + lanes, right + ji + lanes, width, right + ij)
-            for lane in range(lanes):
-                charts[left + ji + lane] = charts[left + ij + lane]
-                charts[right + ji + lane] = charts[right + ij + lane]
+            copy_cell(charts, left + ij, left + ji)
+            copy_cell(charts, right + ij, right + ji)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -113,8 +132,8 @@ def _start_adjoints(group, lengths, status, first, size, charts, roots, partitio
     """
     row = size * LANES
     block = size * row
-    down = 4 * block
-    charts[down : down + 3 * block] = 0
+    by_right, by_left = 5 * block, 6 * block
+    charts[by_right : by_right + 2 * block] = 0
     for lane in range(len(group)):
         n = lengths[group[lane]]
         partitions[lane] = 0
@@ -123,47 +142,46 @@ def _start_adjoints(group, lengths, status, first, size, charts, roots, partitio
         if first == 0:
             top = n * LANES + lane
             partitions[lane] = charts[top]
-            charts[down + top] = 1 / charts[top] if SMALLEST < charts[top] < LARGEST_SUM else 0.0
+            charts[by_right + top] = 1 / charts[top] if SMALLEST < charts[top] < LARGEST_SUM else 0.0
             continue
         for r in range(n):
-            at_left, at_right = block + r * LANES + lane, r * row + (n - 1) * LANES + lane
-            partitions[lane] += charts[at_left] * roots[r + 1, lane] * charts[at_right]
+            at_left, at_right = r * LANES + lane, r * row + (n - 1) * LANES + lane
+            partitions[lane] += charts[block + at_left] * roots[r + 1, lane] * charts[at_right]
         usual = SMALLEST < partitions[lane] < LARGEST_SUM
         for r in range(n):
-            at_left, at_right = block + r * LANES + lane, r * row + (n - 1) * LANES + lane
+            at_left, at_right = r * LANES + lane, r * row + (n - 1) * LANES + lane
             weight = roots[r + 1, lane] / partitions[lane] if usual else 0.0
-            charts[down + at_left] += weight * charts[at_right]
-            charts[down + at_right] += weight * charts[at_left]
-            roots[r + 1, lane] = charts[at_left] * weight * charts[at_right]
+            charts[by_left + at_left] += weight * charts[at_right]
+            charts[by_right + at_right] += weight * charts[block + at_left]
+            roots[r + 1, lane] = charts[block + at_left] * weight * charts[at_right]
 
 
 @njit(nogil=True, cache=True)
-def hand_down(size, charts):
-    """``fill_charts`` backwards; marginals take the place of the weights."""
-    one, lanes = uintp(1), uintp(LANES)
-    row = size * lanes
-    block = size * row
-    right, left = uintp(0), block
-    arcs, weights = block + block, block + block + block
-    down = weights + block
-    by_span = down + weights
+def hand_down(size, lanes, charts):
+    """``fill_charts`` backwards, from the adjoints of the top spans; marginals replace the weights."""
+    one, row = uintp(1), size * lanes
+    right, left, arcs, weights, turned, by_right, by_left, by_sum, cell = offsets(size, lanes)
     for back in range(size - one):
         j = size - one - back
+        beyond = back
+        next_i, next_j = (j + one) * row + (j + one) * lanes, j * row + (j + one) * lanes
         for i in range(j):
-            width = j - i
-            ii, ij, ji = i * row + i * lanes, i * row + j * lanes, j * row + i * lanes
-            for lane in range(lanes):
-                charts[by_span + lane] = charts[down + right + ij + lane] + charts[down + right + ji + lane]
-                charts[by_span + lanes + lane] = (
-                    charts[down + left + ij + lane] + charts[down + left + ji + lane]
-                )
-            pull_back(charts, by_span, arcs + ii + lanes, right + ji + lanes, width, down)
-            pull_back(charts, by_span + lanes, left + ii, arcs + ji, width, down)
-            by_left, by_right = down + arcs + ji, down + arcs + ij
-            add_two_products(charts, by_left, weights + ij, by_right, weights + ji, by_span)
-            pull_back(charts, by_span, right + ii, left + ji + lanes, width, down)
-            sum_products(charts, by_left, arcs + ji, one, weights + ij)
-            sum_products(charts, by_right, arcs + ij, one, weights + ji)
+            ij, ji = i * row + j * lanes, j * row + i * lanes
+            # right(i, j) in the sums over (i, r) with r > j, and in right(h, j) with h < i; left alike.
+            add_products(charts, by_sum + ij + lanes, left + next_i, beyond, by_right + ij)
+            add_products(charts, by_right + j * row, turned + i * row, i, by_right + ij)
+            add_products(charts, by_sum + j * row, right + i * row - row, i, by_left + ij)
+            add_products(charts, by_left + ij + lanes, turned + next_j, beyond, by_left + ij)
+            copy_cell(charts, by_right + ij, by_right + ji)
+            copy_cell(charts, by_left + ij, by_left + ji)
+            # arc_right(i, j) in right(i, r) with r >= j, arc_left(i, j) in left(h, j) with h <= i.
+            sum_products(charts, by_right + ij, right + j * row + j * lanes, size - j, cell)
+            sum_products(charts, by_left + j * row, left + i * row, i + one, cell + lanes)
+            sum_products(charts, cell, weights + ji, one, by_sum + ij)
+            add_products(charts, cell + lanes, weights + ij, one, by_sum + ij)
+            copy_cell(charts, by_sum + ij, by_sum + ji)
+            sum_products(charts, cell, arcs + ij, one, weights + ji)
+            sum_products(charts, cell + lanes, arcs + ji, one, weights + ij)
 
 
 @njit(nogil=True, cache=True)

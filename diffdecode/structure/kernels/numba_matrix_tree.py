@@ -66,12 +66,15 @@ def covariance_product(start, stop, scores, lengths, multi_root, vector, product
         scale = 0.0
         for m in range(1, n + 1):
             for h in range(n + 1):
-                scale = max(scale, abs(np.float64(vector[b, m, h])))
+                if h != m and scores[b, m, h] > -np.inf:  # elsewhere, the vector may hold anything
+                    scale = max(scale, abs(np.float64(vector[b, m, h])))
         if scale == 0:
             continue
         for m in range(1, n + 1):
             for h in range(n + 1):
-                logs[m, h] = complex(scores[b, m, h], STEP * (vector[b, m, h] / scale))
+                arc = h != m and scores[b, m, h] > -np.inf
+                along = STEP * (vector[b, m, h] / scale) if arc else 0.0
+                logs[m, h] = complex(scores[b, m, h], along)
         tree_marginals(logs, n, multi_root, order, work)
         for k in range(1, n + 1):
             for h in range(n + 1):

@@ -21,8 +21,9 @@ from diffdecode.structure.kernels.numba_matrix_tree import (
 )
 from diffdecode.structure.kernels.numba_vectors import FLOAT64_LANES as LANES
 from diffdecode.structure.kernels.numba_vectors import (
+    add_products,
     add_scaled,
-    add_two_products,
+    empty_cells,
     sum_cells,
     sum_products,
 )
@@ -38,8 +39,8 @@ def matrix_tree_lanes(
     The sentences of a group have like lengths, the longest first.
     """
     longest = scores.shape[1]
-    cells = np.empty((3 * longest * longest + 3 * longest + 3) * LANES)
     logs = np.empty((LANES, longest, longest))
+    cells = empty_cells((3 * longest * longest + 3 * longest + 2) * LANES, logs)
     words = np.empty((LANES, longest), np.int64)
     shifts = np.empty(LANES)
     work = np.empty((5, longest, longest))
@@ -135,9 +136,8 @@ def undo(size, multi_root, cells):
     block = size * row
     adjoints = block + block
     inverses = adjoints + block + row
-    through, own, zero = inverses + row, inverses + row + row, inverses + row + row + lanes
+    through, own = inverses + row, inverses + row + row
     cells[adjoints : adjoints + block] = 0
-    cells[zero : zero + lanes] = 0
     for k in range(one, size):
         first = 0 if multi_root or k == 1 else 1
         inverse = inverses + k * lanes
@@ -150,6 +150,7 @@ def undo(size, multi_root, cells):
         for lane in range(lanes):
             cells[own + lane] = 1 - cells[own + lane] * cells[inverse + lane]
         for h in range(k):
-            extra = own if h >= first else zero
             target = adjoints + k * row + h * lanes
-            add_two_products(cells, through + h * lanes, inverse, extra, inverse, target)
+            sum_products(cells, through + h * lanes, inverse, one, target)
+            if h >= first:
+                add_products(cells, own, inverse, one, target)

@@ -4,17 +4,32 @@ The vectors are LLVM's own, which it maps to whatever registers the machine has 
 AVX2, four of SSE2 or NEON), so this is as portable as numba itself. Each function works on a flat array in
 which the values of one cell for all lanes lie next to each other: 16 of float32, or 8 of float64. Positions
 are unsigned offsets.
+
+In a flat array of complex numbers a cell is 4 dual numbers: 4 real values, then their 4 derivatives.
 """
 
 from contextlib import contextmanager
+from functools import partial
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = {types.float32: 16, types.float64: 8}
-FLOAT32_LANES, FLOAT64_LANES = 16, 8
+LANES = {types.float32: 16, types.float64: 8, types.complex128: 4}
+FLOAT32_LANES, FLOAT64_LANES, DUAL_LANES = 16, 8, 4
+
+LINE = 64
+"""Bytes of a cache line, which a vector that begins anywhere else would share with the next one."""
+
+
+@njit(nogil=True, cache=True)
+def empty_cells(count, like):
+    """Uninitialised ``[count]``, of the type of ``like``'s elements, that begins on a cache line."""
+    memory = np.empty(count + LINE // like.itemsize, like.dtype)
+    skip = -memory.ctypes.data % LINE // like.itemsize
+    return memory[skip : skip + count]
 
 
 class _Lanes:
@@ -23,19 +38,22 @@ class _Lanes:
     def __init__(self, context, builder, array_type, array):
         self.builder = builder
         self.data = context.make_array(array_type)(context, builder, array).data
-        element = context.get_value_type(array_type.dtype)
+        self.dual = array_type.dtype is types.complex128
+        element = types.float64 if self.dual else array_type.dtype
         self.lanes = LANES[array_type.dtype]
-        self.vector = ir.VectorType(element, self.lanes)
+        self.vector = ir.VectorType(context.get_value_type(element), self.lanes)
 
-    def address(self, offset):
+    def address(self, offset, derivative=False):
+        if derivative:  # two derivatives are as long as one complex number
+            offset = self.builder.add(offset, ir.Constant(offset.type, self.lanes // 2))
         pointer = self.builder.gep(self.data, [offset])
         return self.builder.bitcast(pointer, self.vector.as_pointer())
 
-    def load(self, offset):
-        return self.builder.load(self.address(offset), align=4)
+    def load(self, offset, derivative=False):
+        return self.builder.load(self.address(offset, derivative), align=4)
 
-    def store(self, value, offset):
-        self.builder.store(value, self.address(offset), align=4)
+    def store(self, value, offset, derivative=False):
+        self.builder.store(value, self.address(offset, derivative), align=4)
 
     def all(self, value):
         """A vector of one number in every lane."""
@@ -53,11 +71,11 @@ class _Lanes:
         return self.builder.fadd(self.builder.fmul(a, b, flags=fast), c, flags=fast)
 
     @contextmanager
-    def steps(self, count):
-        """Loop over ``t < count``; yields a function from an offset to the one ``t`` cells on."""
+    def steps(self, count, stride=1):
+        """Loop over ``t < count``; yields a function from an offset to the one ``t`` strides of cells on."""
         builder = self.builder
         with cgutils.for_range(builder, count) as loop:
-            ahead = builder.mul(loop.index, ir.Constant(count.type, self.lanes))
+            ahead = builder.mul(loop.index, ir.Constant(count.type, stride * self.lanes))
             yield lambda offset: builder.add(offset, ahead)
 
 
@@ -82,52 +100,73 @@ def _emit_max_plus(context, builder, signature, arguments):
 @intrinsic
 def sum_products(typing_context, charts, first, second, count, target):
     """``charts[target] = sum_t charts[first + t] * charts[second + t]`` over cells ``0 <= t < count``."""
-    return types.void(charts, *[types.uintp] * 4), _emit_sum_products
+    emit = partial(_emit_products, add=False)
+    return types.void(charts, *[types.uintp] * 4), emit
 
 
-def _emit_sum_products(context, builder, signature, arguments):
+@intrinsic
+def add_products(typing_context, charts, first, second, count, target):
+    """``charts[target] += sum_t charts[first + t] * charts[second + t]`` over cells ``0 <= t < count``."""
+    emit = partial(_emit_products, add=True)
+    return types.void(charts, *[types.uintp] * 4), emit
+
+
+def _emit_products(context, builder, signature, arguments, add):
     charts, first, second, count, target = arguments
     lanes = _Lanes(context, builder, signature.args[0], charts)
-    total = cgutils.alloca_once_value(builder, ir.Constant(lanes.vector, None))
-    with lanes.steps(count) as ahead:
-        product = lanes.fused(lanes.load(ahead(first)), lanes.load(ahead(second)), builder.load(total))
-        builder.store(product, total)
-    lanes.store(builder.load(total), target)
+    factors = [(False, False), (True, False), (False, True)] if lanes.dual else [(False, False)]
+    zero = ir.Constant(lanes.vector, None)
+    # Two sums of each kind: one alone would wait for its last addition.
+    totals = [[cgutils.alloca_once_value(builder, zero) for _ in factors] for _ in range(2)]
+
+    def add_term(first, second, totals):
+        for (of_first, of_second), total in zip(factors, totals):
+            a, b = lanes.load(first, of_first), lanes.load(second, of_second)
+            builder.store(lanes.fused(a, b, builder.load(total)), total)
+
+    one, cell = ir.Constant(count.type, 1), ir.Constant(count.type, lanes.lanes)
+    with lanes.steps(builder.lshr(count, one), stride=2) as ahead:
+        add_term(ahead(first), ahead(second), totals[0])
+        add_term(builder.add(ahead(first), cell), builder.add(ahead(second), cell), totals[1])
+    with builder.if_then(builder.trunc(count, ir.IntType(1))):
+        last = builder.mul(builder.sub(count, one), cell)
+        add_term(builder.add(first, last), builder.add(second, last), totals[0])
+    for derivative in (False, True)[: 1 + lanes.dual]:
+        total = lanes.load(target, derivative) if add else zero
+        for sums in totals:
+            for (of_first, of_second), part in zip(factors, sums):
+                if (of_first or of_second) == derivative:
+                    total = builder.fadd(total, builder.load(part))
+        lanes.store(total, target, derivative)
     return context.get_dummy_value()
 
 
 @intrinsic
-def pull_back(typing_context, charts, factor, first, second, count, adjoints):
-    """Adjoint of ``sum_products``, where ``charts[factor]`` is the adjoint of its target.
-
-    ``charts[adjoints + first + t] += charts[factor] * charts[second + t]`` over cells ``0 <= t < count``,
-    and the same with first and second swapped.
-    """
-    return types.void(charts, *[types.uintp] * 5), _emit_pull_back
+def set_cell(typing_context, charts, number, target):
+    """``charts[target] = number`` in all lanes, with derivative 0."""
+    return types.void(charts, types.float64, types.uintp), _emit_set_cell
 
 
-def _emit_pull_back(context, builder, signature, arguments):
-    charts, factor, first, second, count, adjoints = arguments
+def _emit_set_cell(context, builder, signature, arguments):
+    charts, number, target = arguments
     lanes = _Lanes(context, builder, signature.args[0], charts)
-    scale = lanes.load(factor)
-    with lanes.steps(count) as ahead:
-        for receiver, other in ((first, second), (second, first)):
-            adjoint = ahead(builder.add(adjoints, receiver))
-            lanes.store(lanes.fused(scale, lanes.load(ahead(other)), lanes.load(adjoint)), adjoint)
+    lanes.store(lanes.all(number), target)
+    if lanes.dual:
+        lanes.store(ir.Constant(lanes.vector, None), target, derivative=True)
     return context.get_dummy_value()
 
 
 @intrinsic
-def add_two_products(typing_context, charts, a, b, c, d, target):
-    """``charts[target] = charts[a] * charts[b] + charts[c] * charts[d]``."""
-    return types.void(charts, *[types.uintp] * 5), _emit_add_two_products
+def copy_cell(typing_context, charts, source, target):
+    """``charts[target] = charts[source]``."""
+    return types.void(charts, types.uintp, types.uintp), _emit_copy_cell
 
 
-def _emit_add_two_products(context, builder, signature, arguments):
-    charts, a, b, c, d, target = arguments
+def _emit_copy_cell(context, builder, signature, arguments):
+    charts, source, target = arguments
     lanes = _Lanes(context, builder, signature.args[0], charts)
-    second = builder.fmul(lanes.load(c), lanes.load(d))
-    lanes.store(lanes.fused(lanes.load(a), lanes.load(b), second), target)
+    for derivative in (False, True)[: 1 + lanes.dual]:
+        lanes.store(lanes.load(source, derivative), target, derivative)
     return context.get_dummy_value()
 
 
