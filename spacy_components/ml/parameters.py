@@ -77,20 +77,23 @@ def _module_names(module: Any, prefix: str = "") -> list[str]:
     return [prefix + name for name in children]
 
 
-class FrozenSteps:
-    """An optimizer that leaves some parameters exactly as they are: no step, no momentum, no weight decay.
+class Steps:
+    """An optimizer that leaves some parameters exactly as they are (no step, no momentum, no weight decay),
+    and makes smaller steps with the others.
 
-    optimizer (Optimizer): Steps the other parameters.
+    optimizer (Optimizer): Steps them.
     frozen (Set[Key]): Keys of those that stay.
+    size (float): What the learning rate is multiplied with.
     """
 
-    def __init__(self, optimizer: Optimizer, frozen: set[Key]):
+    def __init__(self, optimizer: Optimizer, frozen: set[Key], size: float = 1.0):
         self._optimizer = optimizer
         self._frozen = frozen
+        self._scale = {} if size == 1 else {"lr_scale": size}
 
-    def __call__(self, key: Key, weights, gradient, **options):
+    def __call__(self, key: Key, weights, gradient):
         if key not in self._frozen:
-            return self._optimizer(key, weights, gradient, **options)
+            return self._optimizer(key, weights, gradient, **self._scale)
         gradient *= 0  # as thinc's optimizer does with a gradient that it has used
         return weights, gradient
 

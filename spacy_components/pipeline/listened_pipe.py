@@ -11,7 +11,7 @@ from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
 from spacy_components.ml.listener import batch_identity, delivered_to, is_listener
-from spacy_components.ml.parameters import FrozenSteps, keys_of_part
+from spacy_components.ml.parameters import Steps, keys_of_part
 
 
 class ListenedPipe(TrainablePipe):
@@ -41,6 +41,8 @@ class ListenedPipe(TrainablePipe):
         self._open_batch: _OpenBatch | None = None
         self._deferred_sgd: Optimizer | None = None
         self.freeze: tuple[str, ...] = ()
+        self.step_size = 1.0
+        """What the learning rate is multiplied with."""
         self.optimizer: Optimizer | None = None
         """The optimizer of the last step."""
 
@@ -169,10 +171,11 @@ class ListenedPipe(TrainablePipe):
 
         sgd (Optimizer): The optimizer.
         """
+        size = 1.0
         if isinstance(sgd, Optimizer):  # nlp.rehearse gives a function that only collects gradients
-            self.optimizer = sgd
+            self.optimizer, size = sgd, self.step_size
         frozen = {key for part in self.freeze for key in keys_of_part(self.model, part)}
-        self.model.finish_update(FrozenSteps(sgd, frozen) if frozen else sgd)
+        self.model.finish_update(Steps(sgd, frozen, size))
 
     def close_batch(self) -> None:
         """Make the backward pass of the batch, if there is one that waits for its listeners."""

@@ -58,7 +58,8 @@ def create_guarded_logger(
         kept); or ``rollback``: give the component, and a tok2vec or transformer that it shares, the
         parameters and the optimizer's state of the last evaluation above the floor (before there is one: of
         the start), and go on.
-    backoff (float): What a parser's ``grad_factor`` is multiplied with at each rollback.
+    backoff (float): What the component's learning rate is multiplied with at each rollback, so that it does
+        not go the same way again. (A smaller ``grad_factor`` would not do: Adam's steps are as large then.)
     logger (Optional[Callable]): The logger inside; null for spaCy's console logger.
     """
 
@@ -169,10 +170,9 @@ class Guard:
         self.pipe.close_batch()
         self._good.restore(self.pipe.optimizer)
         done = f": '{self.pipe.name}' is what it was at {self._good_step}, the optimizer's state included"
-        if hasattr(self.pipe, "configure") and self.backoff != 1:
-            factor = self.pipe.training["grad_factor"] * self.backoff
-            self.pipe.configure(grad_factor=factor)
-            done += f"; its grad_factor is {factor:g} now"
+        if self.backoff != 1:
+            self.pipe.step_size *= self.backoff
+            done += f"; its learning rate is {self.pipe.step_size:g} of the others' now"
         return done
 
     def _snapshot(self) -> Snapshot:

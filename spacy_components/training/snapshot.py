@@ -7,7 +7,7 @@ from typing import Any
 
 from thinc.api import Model, Optimizer
 
-from spacy_components.ml.parameters import FrozenSteps, parameters
+from spacy_components.ml.parameters import Steps, parameters
 
 MEMORIES = ("mom1", "mom2", "averages", "nr_update", "last_seen")
 """Where a thinc optimizer keeps things by parameter."""
@@ -36,7 +36,7 @@ class Snapshot:
         optimizer (Optional[Optimizer]): The optimizer that steps the models.
         """
         for model, values in zip(self._models, self._values):
-            model.finish_update(FrozenSteps(optimizer, set(values)))
+            model.finish_update(Steps(optimizer, set(values)))
             for key, value in parameters(model).items():
                 value[...] = values[key]
             for name, memory in _memories(optimizer).items():

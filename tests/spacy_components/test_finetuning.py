@@ -87,6 +87,18 @@ def test_frozen_part_stays_bit_for_bit(part, with_sgd):
     assert not same({k: before[k] for k in frozen}, values(parser.model, frozen))
 
 
+def test_smaller_steps():
+    """Adam's first step is of the size of the learning rate, whatever the gradient."""
+    moved = []
+    for size in (1.0, 0.25):
+        nlp, examples = joint()
+        nlp.get_pipe("spigot_parser").step_size = size
+        before = torch_weights(nlp)
+        train_step(nlp, examples, Adam(0.01, L2=0.0))
+        moved.append(change(before, torch_weights(nlp)))
+    assert moved[1] == pytest.approx(moved[0] / 4, rel=1e-3)
+
+
 def test_gradients_do_not_pile_up_while_frozen():
     """What came while frozen is gone: the first step after it is that of its own batch alone."""
     steps = []

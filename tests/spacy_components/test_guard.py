@@ -130,7 +130,7 @@ def test_rollback_goes_back_and_on(paths, tmp_path):
     assert len(found) == 13  # it went on to the end
     first = next(i for i, value in enumerate(values) if value < 90)
     assert f"'spigot_parser' is what it was at step {found[first - 1][0]}" in prose(said)
-    assert "grad_factor is 50 now" in prose(said)
+    assert "its learning rate is 0.5 of the others' now" in prose(said)
     assert any(value >= 90 for value in values[first + 1 :])
     assert uas(spacy.load(tmp_path / "model-best"), paths) >= 0.9
 
@@ -192,7 +192,7 @@ def test_snapshot_brings_back_parameters_and_the_optimizers_state(use_averages):
 @pytest.mark.parametrize("backoff", [1.0, 0.25])
 def test_rollback_takes_a_shared_encoder_along(backoff):
     """Otherwise the parser's scores would not be what they were. The classifier's own part goes on."""
-    nlp, examples = joint(shared=True, grad_factor=0.5)
+    nlp, examples = joint(shared=True)
     nlp.config["training"]["score_weights"] = {"guard": 9.0}
     setup = create_guarded_logger(floor=0.5, action="rollback", backoff=backoff, logger=quiet)
     log_step, finalize = setup(nlp, io.StringIO(), io.StringIO())
@@ -218,7 +218,7 @@ def test_rollback_takes_a_shared_encoder_along(backoff):
         assert all(np.array_equal(now[key], (before if mine else after)[key]) for key in now)
     assert all(np.array_equal(optimizer.mom1[key], moments[key]) for key in (*good[0], *good[1]))
     assert any(not np.array_equal(optimizer.mom1[key], moments[key]) for key in good[2])
-    assert nlp.get_pipe("spigot_parser").decoder.grad_factor == 0.5 * backoff
+    assert nlp.get_pipe("spigot_parser").step_size == backoff
     finalize()
 
 
