@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-WORTH_A_THREAD = 0.4e-3
+WORTH_A_THREAD = 0.15e-3
 """Seconds of estimated work per thread below which waking it costs more than it saves."""
 
 _pool: ThreadPoolExecutor | None = None

@@ -10,7 +10,7 @@ import pytest
 import torch
 from score_families import random_scores
 
-from diffdecode.structure import nonprojective_tree, projective_marginals, projective_tree
+from diffdecode.structure import nonprojective_tree, projective_marginals, projective_tree, reference
 from diffdecode.structure.kernels import backends, kernel, numba_backend, threads, use_backend
 from diffdecode.structure.kernels.numba_exp import exp_to_one
 
@@ -110,6 +110,22 @@ def test_groups_of_sentences_have_the_marginals_of_single_ones(multi_root, gener
         alone, partition = projective_marginals(scores[b : b + 1], lengths[b : b + 1], multi_root=multi_root)
         torch.testing.assert_close(marginals[b], alone[0])
         torch.testing.assert_close(log_partition[b], partition[0])
+
+
+@pytest.mark.parametrize("multi_root", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_groups_of_sentences_have_the_covariance_products_of_the_reference(n, multi_root, generator):
+    scores, vector = torch.randn(2, 19, n + 1, n + 1, generator=generator)
+    scores[3] *= 300  # leaves the real domain
+    scores[5, 1, 2:] = -torch.inf
+    vector[5, 1, 2:] = torch.nan  # of arcs that cannot be
+    lengths = torch.randint(1, n + 1, (19,), generator=generator)
+    product = numba_backend.inside_outside_covariance_product(scores, lengths, multi_root, vector)
+    expected = reference.inside_outside_covariance_product(
+        scores.double(), lengths, multi_root, vector.double()
+    )
+    torch.testing.assert_close(product.double(), expected, atol=1e-6, rtol=1e-5)
+    assert n == 1 or (product != 0).any()
 
 
 def test_threads_change_nothing(two_threads, generator):
