@@ -1,6 +1,8 @@
 """The README's tables of options are those of the configurations, and its links lead somewhere."""
 
 import dataclasses
+import inspect
+import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TABLE = re.compile(r"<!-- options of (?P<module>[\w.]+):(?P<name>\w+) -->\n(?P<rows>(?:\|.*\n)+)")
 TABLES = {match["name"]: match for match in TABLE.finditer(README)}
+SETTINGS_TABLE = re.compile(TABLE.pattern.replace("options of", "settings of"))
+SETTINGS_TABLES = {match["name"]: match for match in SETTINGS_TABLE.finditer(README)}
 
 
 def options_of(config) -> dict[str, str]:
@@ -48,6 +52,30 @@ def test_every_configuration_has_its_table():
         "SequenceTaggingConfig",
         "FixedAttentionLSTMConfig",
     }
+
+
+def settings_of(function) -> dict[str, str]:
+    """``{setting: default}`` of what spaCy makes from a config, as such a file writes them."""
+    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    return {
+        name: "null" if default is None else json.dumps(default)
+        for name, default in defaults.items()
+        if default is not inspect.Parameter.empty and name not in ("name", "scorer")
+    }
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS_TABLES))
+def test_table_of_settings_is_that_of_spacys_config(name):
+    pytest.importorskip("spacy")
+    match = SETTINGS_TABLES[name]
+    rows = [row.split("|")[1:-1] for row in match["rows"].splitlines()[2:]]
+    table = {cells[0].strip().strip("`"): cells[1].strip().strip("`") for cells in rows}
+    assert table == settings_of(getattr(import_module(match["module"]), name))
+    assert all(cells[2].strip() for cells in rows), "a meaning for each"
+
+
+def test_every_way_to_finetune_has_its_table():
+    assert set(SETTINGS_TABLES) == {"SpigotParser", "create_guarded_logger"}
 
 
 def test_links_lead_somewhere():
