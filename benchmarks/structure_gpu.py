@@ -15,7 +15,13 @@ from collections.abc import Callable
 import torch
 
 from benchmarks._measure import save
-from diffdecode.structure import project_dep, projective_marginals, projective_tree, tree_argmax
+from diffdecode.structure import (
+    nonprojective_tree,
+    project_dep,
+    projective_marginals,
+    projective_tree,
+    tree_argmax,
+)
 from diffdecode.structure.kernels import use_backend
 from diffdecode.structure.kernels.projections import p_dep_reference
 
@@ -73,6 +79,8 @@ def compare(batch: int, words: int, repeats: int) -> dict:
     steps = {
         "tree, triton": on_backend("triton", decide),
         "tree, numba and back": on_backend("numba", decide),
+        "any tree, triton": on_backend("triton", lambda: nonprojective_tree(scores)),
+        "any tree, numba and back": on_backend("numba", lambda: nonprojective_tree(scores)),
         "marginals, triton": on_backend("triton", lambda: projective_marginals(scores)),
         "marginals, numba and back": on_backend("numba", lambda: projective_marginals(scores)),
         "P_DEP, triton": on_backend("triton", lambda: project_dep(scores)),

@@ -28,7 +28,7 @@ from diffdecode.structure.semantic_graph import (
 )
 from diffdecode.structure.surrogates import SURROGATES, Surrogate, make_surrogate, register
 from diffdecode.structure.tree_argmax import tree_argmax
-from diffdecode.structure.trees import PADDING, heads_to_arcs, tree_scores
+from diffdecode.structure.trees import PADDING, heads_to_arcs, tree_scores, unchecked
 
 __all__ = [
     "NO_ARC",
@@ -63,4 +63,5 @@ __all__ = [
     "tree_hinge_loss",
     "tree_negative_log_likelihood",
     "tree_scores",
+    "unchecked",
 ]

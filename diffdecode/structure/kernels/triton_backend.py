@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffdecode.structure.kernels import triton_eisner, triton_inside_outside
+from diffdecode.structure.kernels import triton_edmonds, triton_eisner, triton_inside_outside
 from diffdecode.structure.trees import NO_TREE, status_of_scores
 
 
@@ -12,6 +12,13 @@ def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, T
     status = status_of_scores(scores, lengths)
     heads, totals = triton_eisner.best_trees(_harmless(scores, status), lengths, multi_root)
     return heads, _without_tree(status, totals)
+
+
+def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
+    """Best trees; see :func:`diffdecode.structure.reference.arborescence`."""
+    status = status_of_scores(scores, lengths)
+    heads, found = triton_edmonds.best_trees(_harmless(scores, status), lengths, multi_root)
+    return heads, torch.where((status == 0) & ~found, NO_TREE, status).to(torch.int8)
 
 
 def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ import torch
 from score_families import FAMILIES, ragged, random_scores
 from tree_enumeration import all_trees, is_projective, is_tree, score_all
 
-from diffdecode.structure import heads_to_arcs, nonprojective_tree, projective_tree, tree_scores
+from diffdecode.structure import heads_to_arcs, nonprojective_tree, projective_tree, tree_scores, unchecked
 from diffdecode.structure.kernels import is_installed, use_backend
 
 DECISIONS = {True: projective_tree, False: nonprojective_tree}
@@ -183,6 +183,20 @@ class TestBadInput:
             self.decide(projective, backend, torch.zeros(2, 3, 3, dtype=torch.int64))
         with pytest.raises(TypeError, match="integers"):
             self.decide(projective, backend, torch.zeros(1, 3, 3), torch.tensor([1.5]))
+
+    def test_trusted(self, projective, backend):
+        """No look at the values: the good sentences are decided, the others are not refused."""
+        scores = torch.randn(3, 4, 4)
+        expected = self.decide(projective, backend, scores)
+        scores[1, 1] = torch.nan
+        with unchecked():
+            heads = self.decide(projective, backend, scores, torch.tensor([3, 3, 3]))
+            assert torch.equal(heads[[0, 2]], expected[[0, 2]])
+            self.decide(projective, backend, scores, torch.tensor([0, 3, 9]))
+            with pytest.raises(ValueError, match="shape"):
+                self.decide(projective, backend, scores, [1])
+        with pytest.raises(ValueError, match="batch row 1 hold NaN"):
+            self.decide(projective, backend, scores)
 
     def test_too_large_to_add(self, projective, backend):
         scores = torch.zeros(2, 3, 3, dtype=torch.float64)

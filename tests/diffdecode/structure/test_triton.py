@@ -46,6 +46,10 @@ SIGNATURES = {
         **CHARTS, "used_right": "*i8", "used_left": "*i8", "used_arcs": "*i8", "lengths": "*i64",
         "heads": "*i64", "totals": "*{0}", "size": "i32",
     },
+    "best_arborescence": {
+        "scores": "*{0}", "weights": "*fp64", "enters": "*i32", "lengths": "*i64", "heads": "*i64",
+        "found": "*i8", "size": "i32",
+    },
     "inside": {**CHARTS, "bases": "*{0}", "lengths": "*i64", "size": "i32"},
     "outside": {
         **CHARTS, "bases": "*{0}", "p_right": "*{0}", "p_left": "*{0}", "p_arcs": "*{0}", "lengths": "*i64",
@@ -103,34 +107,59 @@ def test_projections_compile_for_sm_90(trees, dtype):
     assert compile_for_sm_90(triton_projections.project_rows, signature, constants, 1).asm["cubin"]
 
 
+@pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
+@pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
+@pytest.mark.parametrize("size, multi_root, dtype", [(41, False, "fp32"), (161, True, "fp64")])
+def test_edmonds_compiles_for_sm_90(size, multi_root, dtype):
+    from diffdecode.structure.kernels import triton_edmonds
+
+    constants = {**triton_edmonds.vector_sizes(size), "MULTI_ROOT": multi_root}
+    warps = constants.pop("num_warps")
+    signature = {argument: kind.format(dtype) for argument, kind in SIGNATURES["best_arborescence"].items()}
+    compiled = compile_for_sm_90(triton_edmonds.best_arborescence, signature, constants, warps)
+    assert compiled.asm["cubin"] and "bar.sync" in compiled.asm["ptx"]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_the_device():
-    """Same decisions as on the CPU, and a backward pass that never waits for the device."""
-    from diffdecode.structure import projective_marginals, projective_tree, tree_argmax
+    """Same decisions as on the CPU, and a backward pass that never waits for the device.
+
+    With trusted inputs, nor does the decision.
+    """
+    from diffdecode.structure import (
+        nonprojective_tree,
+        projective_marginals,
+        projective_tree,
+        tree_argmax,
+        unchecked,
+    )
 
     generator = torch.Generator().manual_seed(0)
     scores, g = torch.randn(2, 64, 41, 41, generator=generator)
     lengths = torch.randint(1, 41, (64,), generator=generator)
     for multi_root in (False, True):
-        heads, marginals = (
+        heads, crossing, marginals = (
             [
                 decide(scores.to(device), lengths.to(device), multi_root=multi_root)
                 for device in ("cpu", "cuda")
             ]
-            for decide in (projective_tree, projective_marginals)
+            for decide in (projective_tree, nonprojective_tree, projective_marginals)
         )
         assert torch.equal(heads[0], heads[1].cpu())
+        assert torch.equal(crossing[0], crossing[1].cpu())
         assert torch.allclose(marginals[0][0], marginals[1][0].cpu(), atol=1e-5)
         assert torch.allclose(marginals[0][1], marginals[1][1].cpu())
     gradients = []
     for device in ("cpu", "cuda"):
-        leaf = scores.to(device).requires_grad_()
-        z = tree_argmax(leaf, lengths.to(device), surrogate="spigot")
+        leaf, on_device = scores.to(device).requires_grad_(), lengths.to(device)
         by_z = g.to(device)
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
         try:
+            with unchecked():
+                nonprojective_tree(leaf, on_device)
+                z = tree_argmax(leaf, on_device, surrogate="spigot")
             z.backward(by_z)
         finally:
             torch.cuda.set_sync_debug_mode("default")

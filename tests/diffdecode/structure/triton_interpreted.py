@@ -54,12 +54,27 @@ def test_eisner_in_double_precision_and_in_several_chunks_of_splits(monkeypatch)
         assert torch.equal(tree_scores(scores, heads), tree_scores(scores, expected))
 
 
-def test_eisner_reports_sentences_without_a_tree():
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("multi_root", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 4, 9])
+def test_edmonds_makes_the_same_decisions(n, multi_root, family):
+    scores = scores_of(family, 4, n, seed=n, dtype=torch.float64 if n == 4 else torch.float32)
+    lengths = torch.tensor([n, n, max(1, n // 2), max(1, n - 1)])
+    expected, status = reference.arborescence(scores, lengths, multi_root)
+    heads, found = triton_backend.arborescence(scores, lengths, multi_root)
+    assert torch.equal(found, status)
+    possible = status == 0
+    assert torch.equal(heads[possible], expected[possible])
+    assert family == "forbidden" or possible.all()
+
+
+def test_decisions_report_sentences_without_a_tree():
     scores = scores_of("normal", 3, 3, seed=0)
     scores[1, :, 0] = -torch.inf
     scores[2, 1, 2] = torch.nan
-    _, status = triton_backend.eisner(scores, torch.tensor([3, 3, 3]), False)
-    assert status.tolist() == [0, NO_TREE, 1]
+    for decide in (triton_backend.eisner, triton_backend.arborescence):
+        _, status = decide(scores, torch.tensor([3, 3, 3]), False)
+        assert status.tolist() == [0, NO_TREE, 1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
