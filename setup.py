@@ -49,7 +49,11 @@ STANZA = ["stanza>=1.12"]
 # No part of "dev": where it is installed, every process that starts spaCy takes twice as long to do so.
 TRANSFORMERS = ["spacy-transformers>=1.4,<1.5"]
 GPU = ["triton>=3.0; platform_system == 'Linux'"]
-DEV = ["pytest", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "matplotlib", "rich", "tqdm"]
+# With Triton, tests run the GPU kernels in its interpreter and compile them; neither takes a GPU.
+DEV = [
+    *("pytest", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "matplotlib", "rich", "tqdm"),
+    "triton>=3.0; platform_system == 'Linux' and platform_machine == 'x86_64'",
+]
 
 # What the benchmarks compare with; nothing else needs it.
 BENCH = [
