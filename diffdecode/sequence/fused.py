@@ -114,8 +114,7 @@ def choose_among_best(found: Prediction, own_word: OwnWord, generator: torch.Gen
         return torch.ones_like(found.best)
     if own_word.method == "sample":
         return sample(found.best.detach(), "st", generator=generator).one_hot
-    draws = {"generator": generator} if own_word.method == "st" else {}
-    return sample(found.best, own_word.method, own_word.tau, **draws).one_hot
+    return sample(found.best, own_word.method, own_word.tau, generator=generator).one_hot
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ and Martins 2019).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import signature
 
 import torch
 from torch import Tensor
@@ -52,15 +51,8 @@ class OwnWord:
     ) -> Tensor:
         """The chosen embedding, or mixture, ``[..., d]``; ``log_probs [..., V]``, ``embedding [V, d]``."""
         if not self.is_hard:
-            draws = "generator" in signature(ESTIMATORS[self.method]).parameters
-            chosen = sample(
-                log_probs,
-                self.method,
-                self.tau,
-                mask=self.allowed,
-                generator=generator if draws else None,
-            ).one_hot
-            return chosen.to(embedding.dtype) @ embedding
+            chosen = sample(log_probs, self.method, self.tau, mask=self.allowed, generator=generator)
+            return chosen.one_hot.to(embedding.dtype) @ embedding
         scores = log_probs.detach()
         if self.allowed is not None:
             scores = scores.masked_fill(~self.allowed, -torch.inf)
