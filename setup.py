@@ -86,6 +86,7 @@ SPACY_ENTRY_POINTS = {
         f"diffdecode.GraphConcat.v1 = {ML}.concat:build_graph_concat",
         f"diffdecode.StandaloneParse.v1 = {ML}.standalone:build_standalone_parse",
         f"diffdecode.StandaloneGraph.v1 = {ML}.standalone:build_standalone_graph",
+        f"diffdecode.WordDropoutEmbed.v1 = {ML}.word_dropout:build_word_dropout_embed",
     ],
     "spacy_misc": [
         f"diffdecode.whole_docs.v1 = {ML}.segments:whole_docs",

@@ -25,6 +25,7 @@ COMPONENTS = (
     "spacy_components.ml.concat",
     "spacy_components.ml.listener",
     "spacy_components.ml.segments",
+    "spacy_components.ml.word_dropout",
     "spacy_components.pipeline.masked_textcat",
     "spacy_components.training.corpus",
     "spacy_components.training.mixing",

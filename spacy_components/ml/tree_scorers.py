@@ -34,26 +34,35 @@ class TreeScores:
 
 
 class SegmentEncoder(nn.Module):
-    """Word vectors of a padded batch, read by a BiLSTM if ``depth`` > 0, and a root vector before them."""
+    """Word vectors of a padded batch, read by a BiLSTM if ``depth`` > 0, and a root vector before them.
+
+    Dropout before, between and after the layers has one mask for all words of a segment (Gal and Ghahramani,
+    NeurIPS 2016).
+    """
 
     def __init__(self, width: int, lstm_width: int = 0, lstm_depth: int = 0):
         super().__init__()
-        self.lstm = None
-        if lstm_depth:
-            self.lstm = nn.LSTM(width, lstm_width, lstm_depth, batch_first=True, bidirectional=True)
         self.width = 2 * lstm_width if lstm_depth else width
+        widths = [width] + [self.width] * (lstm_depth - 1)
+        self.layers = nn.ModuleList(
+            nn.LSTM(size, lstm_width, batch_first=True, bidirectional=True) for size in widths[:lstm_depth]
+        )
         self.root = nn.Parameter(torch.randn(self.width) * self.width**-0.5)
 
     def forward(self, vectors: Tensor, batch: SegmentBatch, drop: float) -> Tensor:
         """``vectors [T+1, d]``, the last row 0 for padding, to ``[B, N+1, width]``."""
         tokens = torch.from_numpy(batch.tokens).to(vectors.device)
         words = vectors[tokens]
-        if self.lstm is not None:
-            words = dropout(words, drop, self.training)
+        for layer in self.layers:
+            words = self._dropout(words, drop)
             packed = pack_padded_sequence(words, torch.from_numpy(batch.lengths), batch_first=True)
-            words, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
-            words = dropout(words, drop, self.training)
+            words, _ = pad_packed_sequence(layer(packed)[0], batch_first=True)
+        if self.layers:
+            words = self._dropout(words, drop)
         return torch.cat([self.root.expand(len(words), 1, -1), words], 1)
+
+    def _dropout(self, words: Tensor, drop: float) -> Tensor:
+        return words * dropout(words.new_ones(len(words), 1, words.shape[2]), drop, self.training)
 
 
 class TreeScorer(nn.Module, ABC):

@@ -1,0 +1,66 @@
+"""Embeddings of words by hashed features, with word dropout: for parsers without pretrained vectors."""
+
+from collections.abc import Sequence
+
+from spacy import registry
+from spacy.ml.featureextractor import FeatureExtractor
+from spacy.tokens import Doc
+from thinc.api import HashEmbed, Maxout, Model, chain, concatenate, list2ragged, ragged2list, with_array
+from thinc.types import Floats2d, Ints2d
+
+NO_WORD = 0
+
+
+@registry.architectures("diffdecode.WordDropoutEmbed.v1")
+def build_word_dropout_embed(
+    width: int, attrs: list[str], rows: list[int], word_dropout: float
+) -> Model[list[Doc], list[Floats2d]]:
+    """``spacy.MultiHashEmbed.v2`` that in training does not see the first attribute of some tokens.
+
+    A model that has read ``NORM`` of every token in training has never had to guess what an unknown word is
+    by its prefix, suffix and shape. Hiding it makes the model do so.
+
+    width (int): Size of the output, and of each attribute's table.
+    attrs (List[str]): Token attributes; the first is the one to hide, usually ``NORM``.
+    rows (List[int]): Rows of each attribute's table.
+    word_dropout (float): How many tokens have it hidden, in 0 to 1; the ``dropout`` of the training settings
+        does not change it.
+    RETURNS (Model[List[Doc], List[Floats2d]]): The model.
+    """
+    if len(attrs) != len(rows):
+        raise ValueError(
+            f"diffdecode.WordDropoutEmbed.v1: {len(attrs)} attrs and {len(rows)} rows; give as many rows"
+        )
+    if not 0 <= word_dropout < 1:
+        raise ValueError(
+            f"diffdecode.WordDropoutEmbed.v1: word_dropout must be in 0 to 1 (excluded), got {word_dropout}"
+        )
+    tables = [
+        HashEmbed(width, size, column=i, seed=8 + i, dropout=0.0)  # as spaCy: no two collide alike
+        for i, size in enumerate(rows)
+    ]
+    return chain(
+        FeatureExtractor(attrs),
+        _hide_words(word_dropout),
+        list2ragged(),
+        with_array(concatenate(*tables)),
+        with_array(Maxout(width, width * len(tables), nP=3, dropout=0.0, normalize=True)),
+        ragged2list(),
+    )
+
+
+def _hide_words(rate: float) -> Model[list[Ints2d], list[Ints2d]]:
+    return Model("hide_words", _hide, attrs={"rate": rate})
+
+
+def _hide(model: Model, features: Sequence[Ints2d], is_train: bool):
+    if is_train and model.attrs["rate"]:
+        features = [_hidden_in(model, rows) for rows in features]
+    return list(features), lambda gradient: []
+
+
+def _hidden_in(model: Model, rows: Ints2d) -> Ints2d:
+    seen = model.ops.get_dropout_mask((rows.shape[0],), model.attrs["rate"]) > 0
+    rows = rows.copy()
+    rows[~seen, 0] = NO_WORD
+    return rows
