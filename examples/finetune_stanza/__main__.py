@@ -28,9 +28,10 @@ def main(argv: list[str] | None = None) -> None:
     logging.getLogger("stanza").setLevel(logging.INFO)
     started = time.process_time()
     checkpoint = train_parser(args.out, args.parser_steps)
+    print(f"{checkpoint}: {time.process_time() - started:.0f} s of CPU time")
     data = convert_data(args.out)
     untuned = import_parser(CheckpointFiles(checkpoint))
-    lines = [start_line(untuned, checkpoint, data, args.out, time.process_time() - started)]
+    lines = [start_line(untuned, checkpoint, data, args.out)]
     rows = [
         run_system(system, seed, checkpoint, data, args)
         for seed in range(args.seeds)

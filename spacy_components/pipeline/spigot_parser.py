@@ -343,7 +343,10 @@ class SpigotParser(ListenedPipe):
         heads = np.concatenate([np.where(h >= 0, h + start, h) for (h, _), start in zip(trees, starts)])
         values, place = np.unique(np.concatenate([labels for _, labels in trees]), return_inverse=True)
         number = {self.vocab.strings[label]: i for i, label in enumerate(self.labels)}
-        return heads, np.array([number.get(int(value), -1) for value in values])[place]
+        labels = np.array([number.get(int(value), -1) for value in values])[place]
+        roots = heads == np.arange(len(heads))
+        labels[roots] = number.get(self.vocab.strings["root"], -1)  # a pretrained parser may label them, too
+        return heads, labels
 
     def _loss_of(self, part: TreeScores, gold: np.ndarray, labels: np.ndarray) -> torch.Tensor:
         device = part.arcs.device
@@ -353,7 +356,7 @@ class SpigotParser(ListenedPipe):
         if len(annotated) < len(gold):
             rows = tuple(tensor[annotated] for tensor in rows)
         loss = self.loss(*rows, self.decoder.trees)
-        label = np.where(gold > 0, labels[np.minimum(part.batch.tokens, len(labels) - 1)], -1)
+        label = np.where(gold >= 0, labels[np.minimum(part.batch.tokens, len(labels) - 1)], -1)
         if (label >= 0).any():
             predicted = part.label_scores(heads).flatten(0, 1)
             target = torch.from_numpy(label).to(device).flatten()

@@ -42,7 +42,7 @@ from stanza_models import (
     write_transformer,
 )
 
-from diffdecode.structure import tree_argmax
+from diffdecode.structure import nonprojective_tree, tree_argmax
 from spacy_components import stanza_export, stanza_import
 from spacy_components.ml.listener import ArcGradient
 from spacy_components.ml.stanza_checkpoint import CheckpointFiles
@@ -513,6 +513,31 @@ def test_the_parser_learns_from_a_treebank(checkpoint):
     after = nlp.evaluate([gold(nlp, s) for s in treebank(60, seed=5)])
     assert losses[-1] < losses[0] / 2
     assert after["dep_las"] > before["dep_las"] + 0.1 and after["dep_uas"] > 0.9
+
+
+def test_roots_are_labelled_as_in_stanza(checkpoint):
+    """spaCy calls each root ROOT, but Stanza will look for its own label when it gets the parser back."""
+    nlp = import_parser(checkpoint("plain"))
+    parser, sentences = nlp.get_pipe("spigot_parser"), treebank(60, seed=5)
+    with torch.no_grad():  # forget it
+        labels = parser.model.shims[0].module.net.deprel.scorer.W_bilin
+        labels.weight[..., parser.labels.index("root")] *= -1
+    assert wrongly_labelled_roots(parser, docs_of(nlp, sentences))
+    optimizer = Adam(0.01)
+    for _ in range(20):
+        nlp.update([gold(nlp, s) for s in sentences], sgd=optimizer)
+    assert not wrongly_labelled_roots(parser, docs_of(nlp, sentences))
+
+
+def wrongly_labelled_roots(parser, docs):
+    """How many roots would not be ``root`` in Stanza."""
+    scores = parser.model.predict(docs)
+    wrong = 0
+    for part in scores.scores:
+        heads = nonprojective_tree(part.arcs, part.lengths)
+        labels = part.label_scores(heads).argmax(2)
+        wrong += int((labels[heads == 0] != parser.labels.index("root")).sum())
+    return wrong
 
 
 def test_dropout_is_spacys(checkpoint, sentences):
