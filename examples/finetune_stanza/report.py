@@ -19,8 +19,8 @@ def start_line(nlp: Language, checkpoint: Path, data: dict[str, str], out: Path)
     """The parser before it is tuned, in spaCy and in Stanza."""
     scores = tree_scores(nlp, data)
     return (
-        f"Stanza's parser: UAS {100 * scores['uas']:.2f}, LAS {100 * scores['las']:.2f} on EWT dev. In spaCy it "
-        f"gives the same heads and labels in {_equal_to_stanza(nlp, checkpoint, data, out)} sentences.\n"
+        f"Stanza's parser: UAS {100 * scores['uas']:.2f}, LAS {100 * scores['las']:.2f} on EWT dev. "
+        f"In spaCy it gives the same heads and labels in {_equal_to_stanza(nlp, checkpoint, data, out)} sentences.\n"
     )
 
 
