@@ -18,9 +18,10 @@ from spacy_components.training.parse_changes import ParseChanges
 def start_line(nlp: Language, checkpoint: Path, data: dict[str, str], out: Path) -> str:
     """The parser before it is tuned, in spaCy and in Stanza."""
     scores = tree_scores(nlp, data)
+    same = _equal_to_stanza(nlp, checkpoint, data, out)
     return (
         f"Stanza's parser: UAS {100 * scores['uas']:.2f}, LAS {100 * scores['las']:.2f} on EWT dev. "
-        f"In spaCy it gives the same heads and labels in {_equal_to_stanza(nlp, checkpoint, data, out)} sentences.\n"
+        f"In spaCy it gives the same heads and labels in {same} sentences.\n"
     )
 
 
