@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.spacy._data import converted
-from examples.spacy._training import CONFIGS, PACKAGE_CONFIGS, learn_rate, train_from_scratch
+from examples.spacy._training import CONFIGS, PACKAGE_CONFIGS, learn_rate, train_from_scratch, train_on
 from spacy_components.training.corpus import create_corpus
 from spacy_components.training.scorers import parse_scores
 
@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--dropout", type=float, help="default: 0.1 (cnn), 0.25 (bilstm)")
     parser.add_argument("--learn-rate", type=float, default=0.002)
+    parser.add_argument("--start", type=Path, help="a pipeline of the same encoder to train on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/spacy-ud"))
     args = parser.parse_args(argv)
@@ -86,7 +87,10 @@ def main(argv: list[str] | None = None) -> None:
     }
     name = "-".join(["projective" if args.projective else "nonprojective", args.encoder])
     started = time.process_time()
-    nlp = train_from_scratch(encoder.config, data / name, overrides)
+    if args.start is None:
+        nlp = train_from_scratch(encoder.config, data / name, overrides)
+    else:
+        nlp = train_on(args.start, data / name, overrides)
     spent = time.process_time() - started
     examples = list(create_corpus(data / "dev.spacy")(nlp))
     for example, doc in zip(examples, nlp.pipe([example.predicted for example in examples])):
