@@ -27,7 +27,7 @@ CELL = 2 * LANES  # values, then derivatives
 def covariance_product_lanes(start, stop, scores, lengths, order, multi_root, vector, product):
     """Fill ``product [B, N+1, N+1]`` of groups ``start <= g < stop``, as in ``inside_outside_lanes``."""
     longest = scores.shape[1]
-    values, along = np.empty((2, longest, longest))
+    values, along = np.empty((longest, longest)), np.empty((longest, longest))
     duals = empty_cells((CHARTS * longest * longest + 2) * LANES, np.empty(0, np.complex128))
     cells = duals.view(np.float64)
     roots, scales = np.empty((2, longest, LANES)), np.empty(LANES)
