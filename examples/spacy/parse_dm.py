@@ -25,7 +25,7 @@ from spacy_components.training.scorers import GRAPH_KEYS, sdp_scores
 
 SCORERS: dict[str, dict[str, Any]] = {
     "biaffine": {},
-    "neurbo": {"@architectures": "diffdecode.NeurboParser.v1", "hidden_width": 100, "lstm_depth": 0},
+    "neurbo": {"@architectures": "diffdecode.NeurboParser.v1", "lstm_width": 100, "lstm_depth": 1},
 }
 SOURCE = "sdp_dm_wescience/{}.sdp.gz"
 
