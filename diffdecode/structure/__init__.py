@@ -2,6 +2,7 @@
 
 from diffdecode.structure.active_set import TreeProjection, project_trees
 from diffdecode.structure.graph_argmax import graph_argmax
+from diffdecode.structure.k_best import k_best_trees
 from diffdecode.structure.losses import (
     graph_hinge_loss,
     graph_negative_log_likelihood,
@@ -44,6 +45,7 @@ __all__ = [
     "graph_parts",
     "graph_scores",
     "heads_to_arcs",
+    "k_best_trees",
     "make_surrogate",
     "nonprojective_marginals",
     "nonprojective_tree",
