@@ -18,7 +18,9 @@ class TorchShim(PyTorchShim):
     - ``use_params`` applies averaged parameters (the stock shim looks for them under other keys, and so
       evaluates a mixture of averaged thinc and plain torch layers);
     - a parameter that got no gradient stays as it is (the stock shim leaves zeros, on which Adam's momentum
-      and the weight decay go on).
+      and the weight decay go on);
+    - memory does not grow: a step writes into the parameter (the stock shim makes it a view of an array that is
+      a view of the parameter before it, so that each step lengthens a chain of views).
 
     build (Callable[..., torch.nn.Module]): Makes the module from the widths given to ``materialize``.
     """
@@ -54,7 +56,7 @@ class TorchShim(PyTorchShim):
         for name, parameter in self._parameters():
             if parameter.grad is not None:
                 value, _ = optimizer((self.id, name), torch2xp(parameter.data), torch2xp(parameter.grad))
-                parameter.data = xp2torch(value, device=parameter.device)
+                parameter.data.copy_(xp2torch(value, device=parameter.device))
                 parameter.grad = None
 
     @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """spigot_parser by itself: what it learns, what it writes, and what spaCy needs of a component."""
 
+import gc
 import itertools
 import sys
 
@@ -492,6 +493,20 @@ def test_batch_without_gradient_leaves_the_parser_alone():
     before = torch_weights(nlp)
     train_step(nlp, [example(bare(eg.reference)) for eg in examples], optimizer)
     assert change(before, torch_weights(nlp)) == 0
+
+
+def test_training_keeps_no_tensors():
+    """thinc's own shim makes each step's parameters views of those before, which then never go away."""
+    nlp, examples = parser()
+    optimizer = Adam(0.01)
+
+    def tensors_after(steps):
+        for _ in range(steps):
+            train_step(nlp, examples, optimizer)
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    assert tensors_after(2) == tensors_after(3)
 
 
 def test_dropout_reaches_the_torch_module():
