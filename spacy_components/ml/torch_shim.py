@@ -19,8 +19,8 @@ class TorchShim(PyTorchShim):
       evaluates a mixture of averaged thinc and plain torch layers);
     - a parameter that got no gradient stays as it is (the stock shim leaves zeros, on which Adam's momentum
       and the weight decay go on);
-    - memory does not grow: a step writes into the parameter (the stock shim makes it a view of an array that is
-      a view of the parameter before it, so that each step lengthens a chain of views).
+    - memory does not grow: a step writes into the parameter (the stock shim makes it a view of an array that
+      is a view of the parameter before it, so that each step lengthens a chain of views).
 
     build (Callable[..., torch.nn.Module]): Makes the module from the widths given to ``materialize``.
     """
