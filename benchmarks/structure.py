@@ -204,19 +204,25 @@ def first_calls() -> list[dict]:
 def memory() -> list[dict]:
     """Peak MB of marginals at N = 160 in fresh processes; the peers on fewer sentences, so that they fit."""
     rows = []
-    for name, batch in (("diffdecode", 128), ("torch-struct", 4), ("supar", 4)):
+    for task, name, batch in (
+        (peers.INSIDE_OUTSIDE, "diffdecode", 128),
+        (peers.INSIDE_OUTSIDE, "torch-struct", 4),
+        (peers.INSIDE_OUTSIDE, "supar", 4),
+        (peers.BACKWARD, "diffdecode", 128),
+    ):
         try:
-            peak = peak_megabytes("benchmarks.structure", ["--peak", name, str(batch)])
+            peak = peak_megabytes("benchmarks.structure", ["--peak", task, name, str(batch)])
         except subprocess.CalledProcessError:
             continue  # not installed
-        rows.append({"system": name, "B": batch, "MB": peak, "MB for B=128": peak * 128 / batch})
+        row = {"task": task, "system": name, "B": batch, "MB": peak, "MB for B=128": peak * 128 / batch}
+        rows.append(row)
     return rows
 
 
-def print_peak_of(name: str, batch: int) -> None:
+def print_peak_of(task: str, name: str, batch: int) -> None:
     """What a fresh process runs to be measured by :func:`memory`."""
     systems = our_systems() + peers.installed_peers()[0]
-    system = next(s for s in systems if s.name == name and s.task == peers.INSIDE_OUTSIDE)
+    system = next(s for s in systems if s.name == name and s.task == task)
     prepared = system.prepare(random_batches(batch, 160)[0])
     print_peak(lambda: system.run(prepared))
 
@@ -253,7 +259,7 @@ def tables(report: dict) -> str:
 SECTIONS = {
     "Largest error of marginals, N = 5, 200 sentences": "exactness",
     "Wall ms on one and two threads": "threads",
-    "Peak memory of projective marginals, N = 160": "memory",
+    "Peak memory, N = 160": "memory",
     "CPU seconds of the first call": "first_calls",
 }
 
@@ -301,12 +307,13 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 20, 40, 80])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=2.0, help="of timing, per system, task and size")
-    parser.add_argument("--peak", nargs=2, metavar=("SYSTEM", "BATCH"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=3, metavar=("TASK", "SYSTEM", "BATCH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if arguments.peak:
-        print_peak_of(arguments.peak[0], int(arguments.peak[1]))
+        task, name, batch = arguments.peak
+        print_peak_of(task, name, int(batch))
         return
     theirs, versions, missing = peers.installed_peers()
     systems = our_systems() + theirs
