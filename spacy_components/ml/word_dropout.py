@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy
 from spacy import registry
 from spacy.ml.featureextractor import FeatureExtractor
 from spacy.tokens import Doc
@@ -13,6 +14,7 @@ from thinc.api import (
     concatenate,
     list2ragged,
     ragged2list,
+    to_numpy,
     with_array,
 )
 from thinc.types import Floats2d, Ints2d
@@ -27,7 +29,8 @@ def build_word_dropout_embed(
     """``spacy.MultiHashEmbed.v2`` that in training does not see the first attribute of some tokens.
 
     A model that has read ``NORM`` of every token in training has never had to guess what an unknown word is
-    by its prefix, suffix and shape. Hiding it makes the model do so.
+    by its prefix, suffix and shape. Hiding it makes the model do so; and later it is hidden of words that
+    were not in the training data, which in a plain hash table look like a mixture of words that were.
 
     width (int): Size of the output, and of each attribute's table.
     attrs (List[str]): Token attributes; the first is the one to hide, usually ``NORM``.
@@ -59,16 +62,17 @@ def build_word_dropout_embed(
 
 
 def _hide_words(rate: float) -> Model[list[Ints2d], list[Ints2d]]:
-    return Model("hide_words", _hide, attrs={"rate": rate})
+    return Model("hide_words", _hide, attrs={"rate": rate, "seen": numpy.zeros(0, dtype=numpy.uint64)})
 
 
 def _hide(model: Model, features: Sequence[Ints2d], is_train: bool):
+    words = [to_numpy(rows[:, 0]) for rows in features]
     if is_train:
-        features = [_hidden_in(model, rows) for rows in features]
-    return list(features), lambda gradient: []
-
-
-def _hidden_in(model: Model, rows: Ints2d) -> Ints2d:
-    rows = rows.copy()
-    rows[model.ops.get_dropout_mask((len(rows),), model.attrs["rate"]) == 0, 0] = NO_WORD
-    return rows
+        model.attrs["seen"] = numpy.unique(numpy.concatenate([model.attrs["seen"], *words]))
+        hidden = [model.ops.get_dropout_mask(rows.shape, model.attrs["rate"]) == 0 for rows in words]
+    else:
+        hidden = [model.ops.asarray(~numpy.isin(rows, model.attrs["seen"])) for rows in words]
+    features = [rows.copy() for rows in features]
+    for rows, mask in zip(features, hidden):
+        rows[mask, 0] = NO_WORD
+    return features, lambda gradient: []

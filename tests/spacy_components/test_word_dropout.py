@@ -36,7 +36,7 @@ def test_without_dropout_it_is_spacys_embedding(docs):
     stock = MultiHashEmbed(8, ATTRS, ROWS, include_static_vectors=False).initialize(X=docs)
     ours = embed(docs, 0.0)
     assert ours.get_dim("nO") == 8
-    for is_train in (False, True):
+    for is_train in (True, False):  # what training has seen is known later
         for a, b in zip(ours(docs, is_train)[0], stock(docs, is_train)[0]):
             np.testing.assert_array_equal(a, b)
 
@@ -49,6 +49,17 @@ def test_hides_the_first_attribute_in_training_at_the_given_rate(docs):
     np.testing.assert_array_equal(seen[~hidden, 0], plain[~hidden, 0])
     np.testing.assert_array_equal(seen[:, 1:], plain[:, 1:])
     np.testing.assert_array_equal(plain, features(embed(docs, 0.0), docs, True))
+
+
+def test_words_that_training_has_not_seen_stay_hidden_also_in_a_copy(docs):
+    model = embed(docs, 0.0)
+    assert (features(model, docs, False)[:, 0] == 0).all()
+    model(docs[:1], True)
+    known = {token.norm for token in docs[0]}
+    expected = [token.norm if token.norm in known else 0 for doc in docs for token in doc]
+    copy = embed(docs, 0.0).from_bytes(model.to_bytes())
+    for one in (model, copy):
+        np.testing.assert_array_equal(features(one, docs, False)[:, 0], expected)
 
 
 def test_documents_without_words_go_through(docs):
