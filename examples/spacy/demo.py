@@ -3,9 +3,9 @@
     python -m examples.spacy.demo [--out runs/spacy-toy]
 
 First a parser (from a small treebank) and a classifier on its trees are trained as a pipeline: the parser
-learns from the treebank alone. Then both go on for the same number of steps three times: as a pipeline,
-with the straight-through estimator, and with SPIGOT (Peng, Thomson and Smith, 2018). The language is in
-``toy_corpus.py``.
+learns from the treebank alone. Then both go on for the same number of steps in several ways: as a pipeline,
+with straight-through estimators, and with SPIGOT (Peng, Thomson and Smith, 2018) and its variant by
+exponentiated gradient. The language is in ``toy_corpus.py``.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ from spacy_components.training.parse_changes import compare_parses
 
 SIZES = {"trees": 200, "reviews": 4000, "dev": 300, "test": 1000}
 SEEDS = {"trees": 1, "reviews": 2, "dev": 3, "test": 4}
-
-
-METHODS = ("pipeline", "ste", "spigot")
+METHODS = ("pipeline", "ste", "structured_st", "spigot", "spigot_eg")
 GRAD_FACTOR = 0.1
 
 

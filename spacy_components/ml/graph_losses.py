@@ -19,7 +19,11 @@ GraphLoss = Callable[[GraphParts, SemanticGraph, Tensor, Tensor], Tensor]
 
 
 def hinge(scores: GraphParts, gold: SemanticGraph, lengths: Tensor, deterministic: Tensor) -> Tensor:
-    """Structured hinge; a labelled arc too many costs 0.4, a missing one 0.6, as in the paper's code."""
+    """Structured hinge; a labelled arc too many costs 0.4, a missing one 0.6, as in the paper's code.
+
+    Train with ``local`` first. Where no label of a pair has half of the probability, a hinge is at its least
+    with no arc; at the start that is so of nearly all pairs, and from there it learns next to nothing.
+    """
     parts = (scores.arcs, scores.labels, scores.predicates)
     return graph_hinge_loss(*parts, gold, lengths, deterministic=deterministic).sum()
 
