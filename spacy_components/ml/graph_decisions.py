@@ -17,7 +17,7 @@ from spacy_components.ml.graph_scorers import GraphScores
 from spacy_components.ml.listener import GraphGradient
 from spacy_components.ml.parser_models import DocScores
 from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
-from spacy_components.ml.tree_decisions import flat_rows
+from spacy_components.ml.tree_decisions import flat_rows, gives_gradient
 
 
 @dataclass(frozen=True)
@@ -144,5 +144,8 @@ class GraphDecision:
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """RETURNS (list): Scores and the surrogate gradient on them, for the model's backward pass."""
+        factor = self.decoder.grad_factor
+        if not gives_gradient(self.decoder.surrogate, factor):
+            return []
         decided = [batch for batch in self.batches if batch.gradient is not None]
-        return [pair for batch in decided for pair in batch.pairs(self.decoder.grad_factor)]
+        return [pair for batch in decided for pair in batch.pairs(factor)]

@@ -8,6 +8,7 @@ from spacy.tokens import Doc
 from thinc.api import ArgsKwargs, Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 
+from spacy_components.ml.listener import delivered_to
 from spacy_components.ml.segments import SegmentedDocs, Segmenter, segment_docs
 from spacy_components.ml.tok2vec_width import initialize_tok2vec
 from spacy_components.ml.torch_shim import TorchShim
@@ -90,8 +91,9 @@ def segment_scorer(name: str, tok2vec: Model, segmenter: Segmenter, build) -> Mo
     """A tok2vec and a torch module that scores segments, as one model.
 
     The backward pass takes pairs ``(tensor, gradient)`` of tensors that the module made (``None`` as
-    the gradient of a scalar is 1), and sends one gradient to the tok2vec: zero, where there are no pairs,
-    because a shared tok2vec waits for every component that listens to it.
+    the gradient of a scalar is 1), and sends one gradient to the tok2vec. Where there are no pairs that is
+    zero if the tok2vec is shared, as it waits for every component that listens to it, and none otherwise, as
+    Adam would step on zeros.
 
     name (str): Name of the model.
     tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
@@ -127,9 +129,12 @@ def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
     flat = xp2torch(model.ops.xp.concatenate(filled), requires_grad=is_train)
     inputs = ArgsKwargs((flat, segments.batches, model.attrs["dropout_rate"]), {})
     scores, backprop_module = model.shims[0](inputs, is_train)
+    waited_for = any(delivered_to(node) is not None for node in model.layers[0].walk())
 
     def backprop(pairs) -> list:
         pairs = list(pairs)
+        if not pairs and not waited_for:
+            return []
         if pairs:
             tensors, gradients = zip(*pairs)
             backprop_module(ArgsKwargs((list(tensors),), {"grad_tensors": list(gradients)}))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from diffdecode.structure.surrogates import Surrogate, make_surrogate
+from diffdecode.structure.surrogates.pipeline import Pipeline
 from diffdecode.structure.surrogates.registry import SURROGATES
 from diffdecode.structure.tree_argmax import tree_argmax
 from spacy_components.ml.listener import ArcGradient
@@ -39,6 +40,16 @@ def surrogate_from_config(name: str, eta: float, options: dict | None = None) ->
             "structured attention under a hard decision choose 'structured_st'."
         )
     return surrogate
+
+
+def gives_gradient(surrogate: Surrogate, factor: float) -> bool:
+    """Whether anything comes back through a decision. Adam would make steps of a pipeline's zeros, too.
+
+    surrogate (Surrogate): The surrogate gradient.
+    factor (float): What it is multiplied with.
+    RETURNS (bool): Whether it can be other than 0.
+    """
+    return factor != 0 and not isinstance(surrogate, Pipeline)
 
 
 @dataclass(frozen=True)
@@ -159,9 +170,11 @@ class TreeDecision:
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """RETURNS (list): Arc scores and the surrogate gradient on them, for the model's backward pass."""
+        factor = self.decoder.grad_factor
+        if not gives_gradient(self.decoder.surrogate, factor):
+            return []
         decided = [batch for batch in self.batches if batch.gradient is not None]
         surrogate = [torch.autograd.grad(batch.z, batch.leaf, batch.gradient)[0] for batch in decided]
-        factor = self.decoder.grad_factor
         return [(batch.scores.arcs, factor * gradient) for batch, gradient in zip(decided, surrogate)]
 
 
