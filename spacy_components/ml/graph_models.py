@@ -16,6 +16,7 @@ def build_neurbo_parser(
     tok2vec: Model[list[Doc], list[Floats2d]],
     segmenter: Segmenter,
     hidden_width: int = 100,
+    max_distance: int = 16,
     lstm_width: int = 200,
     lstm_depth: int = 2,
 ) -> Model:
@@ -26,13 +27,16 @@ def build_neurbo_parser(
     tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
     segmenter (Callable): Which stretches of a document are parsed as one.
     hidden_width (int): Hidden size of the perceptrons.
+    max_distance (int): Signed distances to the predicate that have a score of their own; 0 for none at all,
+        as in the paper: the parser then needs far longer training.
     lstm_width (int): Size of each direction of the BiLSTM.
     lstm_depth (int): Layers of the BiLSTM; 0 for none.
     RETURNS (Model[List[Doc], DocScores]): The model.
     """
 
     def build(width: int, labels: int) -> NeurboScorer:
-        return NeurboScorer(SegmentEncoder(width, lstm_width, lstm_depth), hidden_width, labels)
+        encoder = SegmentEncoder(width, lstm_width, lstm_depth)
+        return NeurboScorer(encoder, hidden_width, max_distance, labels)
 
     return segment_scorer("neurbo_parser", tok2vec, segmenter, build)
 
