@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,38 @@ def test_table_of_settings_is_that_of_spacys_config(name):
     assert all(cells[2].strip() for cells in rows), "a meaning for each"
 
 
-def test_every_way_to_finetune_has_its_table():
-    assert set(SETTINGS_TABLES) == {"SpigotParser", "create_guarded_logger"}
+def test_every_component_and_the_guard_have_their_tables():
+    assert set(SETTINGS_TABLES) == {"SpigotParser", "SpigotSdp", "create_guarded_logger"}
+
+
+def rows_after(mark: str) -> list[list[str]]:
+    """Cells of the table below a comment."""
+    table = README.split(f"<!-- {mark} -->\n")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+
+
+def test_everything_registered_is_listed_with_its_settings():
+    pytest.importorskip("spacy")
+    groups = ("architectures", "misc", "scorers", "readers", "callbacks")
+    ours = [
+        entry
+        for group in groups
+        for entry in entry_points(group=f"spacy_{group}")
+        if entry.value.startswith("spacy_components")
+    ]
+    expected = {
+        entry.name: [
+            name if p.default is p.empty else f"{name} = {json.dumps(p.default)}"
+            for name, p in inspect.signature(entry.load()).parameters.items()
+        ]
+        for entry in ours
+    }
+    listed = {
+        name.strip("`"): re.findall("`([^`]+)`", settings) for name, _, settings in rows_after("registered")
+    }
+    assert listed == expected
+    explained = {name for names, _ in rows_after("meanings") for name in re.findall("`([^`]+)`", names)}
+    assert explained == {setting.split(" = ")[0] for settings in expected.values() for setting in settings}
 
 
 def test_links_lead_somewhere():
