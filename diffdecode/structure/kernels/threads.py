@@ -31,7 +31,9 @@ def run_over_batch(kernel, cost: np.ndarray, *arguments) -> None:
         kernel(0, len(cost), *arguments)
         return
     reached = np.cumsum(cost)
-    cuts = np.searchsorted(reached, reached[-1] * np.arange(1, threads) / threads)
+    # A little less than equal shares: rounding must not give one sentence more, which can take lanes more.
+    shares = reached[-1] * (1 - 1e-6) * np.arange(1, threads) / threads
+    cuts = np.searchsorted(reached, shares)
     bounds = [0, *np.unique(cuts + 1).tolist()]
     bounds = [*(b for b in bounds if b < len(cost)), len(cost)]
     others = [
