@@ -99,6 +99,15 @@ def delivered_to(node: Model) -> Any:
     return box if hasattr(box, "batch_id") else None
 
 
+def listens(model: Model) -> bool:
+    """Whether a model has a layer that waits for the outputs of another component.
+
+    model (Model): The model.
+    RETURNS (bool): Whether it has.
+    """
+    return any(delivered_to(node) is not None for node in model.walk())
+
+
 def got_batch(node: Model) -> bool:
     """Whether a layer has the outputs of another component for a batch in training.
 

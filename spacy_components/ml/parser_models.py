@@ -8,7 +8,7 @@ from spacy.tokens import Doc
 from thinc.api import ArgsKwargs, Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 
-from spacy_components.ml.listener import delivered_to
+from spacy_components.ml.listener import listens
 from spacy_components.ml.segments import SegmentedDocs, Segmenter, segment_docs
 from spacy_components.ml.tok2vec_width import initialize_tok2vec
 from spacy_components.ml.torch_shim import TorchShim
@@ -129,11 +129,10 @@ def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
     flat = xp2torch(model.ops.xp.concatenate(filled), requires_grad=is_train)
     inputs = ArgsKwargs((flat, segments.batches, model.attrs["dropout_rate"]), {})
     scores, backprop_module = model.shims[0](inputs, is_train)
-    waited_for = any(delivered_to(node) is not None for node in model.layers[0].walk())
 
     def backprop(pairs) -> list:
         pairs = list(pairs)
-        if not pairs and not waited_for:
+        if not pairs and not listens(model.layers[0]):
             return []
         if pairs:
             tensors, gradients = zip(*pairs)

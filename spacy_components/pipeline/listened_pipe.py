@@ -10,7 +10,7 @@ from spacy.ty import ListenedToComponent
 from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
-from spacy_components.ml.listener import batch_identity, delivered_to, is_listener
+from spacy_components.ml.listener import batch_identity, is_listener, listens
 from spacy_components.ml.parameters import Steps, keys_of_part
 
 
@@ -87,7 +87,7 @@ class ListenedPipe(TrainablePipe):
     @property
     def stands_alone(self) -> bool:
         """RETURNS (bool): Whether it needs no other component's outputs."""
-        return all(delivered_to(node) is None for node in self.model.walk())
+        return not listens(self.model)
 
     # Training
 
