@@ -12,13 +12,13 @@ from spacy import util
 from spacy.language import Language
 from spacy.training import Example
 
+from examples.finetune_stanza.stanza_parser import TREEBANK
 from examples.spacy._data import converted
 from examples.spacy._training import train_from_scratch
 from spacy_components.training.corpus import create_corpus
 from spacy_components.training.scorers import parse_scores
 
 CONFIG = Path(__file__).parent / "config.cfg"
-TREEBANK = "ud_english_ewt/en_ewt-ud-{}.conllu.gz"
 SYSTEMS = ("no trees", "pipeline", "ste", "spigot", "spigot_exact")
 WORDS_PER_STEP = 1000
 

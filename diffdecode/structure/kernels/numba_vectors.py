@@ -17,8 +17,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = {types.float32: 16, types.float64: 8, types.complex128: 4}
 FLOAT32_LANES, FLOAT64_LANES, DUAL_LANES = 16, 8, 4
+LANES = {types.float32: FLOAT32_LANES, types.float64: FLOAT64_LANES, types.complex128: DUAL_LANES}
 
 LINE = 64
 """Bytes of a cache line, which a vector that begins anywhere else would share with the next one."""
@@ -39,6 +39,7 @@ class _Lanes:
         self.builder = builder
         self.data = context.make_array(array_type)(context, builder, array).data
         self.dual = array_type.dtype is types.complex128
+        self.parts = (False, True) if self.dual else (False,)  # the value, and its derivative
         element = types.float64 if self.dual else array_type.dtype
         self.lanes = LANES[array_type.dtype]
         self.vector = ir.VectorType(context.get_value_type(element), self.lanes)
@@ -131,7 +132,7 @@ def _emit_products(context, builder, signature, arguments, add):
     with builder.if_then(builder.trunc(count, ir.IntType(1))):
         last = builder.mul(builder.sub(count, one), cell)
         add_term(builder.add(first, last), builder.add(second, last), totals[0])
-    for derivative in (False, True)[: 1 + lanes.dual]:
+    for derivative in lanes.parts:
         total = lanes.load(target, derivative) if add else zero
         for sums in totals:
             for (of_first, of_second), part in zip(factors, sums):
@@ -165,7 +166,7 @@ def copy_cell(typing_context, charts, source, target):
 def _emit_copy_cell(context, builder, signature, arguments):
     charts, source, target = arguments
     lanes = _Lanes(context, builder, signature.args[0], charts)
-    for derivative in (False, True)[: 1 + lanes.dual]:
+    for derivative in lanes.parts:
         lanes.store(lanes.load(source, derivative), target, derivative)
     return context.get_dummy_value()
 

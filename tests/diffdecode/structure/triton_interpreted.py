@@ -28,18 +28,22 @@ def scores_of(family, batch, n, seed, dtype=torch.float32):
     return scores.to(dtype)
 
 
+def assert_same_decisions(algorithm, scores, lengths, multi_root, family):
+    expected, status = getattr(reference, algorithm)(scores, lengths, multi_root)
+    heads, found = getattr(triton_backend, algorithm)(scores, lengths, multi_root)
+    assert torch.equal(found, status)
+    possible = status == 0
+    assert torch.equal(heads[possible], expected[possible])
+    assert family == "forbidden" or possible.all()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("multi_root", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 4, 9])
 def test_eisner_makes_the_same_decisions(n, multi_root, family):
     scores = scores_of(family, 3, n, seed=n)
     lengths = torch.tensor([n, max(1, n // 2), max(1, n - 1)])
-    expected, status = reference.eisner(scores, lengths, multi_root)
-    heads, found = triton_backend.eisner(scores, lengths, multi_root)
-    assert torch.equal(found, status)
-    possible = status == 0
-    assert torch.equal(heads[possible], expected[possible])
-    assert family == "forbidden" or possible.all()
+    assert_same_decisions("eisner", scores, lengths, multi_root, family)
 
 
 def test_eisner_in_double_precision_and_in_several_chunks_of_splits(monkeypatch):
@@ -60,12 +64,7 @@ def test_eisner_in_double_precision_and_in_several_chunks_of_splits(monkeypatch)
 def test_edmonds_makes_the_same_decisions(n, multi_root, family):
     scores = scores_of(family, 4, n, seed=n, dtype=torch.float64 if n == 4 else torch.float32)
     lengths = torch.tensor([n, n, max(1, n // 2), max(1, n - 1)])
-    expected, status = reference.arborescence(scores, lengths, multi_root)
-    heads, found = triton_backend.arborescence(scores, lengths, multi_root)
-    assert torch.equal(found, status)
-    possible = status == 0
-    assert torch.equal(heads[possible], expected[possible])
-    assert family == "forbidden" or possible.all()
+    assert_same_decisions("arborescence", scores, lengths, multi_root, family)
 
 
 def test_decisions_report_sentences_without_a_tree():
