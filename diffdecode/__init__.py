@@ -3,4 +3,4 @@
 Knows no NLP framework; ``fairseq_plugins`` and ``spacy_components`` build on it.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

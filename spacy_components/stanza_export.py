@@ -1,66 +1,14 @@
-"""Give a parser that was tuned in spaCy back to Stanza::
+"""The former name of :mod:`spacy_components.stanza.export_parser`; goes with version 0.3."""
 
-    python -m spacy_components.stanza_export PIPELINE MODEL.pt [--inputs FOLDER]
+import warnings
 
-Stanza loads MODEL.pt as it did the original, with the same word vectors and character language models. If
-those are not at hand, ``--inputs`` writes them too.
-"""
+from spacy_components.stanza.export_parser import export_parser, main  # noqa: F401
 
-from __future__ import annotations
-
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
-
-import spacy
-from spacy.language import Language
-from wasabi import msg
-
-import spacy_components.factories  # noqa: F401  (known to spaCy before the package is installed, too)
-from spacy_components.ml.stanza_checkpoint import write_checkpoint, write_inputs
-from spacy_components.ml.stanza_parser import StanzaScorer
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m spacy_components.stanza_export", description=__doc__.partition("::")[0]
-    )
-    parser.add_argument("pipeline", help="a saved pipeline")
-    parser.add_argument("checkpoint", type=Path, metavar="MODEL.pt", help="where the parser goes")
-    parser.add_argument("--component", default="spigot_parser", help="its name in the pipeline")
-    parser.add_argument("--inputs", type=Path, help="folder for word vectors and character language models")
-    args = parser.parse_args(argv)
-    try:
-        written = export_parser(spacy.load(args.pipeline), args.checkpoint, args.component, args.inputs)
-    except (ValueError, OSError) as error:
-        msg.fail("Cannot export", str(error), exits=1)
-    for path in written:
-        msg.good(str(path))
-
-
-def export_parser(
-    nlp: Language, checkpoint: Path, component: str = "spigot_parser", inputs: Path | None = None
-) -> list[Path]:
-    """Write a file that Stanza can load, with the parser as it is now.
-
-    nlp (Language): The pipeline.
-    checkpoint (Path): The file.
-    component (str): Name of the parser.
-    inputs (Optional[Path]): Folder for what Stanza keeps in files of their own.
-    RETURNS (List[Path]): What was written.
-    Raises ValueError if the component is no parser of Stanza's.
-    """
-    if component not in nlp.pipe_names:
-        raise ValueError(f"no component '{component}' in the pipeline: {', '.join(nlp.pipe_names)}")
-    shims = getattr(getattr(nlp.get_pipe(component), "model", None), "shims", [])
-    module = getattr(shims[0], "module", None) if shims else None
-    if not isinstance(module, StanzaScorer):
-        raise ValueError(f"'{component}' is no parser of Stanza's (diffdecode.StanzaParser.v1)")
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(module.net, shims[0].cfg["config"], checkpoint)
-    return [checkpoint, *(write_inputs(module.net, module.pretrain_vocab, inputs) if inputs else [])]
-
+warnings.warn(
+    "spacy_components.stanza_export is now spacy_components.stanza.export_parser",
+    DeprecationWarning if __name__ != "__main__" else FutureWarning,
+    stacklevel=2,
+)
 
 if __name__ == "__main__":
     main()

@@ -1,101 +1,14 @@
-"""Make a spaCy pipeline of a dependency parser that was trained with Stanza::
+"""The former name of :mod:`spacy_components.stanza.import_parser`; goes with version 0.3."""
 
-    python -m spacy_components.stanza_import MODEL.pt OUT_DIR [--pretrain VECTORS.pt]
-        [--charlm-forward FORWARD.pt --charlm-backward BACKWARD.pt]
+import warnings
 
-The pipeline holds all that the parser needs. It can be loaded, trained, and sourced into others.
-"""
+from spacy_components.stanza.import_parser import import_parser, main  # noqa: F401
 
-from __future__ import annotations
-
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
-
-import spacy
-from spacy.language import Language
-from spacy.training import Example
-from spacy.util import get_lang_class
-from wasabi import msg
-
-import spacy_components.factories
-import spacy_components.training.scorers  # noqa: F401  (known to spaCy before the package is installed, too)
-from spacy_components.ml.stanza_checkpoint import CheckpointFiles, read_checkpoint
-from spacy_components.ml.stanza_inputs import ATTRIBUTES
-from spacy_components.ml.stanza_parser import load_parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
-    args = _arguments().parse_args(argv)
-    files = CheckpointFiles(
-        args.checkpoint, args.pretrain, args.charlm_forward, args.charlm_backward, args.transformer
-    )
-    try:
-        nlp = import_parser(files, lang=args.lang, sentencizer=args.sentencizer)
-    except (ValueError, ImportError) as error:
-        msg.fail("Cannot import", str(error), exits=1)
-    nlp.to_disk(args.output)
-    _report(nlp, args.output)
-
-
-def import_parser(files: CheckpointFiles, *, lang: str | None = None, sentencizer: bool = False) -> Language:
-    """A pipeline whose ``spigot_parser`` is a parser of Stanza's.
-
-    files (CheckpointFiles): The parser's files.
-    lang (Optional[str]): spaCy's code of the language, by default that in the checkpoint.
-    sentencizer (bool): Find sentences by their punctuation first; otherwise each text is one sentence.
-    RETURNS (Language): The pipeline.
-    Raises ValueError if the files cannot be used.
-    """
-    parts, state = read_checkpoint(files)
-    nlp = spacy.blank(lang or _language(parts["config"].get("lang")))
-    if sentencizer:
-        nlp.add_pipe("sentencizer")
-    model = {"@architectures": "diffdecode.StanzaParser.v1"}
-    model["segmenter"] = {"@misc": "diffdecode.sentences.v1", "required": False}
-    settings = {"model": model, "projective": False, "multi_root": False}
-    parser = nlp.add_pipe("spigot_parser", config=settings)
-    load_parser(parser.model, parts, state)
-    parser.initialize(lambda: [Example.from_dict(nlp.make_doc("a"), {})])
-    return nlp
-
-
-def _language(code: str | None) -> str:
-    """spaCy's code for a language of Stanza's; ``xx`` if spaCy does not have it."""
-    code = (code or "xx").partition("-")[0]
-    try:
-        get_lang_class(code)
-    except ImportError:
-        return "xx"
-    return code
-
-
-def _report(nlp: Language, output: Path) -> None:
-    parser = nlp.get_pipe("spigot_parser")
-    msg.good(f"{output}: {len(parser.labels)} labels, {nlp.lang}, {', '.join(nlp.pipe_names)}")
-    needed = [ATTRIBUTES[name] for name in parser.model.shims[0].module.attributes]
-    if needed:
-        names = ", ".join(f"{attribute.spacy} ({attribute.component})" for attribute in needed)
-        msg.info(f"It needs, from components before it: {names}")
-    if "sentencizer" not in nlp.pipe_names:
-        msg.info("Texts without sentence boundaries are parsed as one sentence; --sentencizer finds some")
-
-
-def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m spacy_components.stanza_import", description=__doc__.partition("::")[0]
-    )
-    parser.add_argument("checkpoint", type=Path, metavar="MODEL.pt", help="the parser")
-    parser.add_argument("output", type=Path, metavar="OUT_DIR", help="where the pipeline goes")
-    parser.add_argument("--pretrain", type=Path, help="its word vectors, if it has any")
-    parser.add_argument("--charlm-forward", type=Path, help="its character language models, if it has any")
-    parser.add_argument("--charlm-backward", type=Path)
-    parser.add_argument("--transformer", help="folder or name of its transformer, if it has moved")
-    parser.add_argument("--lang", help="spaCy's code of the language, by default that in the checkpoint")
-    parser.add_argument("--sentencizer", action="store_true", help="find sentences by their punctuation")
-    return parser
-
+warnings.warn(
+    "spacy_components.stanza_import is now spacy_components.stanza.import_parser",
+    DeprecationWarning if __name__ != "__main__" else FutureWarning,
+    stacklevel=2,
+)
 
 if __name__ == "__main__":
     main()

@@ -1,21 +1,16 @@
 """One choice among V: continuous top-k and gradient estimators."""
 
-from diffdecode.categorical.estimators import ESTIMATORS, Sample, sample
-from diffdecode.categorical.gumbel_rao import conditional_gumbel_softmax, gumbel_rao_backward
-from diffdecode.categorical.lapsum import lapsum_top_k
-from diffdecode.categorical.overlap import beam_overlap
-from diffdecode.categorical.reinmax import (
+from diffdecode.categorical.estimators.gumbel_rao import conditional_gumbel_softmax, gumbel_rao_backward
+from diffdecode.categorical.estimators.reinmax import (
     reinmax_backward,
     reinmax_loo_backward,
     reinmax_tau_backward,
     unbiased_reinmax,
 )
-from diffdecode.categorical.score_function import MovingAverage, draw, reinforce, rloo
-from diffdecode.categorical.softsort import softsort_top_k
-from diffdecode.categorical.straight_through import straight_through_backward
-from diffdecode.categorical.successive import successive_top_k
-from diffdecode.categorical.tail_bound import TAIL_BOUNDS, tail_bound
-from diffdecode.categorical.top_k import (
+from diffdecode.categorical.estimators.sample import ESTIMATORS, Sample, sample
+from diffdecode.categorical.estimators.score_function import MovingAverage, draw, reinforce, rloo
+from diffdecode.categorical.estimators.straight_through import straight_through_backward
+from diffdecode.categorical.top_k.base import (
     TOP_K_OPERATORS,
     continuous_top_k,
     hard_top_k,
@@ -23,6 +18,11 @@ from diffdecode.categorical.top_k import (
     register_top_k,
     relaxed_rows,
 )
+from diffdecode.categorical.top_k.lapsum import lapsum_top_k
+from diffdecode.categorical.top_k.overlap import beam_overlap
+from diffdecode.categorical.top_k.softsort import softsort_top_k
+from diffdecode.categorical.top_k.successive import successive_top_k
+from diffdecode.categorical.top_k.tail_bound import TAIL_BOUNDS, tail_bound
 
 __all__ = [
     "ESTIMATORS",

@@ -1,9 +1,14 @@
 """Searches over left-to-right decoders: hard, soft and relaxed."""
 
-from diffdecode.sequence.cost import HammingCost, StepCost
-from diffdecode.sequence.fused import FUSED_METHODS, ScheduledSampling, fused_scheduled_sampling
+from diffdecode.sequence.costs import HammingCost, StepCost
 from diffdecode.sequence.hard_beam import Hypotheses, hard_beam
-from diffdecode.sequence.relaxed import (
+from diffdecode.sequence.output_layer import Prediction, Vocabulary
+from diffdecode.sequence.scheduled_sampling.fused import (
+    FUSED_METHODS,
+    ScheduledSampling,
+    fused_scheduled_sampling,
+)
+from diffdecode.sequence.scheduled_sampling.relaxed import (
     HARD_METHODS,
     OwnWord,
     decode_with_coins,
@@ -14,11 +19,10 @@ from diffdecode.sequence.relaxed import (
 )
 from diffdecode.sequence.schedules import MIXING_SCHEDULES, annealed_alpha, gold_probability
 from diffdecode.sequence.search_space import SearchSpace
-from diffdecode.sequence.soft_beam import SoftBeam, SoftBeamOptions, normalised, soft_beam
-from diffdecode.sequence.soft_beam_decode import soft_beam_decode
+from diffdecode.sequence.soft_beam.decode import soft_beam_decode
+from diffdecode.sequence.soft_beam.dense import SoftBeam, SoftBeamOptions, normalised, soft_beam
+from diffdecode.sequence.soft_beam.truncated import TruncatedSoftBeam, truncated_soft_beam
 from diffdecode.sequence.step_decoder import LinearStepDecoder, State, StepDecoder, first_input, mix, reorder
-from diffdecode.sequence.truncated_beam import TruncatedSoftBeam, truncated_soft_beam
-from diffdecode.sequence.vocabulary import Prediction, Vocabulary
 
 __all__ = [
     "FUSED_METHODS",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffdecode.sequence.cost import StepCost, step_costs
+from diffdecode.sequence.costs import StepCost, step_costs
 from diffdecode.sequence.search_space import SearchSpace
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, reorder
 

@@ -4,7 +4,7 @@ All of them come down to the simplex: P_DEP (equation 5) is one simplex a word, 
 one simplex an arc with "no arc" as an extra label. All are differentiable: on the support, the Jacobian of
 the simplex projection subtracts the mean (Martins and Astudillo, ICML 2016, section 2.5).
 
-The true tree polytopes are in :mod:`diffdecode.structure.active_set`.
+The true tree polytopes are in :mod:`diffdecode.structure.trees.projection`.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from diffdecode.structure.kernels import projections as kernels
-from diffdecode.structure.trees import check_inputs
+from diffdecode.structure.trees.tensors import check_inputs
 
 
 def project_simplex(point: Tensor, dim: int = -1) -> Tensor:

@@ -19,8 +19,8 @@ from rich.markdown import Markdown
 from examples.finetune_stanza.report import given_back, score_table, start_line, tree_changes
 from examples.finetune_stanza.stanza_parser import train_parser
 from examples.finetune_stanza.systems import SYSTEMS, convert_data, run_system
-from spacy_components.ml.stanza_checkpoint import CheckpointFiles
-from spacy_components.stanza_import import import_parser
+from spacy_components.ml.stanza.checkpoint import CheckpointFiles
+from spacy_components.stanza.import_parser import import_parser
 
 
 def main(argv: list[str] | None = None) -> None:

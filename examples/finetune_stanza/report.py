@@ -11,7 +11,7 @@ from spacy.language import Language
 from examples.finetune_stanza.stanza_parser import parse_with_stanza
 from examples.finetune_stanza.systems import folder_of, parsed, tree_scores
 from spacy_components.cli.compare_parses import compare, html_page
-from spacy_components.stanza_export import export_parser
+from spacy_components.stanza.export_parser import export_parser
 from spacy_components.training.parse_changes import ParseChanges
 
 

@@ -20,12 +20,12 @@ CONFIGS = Path(__file__).parent / "configs"
 PACKAGE_CONFIGS = Path(spacy_components.__file__).parent / "configs"
 COMPONENTS = (
     "spacy_components.factories",
-    "spacy_components.ml.parser_models",
-    "spacy_components.ml.graph_models",
-    "spacy_components.ml.concat",
-    "spacy_components.ml.listener",
+    "spacy_components.ml.trees.models",
+    "spacy_components.ml.graphs.models",
+    "spacy_components.ml.listening.concat",
+    "spacy_components.ml.listening.listener",
     "spacy_components.ml.segments",
-    "spacy_components.ml.word_dropout",
+    "spacy_components.ml.thinc_glue.word_dropout",
     "spacy_components.pipeline.masked_textcat",
     "spacy_components.training.corpus",
     "spacy_components.training.mixing",

@@ -24,8 +24,8 @@ from diffdecode.sequence import (
     relaxed_decode,
     two_pass_decode,
 )
-from fairseq_plugins.criterions._schedule import AlphaConfig, alpha_at, check_schedule
 from fairseq_plugins.criterions._search import encode, search_space
+from fairseq_plugins.criterions.annealed import AlphaConfig, alpha_at, check_schedule
 from fairseq_plugins.decoders import step_decoder
 
 # What the paper calls soft argmax is the library's ``soft``; alpha is 1/tau for these two.

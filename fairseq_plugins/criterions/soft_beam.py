@@ -21,8 +21,8 @@ from diffdecode.sequence import (
     soft_beam,
     truncated_soft_beam,
 )
-from fairseq_plugins.criterions._schedule import AlphaConfig, alpha_at, check_schedule
 from fairseq_plugins.criterions._search import keep_encoder_output, label_costs, search_space
+from fairseq_plugins.criterions.annealed import AlphaConfig, alpha_at, check_schedule
 from fairseq_plugins.decoders import step_decoder
 
 # The weights of a soft search, B * T * K * K * V numbers, up to which activations are kept (some 200 MB)

@@ -3,7 +3,7 @@
 import torch
 from fairseq.models.lstm import LSTMDecoder
 
-from fairseq_plugins.decoders._base import FairseqSteps, steps_for
+from fairseq_plugins.decoders.base import FairseqSteps, steps_for
 
 
 class LSTMSteps(FairseqSteps):

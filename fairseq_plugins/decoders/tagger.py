@@ -1,6 +1,6 @@
 """The fixed-attention tagger's decoder, step by step."""
 
-from fairseq_plugins.decoders._base import FairseqSteps, steps_for
+from fairseq_plugins.decoders.base import FairseqSteps, steps_for
 from fairseq_plugins.models.fixed_attention_lstm import STATE, FixedAttentionLSTMDecoder
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from fairseq.models.transformer import TransformerDecoderBase
 
-from fairseq_plugins.decoders._base import FairseqSteps, steps_for
+from fairseq_plugins.decoders.base import FairseqSteps, steps_for
 
 
 class TransformerSteps(FairseqSteps):

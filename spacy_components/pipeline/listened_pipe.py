@@ -10,12 +10,12 @@ from spacy.ty import ListenedToComponent
 from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
-from spacy_components.ml.listener import batch_identity, is_listener, listens
-from spacy_components.ml.parameters import Steps, keys_of_part
+from spacy_components.ml.listening.listener import batch_identity, is_listener, listens
+from spacy_components.ml.thinc_glue.parameters import Steps, keys_of_part
 
 
 class ListenedPipe(TrainablePipe):
-    """A trainable component with listeners (see ``spacy_components.ml.listener``).
+    """A trainable component with listeners (see ``spacy_components.ml.listening.listener``).
 
     The loss on the component's own annotation and what the listeners send back are added up on the scores
     and go through the model in *one* backward pass per batch: a second one would count an upstream tok2vec's

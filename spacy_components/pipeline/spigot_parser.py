@@ -15,13 +15,13 @@ from spacy.vocab import Vocab
 from thinc.api import Model, Optimizer, set_dropout_rate
 from torch.nn.functional import cross_entropy
 
-from spacy_components.ml.drift import DRIFTS, drift
-from spacy_components.ml.original import Original
-from spacy_components.ml.parser_models import DocScores
-from spacy_components.ml.standalone import replaced_parse_listener
-from spacy_components.ml.tree_decisions import TreeDecision, TreeDecoder, surrogate_from_config
-from spacy_components.ml.tree_losses import TREE_LOSSES, TreeSet
-from spacy_components.ml.tree_scorers import TreeScores
+from spacy_components.finetuning.drift import DRIFTS, drift
+from spacy_components.finetuning.original import Original
+from spacy_components.ml.listening.standalone import replaced_parse_listener
+from spacy_components.ml.trees.decisions import TreeDecision, TreeDecoder, surrogate_from_config
+from spacy_components.ml.trees.losses import TREE_LOSSES, TreeSet
+from spacy_components.ml.trees.models import DocScores
+from spacy_components.ml.trees.scorers import TreeScores
 from spacy_components.pipeline.gold_trees import aligned_tree, gold_heads, offsets
 from spacy_components.pipeline.listened_pipe import ListenedPipe
 

@@ -12,13 +12,13 @@ from spacy.training import Example, validate_get_examples
 from spacy.vocab import Vocab
 from thinc.api import Model
 
-from diffdecode.structure.semantic_graph import GraphParts, SemanticGraph
-from spacy_components.ml.graph_decisions import GraphDecision, GraphDecoder
-from spacy_components.ml.graph_losses import GRAPH_LOSSES
-from spacy_components.ml.graph_scorers import GraphScores
-from spacy_components.ml.parser_models import DocScores
-from spacy_components.ml.standalone import replaced_graph_listener
-from spacy_components.ml.tree_decisions import surrogate_from_config
+from diffdecode.structure.graphs.parts import GraphParts, SemanticGraph
+from spacy_components.ml.graphs.decisions import GraphDecision, GraphDecoder
+from spacy_components.ml.graphs.losses import GRAPH_LOSSES
+from spacy_components.ml.graphs.scorers import GraphScores
+from spacy_components.ml.listening.standalone import replaced_graph_listener
+from spacy_components.ml.trees.decisions import surrogate_from_config
+from spacy_components.ml.trees.models import DocScores
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
 from spacy_components.pipeline.gold_trees import offsets
 from spacy_components.pipeline.listened_pipe import ListenedPipe

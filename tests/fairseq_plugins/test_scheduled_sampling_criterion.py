@@ -18,7 +18,7 @@ from fairseq_plugins.criterions.scheduled_sampling import (
     ScheduledSamplingCriterion,
 )
 from fairseq_plugins.decoders import step_decoder
-from fairseq_plugins.tasks._progress import ScheduledCriterionTask
+from fairseq_plugins.progress import ScheduledCriterionTask
 
 MODELS = {
     "tagger": toy_models.tagger,

@@ -14,7 +14,7 @@ from diffdecode.sequence import HammingCost, SearchSpace, SoftBeamOptions, annea
 from fairseq_plugins.criterions._search import label_costs
 from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriterion
 from fairseq_plugins.decoders import step_decoder
-from fairseq_plugins.tasks._progress import ScheduledCriterionTask
+from fairseq_plugins.progress import ScheduledCriterionTask
 
 
 class ToyTask(ScheduledCriterionTask, FairseqTask):

@@ -12,10 +12,10 @@ from fairseq.tasks import TASK_REGISTRY
 from toy_corpus import run
 
 from fairseq_plugins.models.fixed_attention_lstm import FixedAttentionLSTMConfig, FixedAttentionLSTMModel
+from fairseq_plugins.progress import ScheduledCriterionTask
 from fairseq_plugins.scoring.span_f1 import SpanCounts
-from fairseq_plugins.tasks._progress import ScheduledCriterionTask
-from fairseq_plugins.tasks._tagging_metrics import TagCounter
-from fairseq_plugins.tasks.sequence_tagging import SequenceTaggingConfig, SequenceTaggingTask, label_ids
+from fairseq_plugins.tasks.tagging.metrics import TagCounter
+from fairseq_plugins.tasks.tagging.task import SequenceTaggingConfig, SequenceTaggingTask, label_ids
 
 WORDS = ["the cat sat", "a dog", "the dog saw a cat today"]
 LABELS = ["O B-X O", "O B-X", "O B-X O O B-Y I-Y"]

@@ -26,12 +26,12 @@ from toy_pipelines import (
 )
 
 from diffdecode.structure import nonprojective_tree
-from spacy_components.ml.drift import DRIFTS, drift, kl_of_heads, kl_of_trees
-from spacy_components.ml.parameters import keys_of_part, parameters
+from spacy_components.finetuning.drift import DRIFTS, drift, kl_of_heads, kl_of_trees
+from spacy_components.finetuning.tuning import create_tune_parser
 from spacy_components.ml.segments import SegmentBatch
-from spacy_components.ml.tree_losses import TreeSet
-from spacy_components.ml.tree_scorers import TreeScores
-from spacy_components.training.tuning import create_tune_parser
+from spacy_components.ml.thinc_glue.parameters import keys_of_part, parameters
+from spacy_components.ml.trees.losses import TreeSet
+from spacy_components.ml.trees.scorers import TreeScores
 
 
 def parses(vocab):

@@ -16,9 +16,9 @@ from thinc.api import Adam, to_numpy
 from toy_pipelines import example, joint, make_pipeline, only, parsed_docs, parser_config, train_step
 
 import spacy_components
-from spacy_components.ml.parameters import parameters
-from spacy_components.training.guard import create_guarded_logger
-from spacy_components.training.snapshot import Snapshot
+from spacy_components.finetuning.guard import create_guarded_logger
+from spacy_components.finetuning.snapshot import Snapshot
+from spacy_components.ml.thinc_glue.parameters import parameters
 
 CONFIG = Path(spacy_components.__file__).parent / "configs" / "finetune_parser.cfg"
 TOK2VEC = "components.textcat.model.tok2vec.tok2vec"

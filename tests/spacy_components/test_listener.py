@@ -37,9 +37,9 @@ from toy_pipelines import (
     train_step,
 )
 
-from spacy_components.ml.concat import build_graph_concat, build_head_concat
-from spacy_components.ml.listener import ArcGradient, batch_identity
-from spacy_components.ml.parameters import parameters
+from spacy_components.ml.listening.concat import build_graph_concat, build_head_concat
+from spacy_components.ml.listening.listener import ArcGradient, batch_identity
+from spacy_components.ml.thinc_glue.parameters import parameters
 from spacy_components.pipeline.listened_pipe import ListenedPipe
 
 FOUR = [

@@ -28,10 +28,10 @@ from toy_pipelines import (
 )
 
 from diffdecode.structure import nonprojective_tree, projective_tree
-from spacy_components.ml.parser_models import build_biaffine_parser
 from spacy_components.ml.segments import lazy_segments, segment_docs, sentences, whole_docs
-from spacy_components.ml.tree_losses import TREE_LOSSES, TreeSet
-from spacy_components.ml.tree_scorers import BetweenScores, DistanceScores
+from spacy_components.ml.trees.losses import TREE_LOSSES, TreeSet
+from spacy_components.ml.trees.models import build_biaffine_parser
+from spacy_components.ml.trees.scorers import BetweenScores, DistanceScores
 from spacy_components.pipeline.gold_trees import aligned_tree, crosses, gold_heads
 
 

@@ -29,7 +29,7 @@ from toy_pipelines import (
 )
 
 from diffdecode.structure import graph_argmax as graph_layer
-from spacy_components.ml.graph_losses import GRAPH_LOSSES
+from spacy_components.ml.graphs.losses import GRAPH_LOSSES
 from spacy_components.ml.segments import segment_docs, whole_docs
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
 from spacy_components.sdp_graph import get_graph, set_graph
@@ -293,7 +293,7 @@ def test_delivered_graph_and_gradient_are_those_of_the_layer():
         )
         for doc in docs
     ]
-    from spacy_components.ml.listener import GraphGradient
+    from spacy_components.ml.listening.listener import GraphGradient
 
     decision.add([GraphGradient(*parts) for parts in gradients])
     pairs = {id(tensor): gradient for tensor, gradient in decision.pairs()}

@@ -8,7 +8,7 @@ from spacy.tokens import Doc
 from thinc.api import Adam, fix_random_seed
 from toy_pipelines import example, sdp_config
 
-from spacy_components.ml.graph_losses import GRAPH_LOSSES
+from spacy_components.ml.graphs.losses import GRAPH_LOSSES
 from spacy_components.sdp_graph import set_graph
 
 NOUNS = [f"noun{i}" for i in range(20)]

@@ -43,14 +43,15 @@ from stanza_models import (
 )
 
 from diffdecode.structure import nonprojective_tree, tree_argmax
-from spacy_components import stanza_export, stanza_import
-from spacy_components.ml.listener import ArcGradient
-from spacy_components.ml.stanza_checkpoint import CheckpointFiles
-from spacy_components.ml.tree_decisions import TreeDecoder, surrogate_from_config
-from spacy_components.ml.tree_losses import TreeSet
-from spacy_components.stanza_export import export_parser
-from spacy_components.stanza_import import import_parser
-from spacy_components.training.snapshot import Snapshot
+from spacy_components.finetuning.snapshot import Snapshot
+from spacy_components.ml.listening.listener import ArcGradient
+from spacy_components.ml.stanza.checkpoint import CheckpointFiles
+from spacy_components.ml.trees.decisions import TreeDecoder, surrogate_from_config
+from spacy_components.ml.trees.losses import TreeSet
+from spacy_components.stanza import export_parser as export_command
+from spacy_components.stanza import import_parser as import_command
+from spacy_components.stanza.export_parser import export_parser
+from spacy_components.stanza.import_parser import import_parser
 
 UNTAGGED = {"plain", "chars", "vectors", "charlm", "bert", "tuned_bert"}
 VARIANTS = {
@@ -300,19 +301,21 @@ def _with_reversed_heads(sentence):
 
 
 def test_commands(checkpoint, sentences, tmp_path, capsys):
-    stanza_import.main([checkpoint("full").checkpoint, str(tmp_path / "pipeline"), "--sentencizer"])
+    import_command.main([checkpoint("full").checkpoint, str(tmp_path / "pipeline"), "--sentencizer"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "TAG (tagger)" in shown and "LEMMA (lemmatizer)" in shown
     nlp = spacy.load(tmp_path / "pipeline")
     assert nlp.lang == "en" and nlp.pipe_names == ["sentencizer", "spigot_parser"]
-    stanza_export.main([str(tmp_path / "pipeline"), str(tmp_path / "back" / "parser.pt")])
+    export_command.main([str(tmp_path / "pipeline"), str(tmp_path / "back" / "parser.pt")])
     assert stanza_parses(tmp_path / "back" / "parser.pt", sentences) == reference(
         checkpoint("full"), sentences
     )
     with pytest.raises(SystemExit):
-        stanza_import.main([str(tmp_path / "nothing.pt"), str(tmp_path / "x")])
+        import_command.main([str(tmp_path / "nothing.pt"), str(tmp_path / "x")])
     with pytest.raises(SystemExit):
-        stanza_export.main([str(tmp_path / "pipeline"), str(tmp_path / "x.pt"), "--component", "sentencizer"])
+        export_command.main(
+            [str(tmp_path / "pipeline"), str(tmp_path / "x.pt"), "--component", "sentencizer"]
+        )
     assert not (tmp_path / "x.pt").exists() and not (tmp_path / "x").exists()
 
 
@@ -355,7 +358,7 @@ def test_a_config_can_name_the_checkpoint(checkpoint, sentences):
     nlp = spacy.blank("en")
     model = {"@architectures": "diffdecode.StanzaParser.v1", "checkpoint": files.checkpoint}
     nlp.add_pipe("spigot_parser", config={"model": model, "projective": False, "multi_root": False})
-    with pytest.raises(ValueError, match=r"has no parser yet.*stanza_import"):
+    with pytest.raises(ValueError, match=r"has no parser yet.*import_parser"):
         nlp("a dog sees")
     odd = [w._replace(deprel="goeswith") if w.head else w for w in sentences[0]]
     with pytest.warns(UserWarning, match="goeswith"):

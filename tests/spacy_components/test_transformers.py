@@ -21,7 +21,7 @@ from toy_pipelines import (
     train_step,
 )
 
-from spacy_components.ml.parameters import parameters
+from spacy_components.ml.thinc_glue.parameters import parameters
 
 WIDTH = 16
 

@@ -9,8 +9,8 @@ from thinc.api import fix_random_seed
 from toy_pipelines import parsed_docs
 
 from spacy_components.ml.segments import SegmentBatch
-from spacy_components.ml.tree_scorers import SegmentEncoder
-from spacy_components.ml.word_dropout import build_word_dropout_embed
+from spacy_components.ml.thinc_glue.word_dropout import build_word_dropout_embed
+from spacy_components.ml.trees.scorers import SegmentEncoder
 
 ATTRS, ROWS = ["NORM", "PREFIX", "SUFFIX"], [50, 20, 30]
 

@@ -1,6 +1,6 @@
 """The fast paths, and the one place that picks among them.
 
-Three backends offer the functions of :mod:`diffdecode.structure.reference` under the same names and
+Three backends offer the functions of :mod:`diffdecode.structure.kernels.reference` under the same names and
 contracts: ``reference`` (torch, any device), ``numba`` (CPU; tensors elsewhere take a round trip) and
 ``triton`` (CUDA). The best one that is installed and has the function is used;
 ``DIFFDECODE_KERNELS=reference|numba|triton`` or :func:`use_backend` ask for another.
@@ -16,9 +16,9 @@ from contextvars import ContextVar
 import torch
 
 MODULES = {
-    "reference": "diffdecode.structure.reference",
-    "numba": "diffdecode.structure.kernels.numba_backend",
-    "triton": "diffdecode.structure.kernels.triton_backend",
+    "reference": "diffdecode.structure.kernels.reference",
+    "numba": "diffdecode.structure.kernels.numba.backend",
+    "triton": "diffdecode.structure.kernels.triton.backend",
 }
 _PREFERRED = {"cuda": ("triton", "numba", "reference")}
 _PREFERRED_ELSEWHERE = ("numba", "reference")

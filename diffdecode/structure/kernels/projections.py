@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffdecode.structure.kernels import backends
-from diffdecode.structure.trees import possible_arcs
+from diffdecode.structure.trees.tensors import possible_arcs
 
 _RUNS_ON = {"numba": "cpu", "triton": "cuda"}
 
@@ -28,11 +28,11 @@ def _fastest(name: str, reference, *arrays: Tensor) -> Tensor:
     device = arrays[0].device.type
     backend = next(b for b in backends(arrays[0].device) if _RUNS_ON.get(b, device) == device)
     if backend == "numba":
-        from diffdecode.structure.kernels import numba_projections
+        from diffdecode.structure.kernels.numba import projections as numba_projections
 
         return torch.from_numpy(getattr(numba_projections, name)(*(a.contiguous().numpy() for a in arrays)))
     if backend == "triton":
-        from diffdecode.structure.kernels import triton_projections
+        from diffdecode.structure.kernels.triton import projections as triton_projections
 
         return getattr(triton_projections, name)(*(a.contiguous() for a in arrays))
     return reference(*arrays)

@@ -1,12 +1,6 @@
 """Surrogate gradients of structured decisions, one idea a file, each known by a name."""
 
-from diffdecode.structure.surrogates.blackbox import Blackbox
-from diffdecode.structure.surrogates.block_reinmax import BlockReinMax
-from diffdecode.structure.surrogates.imle import ImplicitMaximumLikelihood
-from diffdecode.structure.surrogates.marginals import Marginals
-from diffdecode.structure.surrogates.perturbed import Perturbed
-from diffdecode.structure.surrogates.pipeline import Pipeline
-from diffdecode.structure.surrogates.registry import (
+from diffdecode.structure.surrogates.base import (
     SURROGATES,
     Structure,
     Surrogate,
@@ -14,6 +8,12 @@ from diffdecode.structure.surrogates.registry import (
     register,
     structured_argmax,
 )
+from diffdecode.structure.surrogates.blackbox import Blackbox
+from diffdecode.structure.surrogates.block_reinmax import BlockReinMax
+from diffdecode.structure.surrogates.imle import ImplicitMaximumLikelihood
+from diffdecode.structure.surrogates.marginals import Marginals
+from diffdecode.structure.surrogates.perturbed import Perturbed
+from diffdecode.structure.surrogates.pipeline import Pipeline
 from diffdecode.structure.surrogates.spigot import ExactSpigot, Spigot
 from diffdecode.structure.surrogates.spigot_ce import SpigotCrossEntropy
 from diffdecode.structure.surrogates.spigot_eg import SpigotExponentiatedGradient

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.registry import Surrogate, register, require_positive
+from diffdecode.structure.surrogates.base import Surrogate, register, require_positive
 
 
 @register("blackbox")

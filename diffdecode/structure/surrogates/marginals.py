@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from diffdecode.structure.surrogates.registry import Surrogate, register
+from diffdecode.structure.surrogates.base import Surrogate, register
 
 
 @register("marginals")

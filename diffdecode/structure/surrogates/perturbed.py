@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from diffdecode.structure.surrogates.registry import Surrogate, draw, inner, register, require_positive
+from diffdecode.structure.surrogates.base import Surrogate, draw, inner, register, require_positive
 
 
 @register("perturbed")

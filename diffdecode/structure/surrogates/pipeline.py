@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from diffdecode.structure.surrogates.registry import Surrogate, register
+from diffdecode.structure.surrogates.base import Surrogate, register
 
 
 @register("pipeline")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffdecode.structure.surrogates.registry import Surrogate, inner, register, require_positive
+from diffdecode.structure.surrogates.base import Surrogate, inner, register, require_positive
 
 
 @register("spigot")

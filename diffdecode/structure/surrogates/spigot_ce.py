@@ -6,7 +6,7 @@ likelihood) loss against it, the marginals take the place of the decision.
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.registry import register
+from diffdecode.structure.surrogates.base import register
 from diffdecode.structure.surrogates.spigot import Spigot
 
 

@@ -6,7 +6,7 @@ scores, and nothing has to be projected.
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.registry import Surrogate, register, require_positive
+from diffdecode.structure.surrogates.base import Surrogate, register, require_positive
 
 
 @register("spigot_eg")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.registry import Surrogate, register
+from diffdecode.structure.surrogates.base import Surrogate, register
 
 
 @register("ste")

@@ -11,7 +11,7 @@ formula. ``z`` has to be an exact sample: with the best structure in its place n
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.registry import Surrogate, inner, register
+from diffdecode.structure.surrogates.base import Surrogate, inner, register
 
 
 @register("structured_reinmax")

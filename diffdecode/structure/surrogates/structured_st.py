@@ -5,7 +5,7 @@ For a single choice it is the straight-through estimator of softmax (Bengio, Leo
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.registry import Surrogate, register
+from diffdecode.structure.surrogates.base import Surrogate, register
 
 
 @register("structured_st")

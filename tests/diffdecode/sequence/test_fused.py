@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
 
 from diffdecode.sequence.best_candidates import best_candidates
-from diffdecode.sequence.fused import (
+from diffdecode.sequence.output_layer import Prediction, Vocabulary
+from diffdecode.sequence.scheduled_sampling.fused import (
     FUSED_METHODS,
     choose_among_best,
     discarded_mass,
     fused_scheduled_sampling,
 )
-from diffdecode.sequence.relaxed import OwnWord, relaxed_decode
-from diffdecode.sequence.vocabulary import Prediction, Vocabulary
+from diffdecode.sequence.scheduled_sampling.relaxed import OwnWord, relaxed_decode
 
 V = 40
 

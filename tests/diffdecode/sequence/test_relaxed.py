@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
 
 from diffdecode.categorical import ESTIMATORS
-from diffdecode.sequence.relaxed import OwnWord, gold_coins, relaxed_decode, relaxed_rollout, two_pass_decode
+from diffdecode.sequence.scheduled_sampling.relaxed import (
+    OwnWord,
+    gold_coins,
+    relaxed_decode,
+    relaxed_rollout,
+    two_pass_decode,
+)
 
 METHODS = ["argmax", "sample", *(method for method in ESTIMATORS if method != "reinmax_loo")]
 

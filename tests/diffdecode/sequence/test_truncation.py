@@ -8,7 +8,7 @@ from toy_decoder import ToyDecoder
 
 from diffdecode.categorical import beam_overlap
 from diffdecode.sequence import HammingCost, SearchSpace, SoftBeamOptions, soft_beam
-from diffdecode.sequence.truncated_beam import truncated_soft_beam
+from diffdecode.sequence.soft_beam.truncated import truncated_soft_beam
 
 V = 30
 TAGS = SearchSpace(torch.arange(1, V))

@@ -9,8 +9,8 @@ from scipy.optimize import nnls
 from tree_enumeration import all_trees
 
 from diffdecode.structure import heads_to_arcs, nonprojective_tree, projective_tree
-from diffdecode.structure.active_set import project_onto_hull, project_trees
 from diffdecode.structure.projections import project_dep
+from diffdecode.structure.trees.projection import project_onto_hull, project_trees
 
 KINDS = [(projective, multi_root) for projective in (True, False) for multi_root in (True, False)]
 

@@ -15,8 +15,8 @@ from diffdecode.structure import (
     project_sdp_sequential,
     semantic_graph,
 )
-from diffdecode.structure.graph_argmax import Graphs
-from diffdecode.structure.semantic_graph import GraphParts, SemanticGraph
+from diffdecode.structure.graphs.layer import Graphs
+from diffdecode.structure.graphs.parts import GraphParts, SemanticGraph
 from diffdecode.structure.surrogates import SURROGATES, make_surrogate
 
 NAMES = sorted(set(SURROGATES) - {"block_reinmax"})

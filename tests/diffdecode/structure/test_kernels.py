@@ -10,9 +10,10 @@ import pytest
 import torch
 from score_families import random_scores
 
-from diffdecode.structure import nonprojective_tree, projective_marginals, projective_tree, reference
-from diffdecode.structure.kernels import backends, kernel, numba_backend, threads, use_backend
-from diffdecode.structure.kernels.numba_exp import exp_to_one
+from diffdecode.structure import nonprojective_tree, projective_marginals, projective_tree
+from diffdecode.structure.kernels import backends, kernel, reference, threads, use_backend
+from diffdecode.structure.kernels.numba import backend as numba_backend
+from diffdecode.structure.kernels.numba.exp import exp_to_one
 
 CPU = torch.device("cpu")
 
@@ -38,7 +39,7 @@ def test_numba_first_on_the_cpu(monkeypatch):
     assert kernel("eisner", CPU) is numba_backend.eisner
     with use_backend("reference"):
         assert backends(CPU)[0] == "reference"
-        assert kernel("eisner", CPU).__module__ == "diffdecode.structure.reference"
+        assert kernel("eisner", CPU).__module__ == "diffdecode.structure.kernels.reference"
     assert kernel("eisner", CPU) is numba_backend.eisner
 
 
@@ -65,7 +66,7 @@ def test_every_function_has_a_kernel():
     with pytest.raises(NotImplementedError, match="'viterbi'"):
         kernel("viterbi", CPU)
     for name in names:
-        assert kernel(name, CPU).__module__.endswith("numba_backend")
+        assert kernel(name, CPU).__module__.endswith("numba.backend")
         with use_backend("reference"):
             assert kernel(name, CPU).__module__.endswith("reference")
 

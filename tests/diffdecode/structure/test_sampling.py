@@ -8,12 +8,12 @@ from tree_enumeration import all_trees, is_projective, is_tree, score_all
 from diffdecode.structure import (
     nonprojective_marginals,
     projective_marginals,
-    reference,
     sample_nonprojective_trees,
     sample_projective_trees,
     tree_entropy,
 )
-from diffdecode.structure.kernels import numba_backend, use_backend
+from diffdecode.structure.kernels import reference, use_backend
+from diffdecode.structure.kernels.numba import backend as numba_backend
 
 SAMPLERS = {True: sample_projective_trees, False: sample_nonprojective_trees}
 

@@ -21,7 +21,7 @@ from diffdecode.structure.surrogates import (
     register,
     structured_argmax,
 )
-from diffdecode.structure.tree_argmax import Trees, tree_argmax
+from diffdecode.structure.trees.layer import Trees, tree_argmax
 
 KINDS = [(projective, multi_root) for projective in (True, False) for multi_root in (True, False)]
 NAMES = sorted(SURROGATES)

@@ -71,7 +71,7 @@ def has_assembler():
 )
 @pytest.mark.parametrize("name", ["fill_charts", "follow_best_splits"])
 def test_eisner_compiles_for_sm_90(name, size, multi_root, dtype):
-    from diffdecode.structure.kernels import triton_eisner
+    from diffdecode.structure.kernels.triton import eisner as triton_eisner
 
     tile = triton_eisner.tile_shape(size, multi_root)
     warps = tile.pop("num_warps")
@@ -86,7 +86,7 @@ def test_eisner_compiles_for_sm_90(name, size, multi_root, dtype):
 @pytest.mark.parametrize("size, multi_root", [(41, False), (41, True), (161, False)])
 @pytest.mark.parametrize("name", ["inside", "outside"])
 def test_inside_outside_compiles_for_sm_90(name, size, multi_root):
-    from diffdecode.structure.kernels import triton_inside_outside
+    from diffdecode.structure.kernels.triton import inside_outside as triton_inside_outside
 
     tile = triton_inside_outside.tile_shape(size, multi_root)
     warps = tile.pop("num_warps")
@@ -100,7 +100,7 @@ def test_inside_outside_compiles_for_sm_90(name, size, multi_root):
 @pytest.mark.parametrize("dtype", ["fp32", "fp64"])
 @pytest.mark.parametrize("trees", [False, True])
 def test_projections_compile_for_sm_90(trees, dtype):
-    from diffdecode.structure.kernels import triton_projections
+    from diffdecode.structure.kernels.triton import projections as triton_projections
 
     signature = {argument: kind.format(dtype) for argument, kind in SIGNATURES["project_rows"].items()}
     constants = {"COLUMNS": 64, "TREES": trees}
@@ -111,7 +111,7 @@ def test_projections_compile_for_sm_90(trees, dtype):
 @pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
 @pytest.mark.parametrize("size, multi_root, dtype", [(41, False, "fp32"), (161, True, "fp64")])
 def test_edmonds_compiles_for_sm_90(size, multi_root, dtype):
-    from diffdecode.structure.kernels import triton_edmonds
+    from diffdecode.structure.kernels.triton import edmonds as triton_edmonds
 
     constants = {**triton_edmonds.vector_sizes(size), "MULTI_ROOT": multi_root}
     warps = constants.pop("num_warps")

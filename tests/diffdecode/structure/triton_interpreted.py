@@ -3,15 +3,13 @@
 import pytest
 import torch
 
-from diffdecode.structure import heads_to_arcs, reference
-from diffdecode.structure.kernels import (
-    projections,
-    triton_backend,
-    triton_eisner,
-    triton_inside_outside,
-    triton_projections,
-)
-from diffdecode.structure.trees import NO_TREE, tree_scores
+from diffdecode.structure import heads_to_arcs
+from diffdecode.structure.kernels import projections, reference
+from diffdecode.structure.kernels.triton import backend as triton_backend
+from diffdecode.structure.kernels.triton import eisner as triton_eisner
+from diffdecode.structure.kernels.triton import inside_outside as triton_inside_outside
+from diffdecode.structure.kernels.triton import projections as triton_projections
+from diffdecode.structure.trees.tensors import NO_TREE, tree_scores
 
 FAMILIES = ["normal", "ties", "huge", "forbidden"]
 

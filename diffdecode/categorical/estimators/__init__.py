@@ -1,0 +1,1 @@
+"""Gradient estimators of one choice among V: one estimator a file."""

@@ -1,0 +1,174 @@
+"""``sample``: one call for every gradient estimator of a categorical choice, picked by name."""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffdecode.categorical.estimators.draws import first_row
+from diffdecode.categorical.estimators.gapped_st import gapped_st
+from diffdecode.categorical.estimators.gumbel_rao import gumbel_rao
+from diffdecode.categorical.estimators.reinmax import reinmax, reinmax_loo
+from diffdecode.categorical.estimators.soft import gumbel_soft, soft
+from diffdecode.categorical.estimators.straight_through import argmax_st, st, st_gumbel
+
+# A method takes float32 or float64 scores [..., V] (-inf = impossible) and keyword options, and returns the
+# sample [..., V] with its gradient, and softmax(scores) if it computed that (else None).  Its keywords are
+# the options that ``sample`` accepts for it; the default of its ``tau`` is explained in its docstring.
+ESTIMATORS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
+    method.__name__: method
+    for method in (soft, gumbel_soft, st, st_gumbel, gumbel_rao, gapped_st, reinmax, reinmax_loo, argmax_st)
+}
+
+_INDEX_HAS_K = {"reinmax_loo"}
+_NOISE_HAS_K = {"reinmax_loo", "gumbel_rao"}
+
+
+class Sample:
+    """What ``sample`` returns: a pair (one_hot, probs).
+
+    Attributes:
+        one_hot: the decision, with its surrogate gradient (a dense row for the two soft methods).
+        probs: softmax(logits), with its ordinary gradient.  The Gumbel methods do not need it: for them it
+            is computed when first asked for.
+    """
+
+    def __init__(self, one_hot: Tensor, probs: Callable[[], Tensor]):
+        self.one_hot = one_hot
+        self._probs = probs
+        self._with_grad = torch.is_grad_enabled()
+
+    @functools.cached_property
+    def probs(self) -> Tensor:
+        with torch.set_grad_enabled(self._with_grad):
+            return self._probs()
+
+    def __iter__(self):
+        return iter((self.one_hot, self.probs))
+
+
+def sample(
+    logits: Tensor,
+    method: str = "reinmax",
+    tau: float | None = None,
+    *,
+    mask: Tensor | None = None,
+    dim: int = -1,
+    generator: torch.Generator | None = None,
+    index: Tensor | None = None,
+    noise: Tensor | None = None,
+    **options,
+) -> Sample:
+    """Choose one category, with a gradient.
+
+    Args:
+        logits: ``[..., V]`` (categories along ``dim``), floating point, any strides; -inf = impossible.
+            float16 and bfloat16 are computed in float32; results and gradients have the dtype of ``logits``.
+        method: a name in ``ESTIMATORS``; the docstring there has formula, source and temperature.
+        tau: temperature > 0; default: the method's own (1, but gumbel_rao 0.5 and gapped_st 0.7).
+        mask: boolean, broadcastable to ``logits``, True = possible.  The others get probability exactly 0
+            forward and gradient exactly 0 backward.
+        dim: dimension of the categories.
+        generator: source of randomness, on the device of ``logits``; without effect where nothing is drawn.
+        index: decision to use instead of a drawn one, int64, shape of ``logits`` without ``dim``
+            (``[K, ...]`` for reinmax_loo).
+        noise: Exp(1) variates to use instead of drawn ones (-log of them is Gumbel noise), shape of
+            ``logits``; ``[K, *logits.shape]`` for reinmax_loo and gumbel_rao.
+        options: ``samples`` = K of gumbel_rao and reinmax_loo, ``gap`` of gapped_st.
+
+    Returns:
+        ``one_hot``, the decision, with the surrogate gradient, and ``probs`` = softmax(logits), with its
+        ordinary gradient; both like ``logits``.  For reinmax_loo ``one_hot`` has a leading dimension K.
+
+    Raises:
+        ValueError: unknown method, an option it does not have, bad shapes, tau <= 0; NaN or +inf in a row, or
+            a row without any possible category (the message names the row).
+        TypeError: logits not floating point, or mask not boolean.
+    """
+    given = {"tau": tau, "generator": generator, "index": index, "noise": noise, **options}
+    given = {name: value for name, value in given.items() if value is not None}
+    estimator = _lookup(method, given)
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if not -logits.dim() <= dim < logits.dim() or logits.shape[dim] == 0:
+        raise ValueError(f"logits need at least one category along dim {dim}, got shape {list(logits.shape)}")
+    if tau is not None and not 0 < tau < math.inf:
+        raise ValueError(f"tau must be positive and finite, got {tau}")
+
+    from_end = dim if dim < 0 else dim - logits.dim()  # the same dimension if K comes in front
+    scores = _moved(_masked(logits, mask), from_end, -1)
+    scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    if noise is not None:
+        given["noise"] = _checked_noise(_moved(noise, from_end, -1), scores, method)
+    if index is not None:
+        _check_index(index, scores, method)
+    one_hot, probs = estimator(scores, **given)
+
+    def restore(result: Tensor) -> Tensor:
+        return _moved(result, -1, from_end).to(logits.dtype)
+
+    return Sample(restore(one_hot), lambda: restore(scores.softmax(-1) if probs is None else probs))
+
+
+def _lookup(method: str, given: dict) -> Callable:
+    if method not in ESTIMATORS:
+        raise ValueError(f"unknown method {method!r}; there are: {', '.join(ESTIMATORS)}")
+    takes = _options(ESTIMATORS[method])
+    if "generator" not in takes:
+        given.pop("generator", None)
+    unknown = [name for name in given if name not in takes]
+    if unknown:
+        raise ValueError(f"method {method!r} has no option {', '.join(unknown)}; it has: {', '.join(takes)}")
+    return ESTIMATORS[method]
+
+
+@functools.cache
+def _options(estimator: Callable) -> list[str]:
+    """Names of the keyword options of an estimator."""
+    return list(inspect.signature(estimator).parameters)[1:]
+
+
+def _moved(tensor: Tensor, source: int, target: int) -> Tensor:
+    """``movedim``, without a view (and a node of autograd) where nothing moves."""
+    return tensor if source == target else tensor.movedim(source, target)
+
+
+def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return logits
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask must be boolean (True = possible), got {mask.dtype}")
+    if torch.broadcast_shapes(mask.shape, logits.shape) != logits.shape:
+        raise ValueError(f"mask {list(mask.shape)} does not broadcast to logits {list(logits.shape)}")
+    return logits.masked_fill(~mask, -torch.inf)
+
+
+def _checked_noise(noise: Tensor, scores: Tensor, method: str) -> Tensor:
+    K = int(method in _NOISE_HAS_K)
+    if noise.dim() != scores.dim() + K or noise.shape[K:] != scores.shape:
+        wanted = ["K", *scores.shape] if K else list(scores.shape)
+        raise ValueError(f"noise must have shape {wanted} (categories last), got {list(noise.shape)}")
+    if not (noise > 0).all():
+        raise ValueError("noise must be positive: Exp(1) variates, not Gumbel variates")
+    return noise.to(scores.dtype)
+
+
+def _check_index(index: Tensor, scores: Tensor, method: str) -> None:
+    rows, V = scores.shape[:-1], scores.shape[-1]
+    if index.dtype != torch.int64:
+        raise TypeError(f"index must be int64, got {index.dtype}")
+    K = int(method in _INDEX_HAS_K)
+    if index.dim() != len(rows) + K or index.shape[K:] != rows:
+        wanted = ["K", *rows] if K else list(rows)
+        raise ValueError(f"index must have shape {wanted}, got {list(index.shape)}")
+    outside = (index < 0) | (index >= V)
+    if outside.any():
+        raise ValueError(f"index row {first_row(outside)} is not in [0, {V})")
+    impossible = (
+        scores.detach().expand(*index.shape, V).gather(-1, index.unsqueeze(-1)).squeeze(-1) == -torch.inf
+    )
+    if impossible.any():
+        raise ValueError(f"index row {first_row(impossible)} picks an impossible category (-inf or masked)")

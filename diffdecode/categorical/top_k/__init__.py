@@ -1,0 +1,1 @@
+"""Continuous top-k operators: one operator a file."""

@@ -1,0 +1,63 @@
+"""Decoding with the soft beam (soft beam search 2018, section 2.4): hard back-pointers of a soft search."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from diffdecode.sequence.hard_beam import Hypotheses, append_step
+from diffdecode.sequence.search_space import SearchSpace
+from diffdecode.sequence.soft_beam.dense import SoftBeamOptions, soft_beam
+from diffdecode.sequence.step_decoder import State, StepDecoder
+
+
+@torch.no_grad()
+def soft_beam_decode(
+    decoder: StepDecoder, state: State, lengths: Tensor, space: SearchSpace, options: SoftBeamOptions
+) -> Hypotheses:
+    """Follow the most likely back-pointer and symbol of every soft choice.
+
+    The choices themselves stay soft: scores, states and inputs are those of the relaxed search, which is why
+    the result differs from the hard beam's at small alpha. Two elements of a soft beam may spell the same
+    hypothesis.
+
+    Args:
+        decoder: the model.
+        state: its state before the first step, B rows.
+        lengths: ``[B]`` number of steps of each sentence, >= 1.
+        space: what may be emitted.
+        options: beam size, alpha and operator; costs are not used.
+
+    Returns:
+        The K hypotheses of each sentence by falling soft score s_T; ``step_scores`` are the growth of the
+        soft score from the parent to the element.
+    """
+    found = soft_beam(
+        decoder,
+        state,
+        lengths,
+        space,
+        replace(options, cost_weight=0.0),
+        observe=lambda chosen, scores: (chosen.flatten(2).argmax(2), scores),
+    )
+    batch, k = found.scores.shape
+    symbols = torch.zeros(batch, 1, 0, dtype=torch.long, device=lengths.device)
+    step_scores = found.scores.new_zeros(batch, 1, 0)
+    scores = found.scores.new_zeros(batch, 1)
+    keep = torch.arange(k, device=lengths.device).expand(batch, -1)
+    for t, (best, new_scores) in enumerate(found.observed):
+        active = (t < lengths)[:, None]
+        parent = torch.where(active, best // space.size, keep.clamp(max=scores.size(1) - 1))
+        emitted = torch.where(active, space.symbols[best % space.size], -1)
+        symbols = append_step(symbols, parent, emitted)
+        step_scores = append_step(step_scores, parent, new_scores - scores.gather(1, parent))
+        scores = new_scores
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    zeros = torch.zeros_like(scores)
+    return Hypotheses(
+        _sorted(symbols, order), scores.gather(1, order), _sorted(step_scores, order), costs=zeros
+    )
+
+
+def _sorted(history: Tensor, order: Tensor) -> Tensor:
+    return history.gather(1, order[..., None].expand(-1, -1, history.size(2)))

@@ -1,0 +1,1 @@
+"""Semantic dependency graphs: decisions, projections, losses and the layer."""

@@ -1,0 +1,212 @@
+"""The functions of :mod:`diffdecode.structure.kernels.reference`, compiled by numba, on tensors.
+
+Tensors of another device take a round trip through the CPU.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffdecode.structure.kernels.numba import (
+    covariance_lanes as numba_covariance_lanes,
+)
+from diffdecode.structure.kernels.numba import (
+    edmonds as numba_edmonds,
+)
+from diffdecode.structure.kernels.numba import (
+    eisner as numba_eisner,
+)
+from diffdecode.structure.kernels.numba import (
+    eisner_lanes as numba_eisner_lanes,
+)
+from diffdecode.structure.kernels.numba import (
+    inside_outside as numba_inside_outside,
+)
+from diffdecode.structure.kernels.numba import (
+    inside_outside_lanes as numba_inside_outside_lanes,
+)
+from diffdecode.structure.kernels.numba import (
+    matrix_tree as numba_matrix_tree,
+)
+from diffdecode.structure.kernels.numba import (
+    matrix_tree_lanes as numba_matrix_tree_lanes,
+)
+from diffdecode.structure.kernels.numba import (
+    sampling as numba_sampling,
+)
+from diffdecode.structure.kernels.numba.checks import LARGEST
+from diffdecode.structure.kernels.numba.vectors import DUAL_LANES, FLOAT32_LANES, FLOAT64_LANES
+from diffdecode.structure.kernels.threads import run_over_batch
+
+
+def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
+    """Best projective trees; see :func:`diffdecode.structure.kernels.reference.eisner`.
+
+    Float32 sentences of like lengths go together, 16 at a time; the rest one by one. Both give the same
+    trees.
+    """
+    scores_, lengths_, largest, heads, status = _decision_arrays(scores, lengths)
+    longest = LONGEST_IN_FLOAT32_LANES if scores_.dtype == np.float32 else 0
+    _run_in_lanes(
+        numba_eisner_lanes.eisner_lanes,
+        numba_eisner.eisner,
+        FLOAT32_LANES,
+        longest,
+        lambda n: 2e-6 + 2e-8 * n**2 + 6e-10 * n**3,
+        lambda n: 3e-7 + 4e-9 * n**2 + 6e-11 * n**3,
+        (scores_, lengths_, multi_root, largest, heads, status),
+    )
+    return _tensor(heads, scores.device), _tensor(status, scores.device)
+
+
+LONGEST_IN_FLOAT32_LANES, LONGEST_IN_FLOAT64_LANES = 100, 80
+"""Words; the charts of a group of longer sentences leave the second-level cache far behind."""
+
+
+def _run_in_lanes(together, alone, lanes, longest, group_seconds, sentence_seconds, arguments) -> None:
+    """Run the kernel ``together`` on groups of sentences of like lengths, ``alone`` on what is left over."""
+    scores, lengths, *others = arguments
+    order = np.argsort(-lengths, kind="stable")
+    start = int((lengths > longest).sum())
+    stop = start + (len(lengths) - start) // lanes * lanes
+    rest = lengths[order[stop:]]
+    if start < len(lengths) and len(rest) and group_seconds(rest[0]) < sentence_seconds(rest).sum():
+        stop = len(lengths)
+    parts = (together, order[start:stop], lanes), (alone, np.concatenate([order[:start], order[stop:]]), 1)
+    for kernel, sentences, step in parts:
+        if len(sentences):
+            seconds = (group_seconds if step > 1 else sentence_seconds)(lengths[sentences[::step]])
+            run_over_batch(kernel, seconds, scores, lengths, sentences, *others)
+
+
+def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
+    """Best trees; see :func:`diffdecode.structure.kernels.reference.arborescence`."""
+    scores_, lengths_, largest, heads, status = _decision_arrays(scores, lengths)
+    seconds = 2e-7 + 1.4e-9 * lengths_**2
+    kernel = numba_edmonds.arborescence
+    run_over_batch(kernel, seconds, scores_, lengths_, multi_root, largest, heads, status)
+    return _tensor(heads, scores.device), _tensor(status, scores.device)
+
+
+def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Projective marginals; see :func:`diffdecode.structure.kernels.reference.inside_outside`.
+
+    Sentences of like lengths go together, 8 at a time; the rest one by one.
+    """
+    scores_, lengths_, largest, *results = _marginal_arrays(scores, lengths)
+    _run_in_lanes(
+        numba_inside_outside_lanes.inside_outside_lanes,
+        numba_inside_outside.inside_outside,
+        FLOAT64_LANES,
+        LONGEST_IN_FLOAT64_LANES,
+        lambda n: 2e-6 + 3e-8 * n**2 + 8e-10 * n**3,
+        _inside_outside_seconds,
+        (scores_, lengths_, multi_root, largest, *results),
+    )
+    return tuple(_tensor(result, scores.device) for result in results)
+
+
+def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
+    """See :func:`diffdecode.structure.kernels.reference.inside_outside_covariance_product`."""
+    scores_, lengths_, vector_ = _array(scores), _array(lengths), _array(vector)
+    product = np.empty_like(scores_)
+    _run_in_lanes(
+        numba_covariance_lanes.covariance_product_lanes,
+        numba_inside_outside.covariance_product,
+        DUAL_LANES,
+        LONGEST_IN_FLOAT64_LANES,
+        lambda n: 4e-6 + 6e-8 * n**2 + 1.6e-9 * n**3,
+        lambda n: 4 * _inside_outside_seconds(n),
+        (scores_, lengths_, multi_root, vector_, product),
+    )
+    return _tensor(product, scores.device)
+
+
+def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Marginals of all trees; see :func:`diffdecode.structure.kernels.reference.matrix_tree`."""
+    scores_, lengths_, largest, *results = _marginal_arrays(scores, lengths)
+    _run_in_lanes(
+        numba_matrix_tree_lanes.matrix_tree_lanes,
+        numba_matrix_tree.matrix_tree,
+        FLOAT64_LANES,
+        LONGEST_IN_FLOAT64_LANES,
+        lambda n: 2e-6 + 6e-8 * n**2 + 1e-9 * n**3,
+        _matrix_tree_seconds,
+        (scores_, lengths_, multi_root, largest, *results),
+    )
+    return tuple(_tensor(result, scores.device) for result in results)
+
+
+def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
+    """See :func:`diffdecode.structure.kernels.reference.matrix_tree_covariance_product`."""
+    kernel = numba_matrix_tree.covariance_product
+    return _product(kernel, lambda n: 4 * _matrix_tree_seconds(n), scores, lengths, multi_root, vector)
+
+
+def _inside_outside_seconds(n):
+    return 1e-6 + 1e-8 * n**2 + 3e-10 * n**3
+
+
+def sample_projective(
+    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See :func:`diffdecode.structure.kernels.reference.sample_projective`."""
+    _, status = eisner(scores, lengths, multi_root)
+    seconds = lambda n: 1e-6 + 4e-8 * n**2 + 1e-10 * n**3 + 1e-8 * n**2 * len(seeds)  # noqa: E731
+    return _sample(numba_sampling.sample_projective, seconds, scores, lengths, multi_root, seeds, status)
+
+
+PATIENCE = 300
+"""Steps a word that Wilson's algorithm may waste before trees are sampled word by word."""
+
+
+def sample_arborescence(
+    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor, patience: int = PATIENCE
+) -> tuple[Tensor, Tensor]:
+    """See :func:`diffdecode.structure.kernels.reference.sample_arborescence`, whatever the ``patience``."""
+    _, status = arborescence(scores, lengths, multi_root)
+    seconds = lambda n: 2 * _matrix_tree_seconds(n) + 5e-7 * n * len(seeds)  # noqa: E731
+    kernel = numba_sampling.sample_arborescence
+    return _sample(kernel, seconds, scores, lengths, multi_root, seeds, status, patience)
+
+
+def _matrix_tree_seconds(n):
+    return 1e-6 + 1e-8 * n**2 + 2e-10 * n**3
+
+
+def _decision_arrays(scores: Tensor, lengths: Tensor):
+    scores_, lengths_ = _array(scores), _array(lengths)
+    heads = np.empty((len(scores_), scores_.shape[1] - 1), np.int64)
+    status = np.empty(len(scores_), np.int8)
+    return scores_, lengths_, scores_.dtype.type(LARGEST[scores_.dtype]), heads, status
+
+
+def _marginal_arrays(scores: Tensor, lengths: Tensor):
+    scores_, lengths_ = _array(scores), _array(lengths)
+    marginals, log_partition = np.empty_like(scores_), np.empty(len(scores_))
+    status = np.empty(len(scores_), np.int8)
+    return scores_, lengths_, scores_.dtype.type(LARGEST[scores_.dtype]), marginals, log_partition, status
+
+
+def _product(kernel, seconds, scores, lengths, multi_root, vector):
+    scores_, lengths_, vector_ = _array(scores), _array(lengths), _array(vector)
+    product = np.empty_like(scores_)
+    run_over_batch(kernel, seconds(lengths_), scores_, lengths_, multi_root, vector_, product)
+    return _tensor(product, scores.device)
+
+
+def _sample(kernel, seconds, scores, lengths, multi_root, seeds, status, *options):
+    """Run a sampling kernel on the sentences that have a tree."""
+    scores_, lengths_, seeds_ = _array(scores), _array(lengths), _array(seeds).view(np.uint64)
+    heads = np.empty((*seeds.shape, scores_.shape[1] - 1), np.int64)
+    if not status.any():
+        run_over_batch(kernel, seconds(lengths_), scores_, lengths_, multi_root, *options, seeds_, heads)
+    return _tensor(heads, scores.device), status
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().contiguous().numpy()
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device)

@@ -1,0 +1,199 @@
+"""Inside-outside on 8 sentences at once, one in each lane of a vector of float64, in the real domain.
+
+Charts as in ``eisner_lanes``, one after the other in a flat buffer (see :func:`offsets`). The outside
+pass gathers: an item's adjoint is a sum over the larger items that it is part of, along rows as in the
+inside pass. ``fill_charts`` and ``hand_down`` work on numbers and on dual numbers alike. Sentences whose
+sums leave float64's range are done again by ``inside_outside``.
+"""
+
+import numpy as np
+from numba import njit, uintp
+
+from diffdecode.structure.kernels.numba.checks import status_of_scores
+from diffdecode.structure.kernels.numba.inside_outside import (
+    LARGEST_SUM,
+    SMALLEST,
+    exponentiate,
+    log_domain_marginals,
+    rows_sum_to_one,
+)
+from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
+from diffdecode.structure.kernels.numba.vectors import (
+    add_products,
+    copy_cell,
+    empty_cells,
+    set_cell,
+    sum_products,
+)
+from diffdecode.structure.trees.tensors import NO_TREE
+
+CHARTS = 8
+
+
+@njit(nogil=True, cache=True)
+def offsets(size, lanes):
+    """Where the charts begin, and two cells for passing results; ``arcs[i, j]`` has head i, dependent j.
+
+    ``right``, ``left``, ``arcs``, ``weights [dependent, head]``, ``turned`` (the arcs with the head second),
+    then the adjoints of ``right``, ``left`` and of the sums that an arc completes.
+    """
+    block = size * size * lanes
+    two, four = block + block, block + block + block + block
+    return uintp(0), block, two, two + block, four, four + block, four + two, four + two + block, four + four
+
+
+@njit(nogil=True, cache=True)
+def inside_outside_lanes(
+    start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
+):
+    """Fill the results of groups ``start <= g < stop``; group g is ``order[LANES * g : LANES * (g + 1)]``.
+
+    The sentences of a group have like lengths, the longest first.
+    """
+    longest = scores.shape[1]
+    weights = np.empty((longest, longest))
+    charts = empty_cells((CHARTS * longest * longest + 2) * LANES, weights)
+    roots = np.empty((longest, LANES))
+    shifts, partitions = np.empty(LANES), np.empty(LANES)
+    first = 0 if multi_root else 1
+    for g in range(start, stop):
+        group = order[LANES * g : LANES * (g + 1)]
+        size = lengths[group[0]] + 1 - first
+        at_weights = 3 * size * size * LANES
+        charts[at_weights : at_weights + size * size * LANES] = 0
+        roots[:] = 0
+        for lane in range(len(group)):
+            b = group[lane]
+            n = lengths[b]
+            status[b] = status_of_scores(scores, b, n, largest)
+            if status[b] == 0:
+                shifts[lane] = exponentiate(scores[b], n, weights)
+                _put_into_lane(weights, n, first, size, charts[at_weights + lane :])
+                roots[1 : n + 1, lane] = weights[1 : n + 1, 0]
+        fill_charts(uintp(size), uintp(LANES), charts)
+        _start_adjoints(group, lengths, status, first, size, charts, roots, partitions)
+        hand_down(uintp(size), uintp(LANES), charts)
+        for lane in range(len(group)):
+            b = group[lane]
+            marginals[b] = 0
+            if status[b] == 0:
+                _take_from_lane(charts[at_weights + lane :], lengths[b], first, size, weights)
+                if not multi_root:
+                    weights[: lengths[b] + 1, 0] = roots[: lengths[b] + 1, lane]
+                log_partition[b], status[b] = _finish(
+                    scores[b], lengths[b], multi_root, partitions[lane], shifts[lane], weights, marginals[b]
+                )
+
+
+@njit(nogil=True, cache=True)
+def _put_into_lane(weights, n, first, size, cells):
+    for m in range(1, n + 1):
+        for h in range(first, n + 1):
+            cells[((m - first) * size + (h - first)) * LANES] = weights[m, h]
+
+
+@njit(nogil=True, cache=True)
+def _take_from_lane(cells, n, first, size, marginals):
+    for m in range(1, n + 1):
+        for h in range(first, n + 1):
+            marginals[m, h] = cells[((m - first) * size + (h - first)) * LANES]
+        marginals[m, m] = 0
+
+
+@njit(nogil=True, cache=True)
+def fill_charts(size, lanes, charts):
+    """Inside sums of all spans of the group's sentences."""
+    one, row = uintp(1), size * lanes
+    right, left, arcs, weights, turned, _, _, _, cell = offsets(size, lanes)
+    for k in range(size):
+        set_cell(charts, 1.0, right + k * row + k * lanes)
+        set_cell(charts, 1.0, left + k * row + k * lanes)
+    for j in range(one, size):
+        for distance in range(j):
+            i = j - one - distance
+            width = j - i
+            ii, ij, ji = i * row + i * lanes, i * row + j * lanes, j * row + i * lanes
+            sum_products(charts, right + ii, left + ji + lanes, width, cell)
+            sum_products(charts, cell, weights + ij, one, arcs + ji)
+            sum_products(charts, cell, weights + ji, one, arcs + ij)
+            copy_cell(charts, arcs + ij, turned + ji)
+            copy_cell(charts, arcs + ji, turned + ij)
+            sum_products(charts, left + ii, arcs + ji, width, left + ij)
+            sum_products(charts, arcs + ii + lanes, right + ji + lanes, width, right + ij)
+            copy_cell(charts, left + ij, left + ji)
+            copy_cell(charts, right + ij, right + ji)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _start_adjoints(group, lengths, status, first, size, charts, roots, partitions):
+    """Partition functions; the adjoints of ``log(partition)`` at the top spans; marginals of root arcs.
+
+    A lane out of float64's range gets adjoints of 0.
+    """
+    row = size * LANES
+    block = size * row
+    by_right, by_left = 5 * block, 6 * block
+    charts[by_right : by_right + 2 * block] = 0
+    for lane in range(len(group)):
+        n = lengths[group[lane]]
+        partitions[lane] = 0
+        if status[group[lane]] != 0:
+            continue
+        if first == 0:
+            top = n * LANES + lane
+            partitions[lane] = charts[top]
+            charts[by_right + top] = 1 / charts[top] if SMALLEST < charts[top] < LARGEST_SUM else 0.0
+            continue
+        for r in range(n):
+            at_left, at_right = r * LANES + lane, r * row + (n - 1) * LANES + lane
+            partitions[lane] += charts[block + at_left] * roots[r + 1, lane] * charts[at_right]
+        usual = SMALLEST < partitions[lane] < LARGEST_SUM
+        for r in range(n):
+            at_left, at_right = r * LANES + lane, r * row + (n - 1) * LANES + lane
+            weight = roots[r + 1, lane] / partitions[lane] if usual else 0.0
+            charts[by_left + at_left] += weight * charts[at_right]
+            charts[by_right + at_right] += weight * charts[block + at_left]
+            roots[r + 1, lane] = charts[block + at_left] * weight * charts[at_right]
+
+
+@njit(nogil=True, cache=True)
+def hand_down(size, lanes, charts):
+    """``fill_charts`` backwards, from the adjoints of the top spans; marginals replace the weights."""
+    one, row = uintp(1), size * lanes
+    right, left, arcs, weights, turned, by_right, by_left, by_sum, cell = offsets(size, lanes)
+    for back in range(size - one):
+        j = size - one - back
+        beyond = back
+        next_i, next_j = (j + one) * row + (j + one) * lanes, j * row + (j + one) * lanes
+        for i in range(j):
+            ij, ji = i * row + j * lanes, j * row + i * lanes
+            # right(i, j) in the sums over (i, r) with r > j, and in right(h, j) with h < i; left alike.
+            add_products(charts, by_sum + ij + lanes, left + next_i, beyond, by_right + ij)
+            add_products(charts, by_right + j * row, turned + i * row, i, by_right + ij)
+            add_products(charts, by_sum + j * row, right + i * row - row, i, by_left + ij)
+            add_products(charts, by_left + ij + lanes, turned + next_j, beyond, by_left + ij)
+            copy_cell(charts, by_right + ij, by_right + ji)
+            copy_cell(charts, by_left + ij, by_left + ji)
+            # arc_right(i, j) in right(i, r) with r >= j, arc_left(i, j) in left(h, j) with h <= i.
+            sum_products(charts, by_right + ij, right + j * row + j * lanes, size - j, cell)
+            sum_products(charts, by_left + j * row, left + i * row, i + one, cell + lanes)
+            sum_products(charts, cell, weights + ji, one, by_sum + ij)
+            add_products(charts, cell + lanes, weights + ij, one, by_sum + ij)
+            copy_cell(charts, by_sum + ij, by_sum + ji)
+            sum_products(charts, cell, arcs + ij, one, weights + ji)
+            sum_products(charts, cell + lanes, arcs + ji, one, weights + ij)
+
+
+@njit(nogil=True, cache=True)
+def _finish(scores, n, multi_root, partition, shift, result, marginals):
+    """Log-partition and status; writes the marginals, from the log domain where the real one did not do."""
+    if SMALLEST < partition < LARGEST_SUM and rows_sum_to_one(result, n):
+        log_partition = np.log(partition)
+    else:
+        log_partition = log_domain_marginals(result, scores, n, multi_root, result)
+        if log_partition == -np.inf:
+            return log_partition, NO_TREE
+    for m in range(1, n + 1):
+        for h in range(n + 1):
+            marginals[m, h] = result[m, h]
+    return log_partition + shift, 0

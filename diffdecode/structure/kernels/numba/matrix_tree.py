@@ -1,0 +1,379 @@
+"""Matrix-tree marginals of all trees on the CPU: subtraction-free elimination as in ``reference``.
+
+Real domain (weights divided by each word's best) with a reverse pass by hand; generic in the type of the
+weights, so that complex weights give covariance products, as in ``inside_outside``. Where a pivot
+leaves float64's range, or is 0 because of the order of elimination, the sentence is done again on
+logarithms, by a slower way that always works.
+"""
+
+import numpy as np
+from numba import njit
+
+from diffdecode.structure.kernels.numba.checks import status_of_scores
+from diffdecode.structure.kernels.numba.exp import exp_to_one_or_along
+from diffdecode.structure.kernels.numba.inside_outside import (
+    STEP,
+    UNDERFLOW,
+    best_score,
+    exp,
+    rows_sum_to_one,
+)
+from diffdecode.structure.trees.tensors import NO_TREE
+
+SMALLEST, LARGEST_PIVOT = 1e-100, 1e100
+FAST = {"nsz", "reassoc", "contract", "arcp"}
+
+
+@njit(nogil=True, cache=True)
+def matrix_tree(start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status):
+    """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of ``order[start:stop]``."""
+    size = scores.shape[1]
+    logs = np.empty((size, size))
+    work = np.empty((5, size, size))
+    words = np.empty(size, np.int64)
+    for b in order[start:stop]:
+        n = lengths[b]
+        marginals[b] = 0
+        status[b] = status_of_scores(scores, b, n, largest)
+        if status[b] == 0:
+            for m in range(1, n + 1):
+                for h in range(n + 1):
+                    logs[m, h] = scores[b, m, h]
+            log_partition[b] = tree_marginals(logs, n, multi_root, words, work)
+            if log_partition[b] > -np.inf:
+                put_back(work[0], n, words, marginals[b])
+            else:
+                status[b] = NO_TREE
+
+
+@njit(nogil=True, cache=True)
+def put_back(result, n, order, marginals):
+    for k in range(1, n + 1):
+        for h in range(n + 1):
+            marginals[order[k], order[h]] = result[k, h]
+
+
+@njit(nogil=True, cache=True)
+def covariance_product(start, stop, scores, lengths, multi_root, vector, product):
+    """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector``, for part of the batch."""
+    size = scores.shape[1]
+    logs = np.empty((size, size), np.complex128)
+    work = np.empty((5, size, size), np.complex128)
+    order = np.empty(size, np.int64)
+    for b in range(start, stop):
+        n = lengths[b]
+        product[b] = 0
+        scale = 0.0
+        for m in range(1, n + 1):
+            for h in range(n + 1):
+                if h != m and scores[b, m, h] > -np.inf:  # elsewhere, the vector may hold anything
+                    scale = max(scale, abs(np.float64(vector[b, m, h])))
+        if scale == 0:
+            continue
+        for m in range(1, n + 1):
+            for h in range(n + 1):
+                arc = h != m and scores[b, m, h] > -np.inf
+                along = STEP * (vector[b, m, h] / scale) if arc else 0.0
+                logs[m, h] = complex(scores[b, m, h], along)
+        tree_marginals(logs, n, multi_root, order, work)
+        for k in range(1, n + 1):
+            for h in range(n + 1):
+                product[b, order[k], order[h]] = work[0, k, h].imag * (scale / STEP)
+
+
+@njit(nogil=True, cache=True)
+def tree_marginals(logs, n, multi_root, order, work):
+    """Log-partition of one sentence; its marginals, words in ``order``, are left in ``work[0]``."""
+    marginals, weights, eliminated, adjoint, scratch = work
+    bring_to_front(order, 1 if multi_root else likeliest_root(logs, n))
+    shift = exponentiate_in_order(logs, n, order, weights)
+    eliminated[: n + 1, : n + 1] = weights[: n + 1, : n + 1]
+    log_partition = eliminate(eliminated, n, multi_root)
+    if log_partition > -np.inf:
+        undo(eliminated, n, multi_root, adjoint, scratch)
+        for k in range(1, n + 1):
+            for h in range(n + 1):
+                marginals[k, h] = weights[k, h] * adjoint[k, h]
+        if are_probabilities(marginals, n, multi_root):
+            return log_partition + shift
+    return log_domain_marginals(logs, n, multi_root, order, work)
+
+
+@njit(nogil=True, cache=True)
+def are_probabilities(marginals, n, multi_root):
+    """Whether nothing was lost on the way: each word has one head, and one word is the only root word."""
+    roots = 0.0
+    for m in range(1, n + 1):
+        roots += marginals[m, 0].real
+        for h in range(n + 1):
+            if not -1e-9 < marginals[m, h].real < 1 + 1e-9:
+                return False
+    return rows_sum_to_one(marginals, n) and (multi_root or abs(roots - 1) < 1e-9)
+
+
+@njit(nogil=True, cache=True)
+def bring_to_front(order, word):
+    """Swap ``word`` with the one eliminated last (from the plain order)."""
+    for k in range(len(order)):
+        order[k] = k
+    order[1], order[word] = word, 1
+
+
+@njit(nogil=True, cache=True)
+def likeliest_root(logs, n):
+    """The word whose root arc comes closest to being its best: as the last one, it leaves no tiny pivot."""
+    best, root = -np.inf, 1
+    for m in range(1, n + 1):
+        margin = logs[m, 0].real - best_score(logs, m, n)
+        if margin > best:
+            best, root = margin, m
+    return root
+
+
+@njit(nogil=True, cache=True)
+def _reached_by_all(logs, n):
+    """A word to which every other one has a chain of possible heads, if there is one."""
+    seen = np.zeros(n + 1, np.bool_)
+    stack = np.empty(n + 1, np.int64)
+    candidate = 1
+    for start in range(1, n + 1):
+        if seen[start]:
+            continue
+        candidate, seen[start] = start, True
+        stack[0], top = start, 1
+        while top > 0:
+            top -= 1
+            head = stack[top]
+            for m in range(1, n + 1):
+                if not seen[m] and logs[m, head].real > -np.inf:
+                    seen[m] = True
+                    stack[top] = m
+                    top += 1
+    return candidate
+
+
+@njit(nogil=True, cache=True)
+def exponentiate_in_order(logs, n, order, weights):
+    """Weights in the given order, each word's best at 1; the sum of the best scores."""
+    shift = 0.0
+    for k in range(1, n + 1):
+        m = order[k]
+        best = best_score(logs, m, n)
+        shift += best
+        for h in range(n + 1):
+            weights[k, h] = exp_to_one_or_along(logs[m, h] - best)
+        front = order[1]  # the order swaps two words at most
+        weights[k, 1], weights[k, front] = weights[k, front], weights[k, 1]
+        weights[k, k] = 0
+    return shift
+
+
+# --------------------------------------------------------------------------- real domain
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def eliminate(weights, n, multi_root):
+    """Reroute the arcs through words ``n .. 1`` in place; the sum of the log pivots, -inf out of range."""
+    log_partition = 0.0
+    for k in range(n, 0, -1):
+        first = 0 if multi_root or k == 1 else 1
+        pivot = weights[k, k]
+        for h in range(first, k):
+            pivot += weights[k, h]
+        if not SMALLEST < pivot.real < LARGEST_PIVOT:
+            return -np.inf
+        log_partition += np.log(pivot.real)
+        weights[k, k] = pivot  # kept for the way back
+        for i in range(1, k):
+            factor = weights[i, k] / pivot
+            diagonal = weights[i, i]
+            for h in range(k):
+                weights[i, h] += factor * weights[k, h]
+            weights[i, i] = diagonal
+    return log_partition
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def undo(weights, n, multi_root, adjoint, scratch):
+    """``eliminate`` backwards: ``adjoint[m, h] = d log(partition) / d weights[m, h]``."""
+    through = scratch[0]
+    adjoint[: n + 1, : n + 1] = 0
+    for k in range(1, n + 1):
+        first = 0 if multi_root or k == 1 else 1
+        pivot = weights[k, k]
+        for h in range(k):
+            through[h] = 0
+        for i in range(1, k):
+            factor = weights[i, k]
+            by_factor = through[k - 1] - through[k - 1]
+            for h in range(k):
+                through[h] += adjoint[i, h] * factor
+                by_factor += adjoint[i, h] * weights[k, h]
+            adjoint[i, k] = by_factor / pivot
+        used = through[0] * weights[k, 0]
+        for h in range(1, k):
+            used += through[h] * weights[k, h]
+        own = 1 - used / pivot  # the pivot's derivative; it leaves the root out unless first == 0
+        for h in range(k):
+            adjoint[k, h] = (through[h] + (own if h >= first else 0)) / pivot
+
+
+# --------------------------------------------------------------------------- log domain
+
+
+@njit(nogil=True, cache=True)
+def log_domain_marginals(logs, n, multi_root, order, work):
+    """Log-partition, and marginals in ``work[0]``, on logarithms and without any subtraction.
+
+    The head of word ``m`` is ``h`` with a probability proportional to ``w[m, h]`` times the chance that a
+    walk from ``h``, each word moving on to a head in proportion to the weights, meets the root before
+    ``m``. With one root word, root arcs are made so costly that a second one adds nothing.
+    """
+    marginals, weights = work[0], work[1]
+    bring_to_front(order, 1 if multi_root else _reached_by_all(logs, n))
+    _copy_in_order(logs, n, order, weights)
+    log_partition = _log_eliminate(weights, n, multi_root)
+    if log_partition > -np.inf:
+        bring_to_front(order, 1)
+        _copy_in_order(logs, n, order, weights)
+        if not multi_root:
+            weights[1 : n + 1, 0] -= _prohibitive(logs, n)
+        _leave_each_word_out(weights, n, marginals)
+    return log_partition
+
+
+@njit(nogil=True, cache=True)
+def _copy_in_order(logs, n, order, weights):
+    for k in range(1, n + 1):
+        for h in range(n + 1):
+            weights[k, h] = logs[order[k], order[h]]
+        weights[k, k] = -np.inf
+
+
+@njit(nogil=True, cache=True)
+def _prohibitive(logs, n):
+    """A cost that outweighs any difference between trees, and their number."""
+    lowest, highest = np.inf, -np.inf
+    for m in range(1, n + 1):
+        for h in range(n + 1):
+            if h != m and logs[m, h].real > -np.inf:
+                lowest, highest = min(lowest, logs[m, h].real), max(highest, logs[m, h].real)
+    return n * (highest - lowest + np.log(n + 1.0)) + 50
+
+
+@njit(nogil=True, cache=True)
+def _log_eliminate(weights, n, multi_root):
+    """``eliminate`` on logarithms."""
+    log_partition = 0.0
+    for k in range(n, 0, -1):
+        first = 0 if multi_root or k == 1 else 1
+        pivot = weights[k, first]
+        for h in range(first + 1, k):
+            pivot = _log_add(pivot, weights[k, h])
+        if pivot.real == -np.inf:
+            return -np.inf
+        log_partition += pivot.real
+        _reroute(weights, k, pivot, np.arange(k))
+    return log_partition
+
+
+@njit(nogil=True, cache=True)
+def _reroute(weights, k, pivot, rest):
+    """Arcs through ``k`` become direct ones among the positions in ``rest``."""
+    for i in rest:
+        if i > 0 and weights[i, k].real > -np.inf:
+            factor = weights[i, k] - pivot
+            for h in rest:
+                if h != i:
+                    weights[i, h] = _log_add(weights[i, h], factor + weights[k, h])
+
+
+@njit(nogil=True, cache=True)
+def _leave_each_word_out(weights, n, marginals):
+    """Head probabilities of every word, all others eliminated: half of them at a time, halves shared."""
+    depths = 2
+    while 1 << (depths - 2) < n:
+        depths += 1
+    levels = np.empty((depths, n + 1, n + 1), weights.dtype)
+    levels[0] = weights[: n + 1, : n + 1]
+    eliminated = np.empty(n, np.int64)
+    agenda = np.empty((2 * depths, 5), np.int64)
+    agenda[0] = 1, 1, n + 1, 1, 1  # depth; words to leave out later; words to eliminate now
+    top = 1
+    while top > 0:
+        top -= 1
+        depth, start, stop, now, before = agenda[top]
+        levels[depth] = levels[depth - 1]
+        count = n - (stop - start) - (before - now)
+        for k in range(now, before):
+            eliminated[count] = k
+            count += 1
+            rest = _others(eliminated[:count], n)
+            _reroute(levels[depth], k, _log_total(levels[depth, k], rest), rest)
+        if stop - start == 1:
+            _head_probabilities(weights, levels[depth], start, eliminated[:count], marginals)
+        else:
+            middle = (start + stop) // 2
+            agenda[top] = depth + 1, start, middle, middle, stop
+            agenda[top + 1] = depth + 1, middle, stop, start, middle
+            top += 2
+
+
+@njit(nogil=True, cache=True)
+def head_marginals(weights, m, n, marginals):
+    """Row ``m`` of the marginals of all trees alone, by eliminating every other word."""
+    rerouted = weights.copy()
+    eliminated = np.empty(n - 1, np.int64)
+    count = 0
+    for k in range(n, 0, -1):
+        if k != m:
+            eliminated[count] = k
+            count += 1
+            rest = _others(eliminated[:count], n)
+            _reroute(rerouted, k, _log_total(rerouted[k], rest), rest)
+    _head_probabilities(weights, rerouted, m, eliminated, marginals)
+
+
+@njit(nogil=True, cache=True)
+def _others(eliminated, n):
+    """The root and the words that are not eliminated."""
+    left = np.ones(n + 1, np.bool_)
+    for k in eliminated:
+        left[k] = False
+    return np.flatnonzero(left)
+
+
+@njit(nogil=True, cache=True)
+def _head_probabilities(weights, rerouted, m, eliminated, marginals):
+    """Row ``m`` of the marginals; ``eliminated`` are all other words, in order."""
+    n = len(eliminated) + 1
+    reaches = np.full(n + 1, -np.inf, weights.dtype)  # log chance to meet the root before m
+    reaches[0] = 0
+    rest = np.empty(n + 1, np.int64)
+    rest[0], rest[1], count = 0, m, 2
+    for back in range(n - 1):
+        k = eliminated[n - 2 - back]
+        total = _log_total(rerouted[k], rest[:count])
+        reaches[k] = _log_total(rerouted[k] + reaches, rest[:count]) - total
+        rest[count] = k
+        count += 1
+    total = _log_total(weights[m, : n + 1] + reaches, rest[:count])
+    for h in range(n + 1):
+        marginals[m, h] = exp(weights[m, h] + reaches[h] - total) if h != m else 0.0
+
+
+@njit(nogil=True, cache=True)
+def _log_total(values, chosen):
+    total = values[chosen[0]]
+    for h in chosen[1:]:
+        total = _log_add(total, values[h])
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _log_add(a, b):
+    if a.real < b.real:
+        a, b = b, a
+    if b.real - a.real > UNDERFLOW:
+        return a + np.log(1 + exp(b - a))
+    return a

@@ -1,0 +1,156 @@
+"""Matrix-tree marginals of 8 sentences at once, one in each lane of a vector of float64, in the real domain.
+
+The elimination of ``matrix_tree`` and its way back, on cells ``[dependent, head, lane]`` of a flat
+buffer: the weights being eliminated, the given weights, the adjoints, and a few rows of scratch. Sentences
+that leave float64's range are done again by ``matrix_tree``.
+"""
+
+import numpy as np
+from numba import njit, uintp
+
+from diffdecode.structure.kernels.numba.checks import status_of_scores
+from diffdecode.structure.kernels.numba.matrix_tree import (
+    LARGEST_PIVOT,
+    SMALLEST,
+    are_probabilities,
+    bring_to_front,
+    exponentiate_in_order,
+    likeliest_root,
+    log_domain_marginals,
+    put_back,
+)
+from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
+from diffdecode.structure.kernels.numba.vectors import (
+    add_products,
+    add_scaled,
+    empty_cells,
+    sum_cells,
+    sum_products,
+)
+from diffdecode.structure.trees.tensors import NO_TREE
+
+
+@njit(nogil=True, cache=True)
+def matrix_tree_lanes(
+    start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
+):
+    """Fill the results of groups ``start <= g < stop``; group g is ``order[LANES * g : LANES * (g + 1)]``.
+
+    The sentences of a group have like lengths, the longest first.
+    """
+    longest = scores.shape[1]
+    logs = np.empty((LANES, longest, longest))
+    cells = empty_cells((3 * longest * longest + 3 * longest + 2) * LANES, logs)
+    words = np.empty((LANES, longest), np.int64)
+    shifts = np.empty(LANES)
+    work = np.empty((5, longest, longest))
+    for g in range(start, stop):
+        group = order[LANES * g : LANES * (g + 1)]
+        size = lengths[group[0]] + 1
+        block = size * size * LANES
+        _hang_all_words(size, cells)
+        for lane in range(len(group)):
+            b = group[lane]
+            n = lengths[b]
+            status[b] = status_of_scores(scores, b, n, largest)
+            if status[b] == 0:
+                logs[lane, : n + 1, : n + 1] = scores[b, : n + 1, : n + 1]
+                bring_to_front(words[lane], 1 if multi_root else likeliest_root(logs[lane], n))
+                shifts[lane] = exponentiate_in_order(logs[lane], n, words[lane], work[0])
+                _put_into_lane(work[0], n, size, cells[lane:])
+        cells[block : 2 * block] = cells[:block]
+        eliminate(uintp(size), multi_root, cells)
+        undo(uintp(size), multi_root, cells)
+        for lane in range(len(group)):
+            b = group[lane]
+            marginals[b] = 0
+            if status[b] == 0:
+                value = _take_from_lane(cells[lane:], lengths[b], size, multi_root, work[0])
+                if value > -np.inf:
+                    value += shifts[lane]
+                else:
+                    value = log_domain_marginals(logs[lane], lengths[b], multi_root, words[lane], work)
+                if value > -np.inf:
+                    put_back(work[0], lengths[b], words[lane], marginals[b])
+                else:
+                    status[b] = NO_TREE
+                log_partition[b] = value
+
+
+@njit(nogil=True, cache=True)
+def _hang_all_words(size, cells):
+    """Where a lane has no sentence or no more words, these hang on word 1, and that one on the root."""
+    cells[: size * size * LANES] = 0
+    for m in range(1, size):
+        head = 0 if m == 1 else 1
+        cells[(m * size + head) * LANES : (m * size + head + 1) * LANES] = 1
+
+
+@njit(nogil=True, cache=True)
+def _put_into_lane(weights, n, size, cells):
+    for m in range(1, n + 1):
+        for h in range(n + 1):
+            cells[(m * size + h) * LANES] = weights[m, h]
+
+
+@njit(nogil=True, cache=True)
+def _take_from_lane(cells, n, size, multi_root, marginals):
+    """Marginals and log-partition of the weights; -inf where the real domain did not do."""
+    block = size * size * LANES
+    pivots = 3 * block
+    log_partition = 0.0
+    for k in range(1, n + 1):
+        pivot = cells[pivots + k * LANES]
+        if not SMALLEST < pivot < LARGEST_PIVOT:
+            return -np.inf
+        log_partition += np.log(pivot)
+        for h in range(n + 1):
+            at = (k * size + h) * LANES
+            marginals[k, h] = cells[block + at] * cells[2 * block + at]
+    return log_partition if are_probabilities(marginals, n, multi_root) else -np.inf
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def eliminate(size, multi_root, cells):
+    """Reroute the arcs through words ``size - 1 .. 1`` in place, keeping the pivots and their inverses."""
+    one, lanes = uintp(1), uintp(LANES)
+    row = size * lanes
+    pivots = uintp(3) * size * row
+    inverses, factor = pivots + row, pivots + row + row + row + lanes + lanes
+    for back in range(size - one):
+        k = size - one - back
+        first = uintp(0 if multi_root or k == 1 else 1)
+        sum_cells(cells, k * row + first * lanes, k - first, pivots + k * lanes)
+        for lane in range(lanes):
+            cells[inverses + k * lanes + lane] = 1 / cells[pivots + k * lanes + lane]
+        for i in range(one, k):
+            sum_products(cells, i * row + k * lanes, inverses + k * lanes, one, factor)
+            add_scaled(cells, factor, k * row, k, i * row)
+
+
+@njit(nogil=True, cache=True)
+def undo(size, multi_root, cells):
+    """``eliminate`` backwards: adjoints of ``log(partition)`` at all weights."""
+    one, lanes = uintp(1), uintp(LANES)
+    row = size * lanes
+    block = size * row
+    adjoints = block + block
+    inverses = adjoints + block + row
+    through, own = inverses + row, inverses + row + row
+    cells[adjoints : adjoints + block] = 0
+    for k in range(one, size):
+        first = 0 if multi_root or k == 1 else 1
+        inverse = inverses + k * lanes
+        cells[through : through + row] = 0
+        for i in range(one, k):
+            add_scaled(cells, i * row + k * lanes, adjoints + i * row, k, through)
+            sum_products(cells, adjoints + i * row, k * row, k, own)
+            sum_products(cells, own, inverse, one, adjoints + i * row + k * lanes)
+        sum_products(cells, through, k * row, k, own)
+        for lane in range(lanes):
+            cells[own + lane] = 1 - cells[own + lane] * cells[inverse + lane]
+        for h in range(k):
+            target = adjoints + k * row + h * lanes
+            sum_products(cells, through + h * lanes, inverse, one, target)
+            if h >= first:
+                add_products(cells, own, inverse, one, target)

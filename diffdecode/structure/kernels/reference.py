@@ -1,0 +1,485 @@
+"""Decisions and marginals in plain torch: the readable definitions that every kernel is tested against.
+
+All functions take ``scores [B, N+1, N+1]`` (dependent, head; float32 or float64), ``lengths [B]`` and
+``multi_root``, and return a ``status [B]`` (:mod:`diffdecode.structure.trees.tensors`) beside their
+result, so that one bad sentence is named instead of spoiling the batch. They run on any device.
+
+Ties. Every float addition below has a fixed order, and a choice between equal values goes to the smallest
+index: the leftmost split point of a span and the leftmost root word (Eisner); the smallest head of a word,
+inside a cycle the word reached last, and the first of the root words that lose least (Chu-Liu/Edmonds). A
+kernel that makes the same additions makes the same choices, so the decisions of all kernels are equal, not
+merely equally good.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from diffdecode.structure.trees.tensors import NO_TREE, PADDING, possible_arcs, status_of_scores
+
+# --------------------------------------------------------------------------- projective trees
+
+
+def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
+    """Best projective tree (Eisner 2000, Section 4).
+
+    Returns:
+        heads ``[B, N]`` (``PADDING`` beyond the length), status ``[B]``.
+    """
+    status = status_of_scores(scores, lengths)
+    masked = _forbid_impossible(scores.detach(), lengths)
+    charts = inside_charts(masked, lengths, multi_root, _best)
+    status = _status_of_total(status, charts["total"])
+    charts = {name: values.cpu().numpy() for name, values in charts.items()}
+    heads = torch.full((len(scores), scores.shape[1] - 1), PADDING, dtype=torch.int64)
+    for b, n in enumerate(lengths.tolist()):
+        if status[b] == 0:
+            _walk_down(
+                {name: values[b] for name, values in charts.items()}, n, multi_root, np.argmax, heads[b]
+            )
+    return heads.to(scores.device), status
+
+
+def inside_charts(scores: Tensor, lengths: Tensor, multi_root: bool, plus) -> dict[str, Tensor]:
+    """The inside recursion over spans ``i <= j``, width by width, in the semiring with sum ``plus``.
+
+    Four kinds of item, each a chart ``[B, N+1, N+1]`` read at ``[b, i, j]`` (``right``: the head is ``i``,
+    ``left``: the head is ``j``)::
+
+        arc(i, j)            = plus_r  right(i, r) + left(r+1, j)          i <= r < j
+        arc_right(i, j)      = arc(i, j) + scores[j, i]
+        arc_left(i, j)       = arc(i, j) + scores[i, j]
+        right(i, j)          = plus_r  arc_right(i, r) + right(r, j)       i <  r <= j
+        left(i, j)           = plus_r  left(i, r) + arc_left(r, j)         i <= r <  j
+
+    With one root word, spans hold words only, and ``total = plus_r left(1, r) + scores[r, 0] + right(r, n)``;
+    otherwise the root is the left end of every tree and ``total = right(0, n)``.
+    """
+    first = 0 if multi_root else 1
+    words = scores[:, first:, first:]
+    size = words.shape[1]
+    zero = words.new_zeros(len(words), size)
+    right, left, arc_right, arc_left = [zero], [zero], [None], [None]  # one diagonal per width
+    for width in range(1, size):
+        spans = size - width
+        arc = plus(
+            [right[r][:, :spans] + left[width - 1 - r][:, r + 1 : r + 1 + spans] for r in range(width)]
+        )
+        arc_right.append(arc + words.diagonal(-width, 1, 2))
+        arc_left.append(arc + words.diagonal(width, 1, 2))
+        right.append(
+            plus([arc_right[r][:, :spans] + right[width - r][:, r : r + spans] for r in range(1, width + 1)])
+        )
+        left.append(plus([left[r][:, :spans] + arc_left[width - r][:, r : r + spans] for r in range(width)]))
+    arc_right[0] = arc_left[0] = torch.full_like(zero, -torch.inf)
+    names = {"right": right, "left": left, "arc_right": arc_right, "arc_left": arc_left}
+    charts = {
+        name: pad(_from_diagonals(diagonals), (first, 0, first, 0), value=-torch.inf)
+        for name, diagonals in names.items()
+    }
+    row = torch.arange(len(scores), device=scores.device)
+    if multi_root:
+        charts["total"] = charts["right"][row, 0, lengths]
+    else:
+        charts["by_root"] = charts["left"][:, 1] + scores[:, :, 0] + charts["right"][row, :, lengths]
+        charts["total"] = plus(list(charts["by_root"].unbind(1)))
+    return charts
+
+
+def _from_diagonals(diagonals: list[Tensor]) -> Tensor:
+    """``[B, size, size]`` whose ``w``-th upper diagonal is ``diagonals[w]``; -inf below."""
+    size = len(diagonals)
+    rows = [pad(diagonal, (0, width), value=-torch.inf) for width, diagonal in enumerate(diagonals)]
+    by_width = torch.stack(rows, 2)  # [B, i, width]
+    position = torch.arange(size, device=by_width.device)
+    width = position[None, :] - position[:, None]
+    chart = by_width.gather(2, width.clamp(min=0).expand(len(by_width), -1, -1))
+    return chart.masked_fill(width < 0, -torch.inf)
+
+
+def _best(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).amax(0)
+
+
+def _log_sum(terms: list[Tensor]) -> Tensor:
+    return log_sum(torch.stack(terms), 0)
+
+
+def log_sum(values: Tensor, dim: int) -> Tensor:
+    """``logsumexp`` that gives -inf and gradient 0, not NaN, where all values are -inf."""
+    peak = values.detach().amax(dim, keepdim=True).clamp(min=torch.finfo(values.dtype).min)
+    total = (values - peak).exp().sum(dim)
+    possible = total > 0
+    return torch.where(possible, total.where(possible, 1.0).log() + peak.squeeze(dim), -torch.inf)
+
+
+def _walk_down(chart: dict, n: int, multi_root: bool, choose, heads: Tensor) -> None:
+    """Split the whole sentence into ever smaller spans; ``choose`` picks among the splits' values."""
+    right, left = chart["right"], chart["left"]
+    arc_right, arc_left = chart["arc_right"], chart["arc_left"]
+    if multi_root:
+        agenda = [("right", 0, n)]
+    else:
+        root = 1 + choose(chart["by_root"][1 : n + 1])
+        heads[root - 1] = 0
+        agenda = [("left", 1, root), ("right", root, n)]
+    while agenda:
+        kind, i, j = agenda.pop()
+        if i == j:
+            continue
+        if kind == "right":
+            r = i + 1 + choose(arc_right[i, i + 1 : j + 1] + right[i + 1 : j + 1, j])
+            agenda += [("arc_right", i, r), ("right", r, j)]
+        elif kind == "left":
+            r = i + choose(left[i, i:j] + arc_left[i:j, j])
+            agenda += [("left", i, r), ("arc_left", r, j)]
+        else:
+            dependent, head = (j, i) if kind == "arc_right" else (i, j)
+            heads[dependent - 1] = head
+            r = i + choose(right[i, i:j] + left[i + 1 : j + 1, j])
+            agenda += [("right", i, r), ("left", r + 1, j)]
+
+
+def sample_projective(
+    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Exact samples of projective trees: each span is split in proportion to what its splits sum up to.
+
+    Args:
+        seeds: ``[S, B]`` int64; a sample depends on its seed and its sentence alone.
+
+    Returns:
+        heads ``[S, B, N]`` (``PADDING`` beyond the length), status ``[B]``.
+    """
+    masked = _forbid_impossible(scores.detach().double(), lengths)
+    charts = inside_charts(masked, lengths, multi_root, _log_sum)
+    status = _status_of_total(status_of_scores(scores, lengths), charts["total"])
+    charts = {name: values.cpu().numpy() for name, values in charts.items()}
+    heads = torch.full((*seeds.shape, scores.shape[1] - 1), PADDING, dtype=torch.int64)
+    for (s, b), seed in np.ndenumerate(seeds.cpu().numpy()):
+        if status[b] == 0:
+            chart = {name: values[b] for name, values in charts.items()}
+            _walk_down(chart, int(lengths[b]), multi_root, _Draw(seed), heads[s, b])
+    return heads.to(scores.device), status
+
+
+class _Draw:
+    """Draws an index in proportion to ``exp(values)``, by the next number of a SplitMix64 stream."""
+
+    def __init__(self, seed: int):
+        self.state = int(seed) % 2**64
+
+    def __call__(self, values: np.ndarray) -> int:
+        return self.from_probabilities(np.exp(values - values.max()))
+
+    def from_probabilities(self, probabilities) -> int:
+        cumulative = np.cumsum(probabilities)
+        return int(np.searchsorted(cumulative, self._uniform() * cumulative[-1], side="right"))
+
+    def _uniform(self) -> float:
+        self.state = (self.state + 0x9E3779B97F4A7C15) % 2**64
+        mixed = self.state
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) % 2**64
+        return ((mixed ^ (mixed >> 31)) >> 11) * 2.0**-53
+
+
+def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Arc marginals and log-partition of projective trees.
+
+    The outside pass is the gradient of the inside pass (Eisner 2016).
+
+    Returns:
+        marginals ``[B, N+1, N+1]`` (dependent, head), log-partition ``[B]`` in float64, status ``[B]``.
+    """
+    return _marginals(inside_log_partition, scores, lengths, multi_root)
+
+
+def inside_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool) -> Tensor:
+    """``[B]`` float64: log of the summed exponentiated scores of all projective trees."""
+    scores = _forbid_impossible(scores.double(), lengths)
+    return inside_charts(scores, lengths, multi_root, _log_sum)["total"]
+
+
+# --------------------------------------------------------------------------- all trees
+
+
+def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
+    """Best tree, projective or not (Chu and Liu 1965; Edmonds 1967).
+
+    Returns:
+        heads ``[B, N]`` (``PADDING`` beyond the length), status ``[B]``.
+    """
+    status = status_of_scores(scores, lengths)
+    heads = torch.full((len(scores), scores.shape[1] - 1), PADDING, dtype=torch.int64)
+    for b, n in enumerate(lengths.tolist()):
+        if status[b] == 0:
+            best = _edmonds(scores[b, : n + 1, : n + 1].tolist(), multi_root)
+            if best is None:
+                status[b] = NO_TREE
+            else:
+                heads[b, :n] = torch.tensor(best)
+    return heads.to(scores.device), status
+
+
+@dataclass
+class _Node:
+    """A word, or a cycle contracted into one: the arcs that may enter it, and the one that does."""
+
+    weights: list[float]  # of the best arc from each position
+    enters: list[int]  # the word that this arc enters
+    words: list[int]
+    cycle: int | None = None  # that it is part of
+    head: int = 0
+
+    def choose(self) -> bool:
+        """The best arc enters, of equal ones that from the smallest head; whether there is one."""
+        self.head = self.weights.index(max(self.weights))
+        return self.weights[self.head] > -math.inf
+
+    def best_word(self) -> int:
+        """The best head beside the root."""
+        return self.weights.index(max(self.weights[1:]), 1)
+
+    def loss(self) -> float:
+        """What the tree loses if a word's arc enters instead of the root's."""
+        return self.weights[0] - self.weights[self.best_word()]
+
+
+def _edmonds(scores: list[list[float]], multi_root: bool) -> list[int] | None:
+    """Heads of the words of one sentence, or ``None`` if it has no tree.
+
+    A path grows backwards from each word along best entering arcs. Where it meets itself the cycle becomes
+    one new node; where it meets a finished part (or the root), all of it is finished. Then each node's
+    entering arc fixes the head of the word it enters, from the last contraction to the first.
+    """
+    size = len(scores)
+    nodes = {
+        v: _Node([scores[v][u] if u != v else -math.inf for u in range(size)], [v] * size, [v])
+        for v in range(1, size)
+    }
+    node_of, finished = list(range(size)), {0}
+    if not all(node.choose() for node in nodes.values()):
+        return None
+    for start in range(1, size):
+        path, node = [], node_of[start]
+        while node not in finished:
+            if node in path:
+                node = _contract(path, node, nodes, node_of)
+                if not nodes[node].choose():
+                    return None
+            path.append(node)
+            node = node_of[nodes[node].head]
+        finished.update(path)
+    if not multi_root and not _leave_one_root(nodes, node_of):
+        return None
+    return _expand(nodes, size)
+
+
+def _leave_one_root(nodes: dict[int, _Node], node_of: list[int]) -> bool:
+    """Take arcs from the root, always the one that is missed least, until one is left; whether that can be.
+
+    This follows the best tree while a penalty on root arcs grows, without ever adding it to a score: a node
+    leaves the root as soon as the penalty makes up for its loss, and the cycle that this may close is
+    contracted. Contracted cycles stay best, since they hold no root arc. A best tree under a penalty is a
+    best one among those with its number of root words (Gabow and Tarjan 1984).
+    """
+    rooted = [node for node in dict.fromkeys(node_of[1:]) if nodes[node].head == 0]
+    while len(rooted) > 1:
+        losses = [nodes[node].loss() for node in rooted]
+        place = losses.index(min(losses))
+        if losses[place] == math.inf:
+            return False
+        node = rooted[place]
+        nodes[node].head = nodes[node].best_word()
+        path, above = [node], node_of[nodes[node].head]
+        while above not in (0, node):
+            path.append(above)
+            above = node_of[nodes[above].head]
+        if above == 0:
+            rooted[place] = rooted[-1]
+            rooted.pop()
+        else:
+            rooted[place] = _contract(path, node, nodes, node_of)
+            if not nodes[rooted[place]].choose():
+                return False
+            nodes[rooted[place]].head = 0
+    return True
+
+
+def _contract(path: list[int], node: int, nodes: dict[int, _Node], node_of: list[int]) -> int:
+    """Merge the cycle at the end of ``path``; an arc into the new node replaces one arc of the cycle."""
+    size, merged = len(node_of), max(nodes) + 1
+    whole = nodes[merged] = _Node([-math.inf] * size, [0] * size, [])
+    part = None
+    while part != node:
+        part = path.pop()
+        inside = nodes[part].weights[nodes[part].head]
+        nodes[part].cycle = merged
+        whole.words += nodes[part].words
+        for u in range(size):
+            gain = nodes[part].weights[u] - inside
+            if gain > whole.weights[u]:
+                whole.weights[u], whole.enters[u] = gain, nodes[part].enters[u]
+    for word in whole.words:
+        node_of[word] = merged
+        whole.weights[word] = -math.inf
+    return merged
+
+
+def _expand(nodes: dict[int, _Node], size: int) -> list[int]:
+    """Heads of the words: a node's entering arc breaks every cycle that it enters."""
+    heads, broken = [0] * size, set()
+    for node in sorted(nodes, reverse=True):
+        if node not in broken:
+            word = nodes[node].enters[nodes[node].head]
+            heads[word] = nodes[node].head
+            while word != node:
+                broken.add(word)
+                word = nodes[word].cycle
+    return heads[1:]
+
+
+def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Arc marginals and log-partition of all trees; see :func:`matrix_tree_log_partition`.
+
+    Returns:
+        marginals ``[B, N+1, N+1]`` (dependent, head), log-partition ``[B]`` in float64, status ``[B]``.
+    """
+    return _marginals(matrix_tree_log_partition, scores, lengths, multi_root)
+
+
+def matrix_tree_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool) -> Tensor:
+    """``[B]`` float64: the log-determinant of the matrix-tree theorem (Koo et al. 2007), without subtraction.
+
+    Eliminating a word ``k`` reroutes every arc ``i -> k -> h``: with ``total_k = sum_h w[k, h]``, ``w[i, h]
+    += w[i, k] w[k, h] / total_k``. The determinant is the product of the totals, and since nothing is
+    subtracted (Grassmann, Taksar and Heyman 1985) no digit is lost however peaked the scores are. With one
+    root word, the totals leave the root out except for the last word's: all trees but those with one root
+    word drop out (Koo et al. 2007, Section 3.2).
+    """
+    size = scores.shape[1]
+    weights = _forbid_impossible(scores.double(), lengths)
+    if not multi_root:
+        weights = _last_word_first(weights, lengths)
+    padding = torch.arange(size, device=scores.device) > lengths[:, None]
+    neutral = 0 if multi_root else 1  # a padding word hangs on this position with weight 1
+    hang = torch.zeros_like(padding[:, None, :]).index_fill(
+        2, torch.tensor(neutral, device=scores.device), True
+    )
+    weights = torch.where(padding[:, :, None] & hang, 0.0, weights)
+    off_diagonal = ~torch.eye(size, dtype=torch.bool, device=scores.device)
+    log_partition = weights.new_zeros(len(weights))
+    for k in range(size - 1, 0, -1):
+        first = 0 if multi_root or k == 1 else 1
+        total = log_sum(weights[:, k, first:k], 1)
+        log_partition = log_partition + total
+        usable = total.clamp(min=torch.finfo(total.dtype).min)
+        rerouted = weights[:, :k, k, None] + weights[:, k, None, :k] - usable[:, None, None]
+        weights = _log_sum([weights[:, :k, :k], rerouted.where(off_diagonal[:k, :k], -torch.inf)])
+    return log_partition
+
+
+def sample_arborescence(
+    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Exact samples of trees, word by word: a head is drawn from its marginals given the heads so far.
+
+    With one root word, that one is drawn first. Arguments and results as in :func:`sample_projective`.
+    """
+    _, _, status = matrix_tree(scores, lengths, multi_root)
+    heads = torch.full((*seeds.shape, scores.shape[1] - 1), PADDING, dtype=torch.int64)
+    for (s, b), seed in np.ndenumerate(seeds.cpu().numpy()):
+        if status[b] == 0:
+            n = int(lengths[b])
+            heads[s, b, :n] = _sample_word_by_word(scores[b, : n + 1, : n + 1], multi_root, _Draw(seed))
+    return heads.to(scores.device), status
+
+
+def _sample_word_by_word(scores: Tensor, multi_root: bool, draw: _Draw) -> Tensor:
+    """Heads ``[n]`` of one sampled tree over ``scores [n+1, n+1]``."""
+    given = scores.detach().double().clone()
+    length = torch.tensor([len(given) - 1], device=given.device)
+    if not multi_root:
+        root_marginals = matrix_tree(given[None], length, False)[0][0, 1:, 0]
+        _fix_head(given, 1 + draw.from_probabilities(root_marginals.cpu().numpy()), 0)
+    for word in range(1, len(given)):
+        marginals = matrix_tree(given[None], length, multi_root)[0][0, word]
+        _fix_head(given, word, draw.from_probabilities(marginals.cpu().numpy()))
+    return (given[1:] > -torch.inf).int().argmax(1)
+
+
+def _fix_head(scores: Tensor, word: int, head: int) -> None:
+    kept = scores[word, head].clone()
+    scores[word] = -torch.inf
+    scores[word, head] = kept
+
+
+def _last_word_first(weights: Tensor, lengths: Tensor) -> Tensor:
+    """Swap word 1, which is eliminated last, with a word that every other one can reach through words.
+
+    Then no total is 0 as long as some tree has a single root word (that word is such a one).
+    """
+    batch, size = weights.shape[:2]
+    position = torch.arange(size, device=weights.device)
+    chain = ((weights > -torch.inf) | torch.eye(size, dtype=torch.bool, device=weights.device)).double()
+    for _ in range(size.bit_length()):
+        chain = (chain @ chain > 0).double()
+    beyond = (position == 0) | (position > lengths[:, None])
+    reached_by_all = ((chain > 0) | beyond[:, :, None]).all(1)
+    last = reached_by_all[:, 1:].int().argmax(1, keepdim=True) + 1
+    swapped = torch.where(position == 1, last, torch.where(position == last, 1, position)).expand(batch, -1)
+    weights = weights.gather(1, swapped[:, :, None].expand(-1, -1, size))
+    return weights.gather(2, swapped[:, None, :].expand(-1, size, -1))
+
+
+def _forbid_impossible(scores: Tensor, lengths: Tensor) -> Tensor:
+    return scores.masked_fill(~possible_arcs(lengths, scores.shape[1]), -torch.inf)
+
+
+def _status_of_total(status: Tensor, total: Tensor) -> Tensor:
+    """``NO_TREE`` where the best, or the sum, over all trees is -inf."""
+    return torch.where((status == 0) & ~(total > -torch.inf), NO_TREE, status).to(torch.int8)
+
+
+def _marginals(log_partition_of, scores: Tensor, lengths: Tensor, multi_root: bool):
+    status = status_of_scores(scores, lengths)
+    with torch.enable_grad():
+        leaf = scores.detach().requires_grad_()
+        log_partition = log_partition_of(leaf, lengths, multi_root)
+        (marginals,) = torch.autograd.grad(log_partition.sum(), leaf)
+    log_partition = log_partition.detach()
+    status = _status_of_total(status, log_partition)
+    return marginals, log_partition, status
+
+
+def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
+    """Covariance of a projective tree's arcs times ``vector``, both ``[B, N+1, N+1]``."""
+    return _covariance_product(inside_log_partition, scores, lengths, multi_root, vector)
+
+
+def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
+    """Covariance of a tree's arcs times ``vector``, both ``[B, N+1, N+1]``."""
+    return _covariance_product(matrix_tree_log_partition, scores, lengths, multi_root, vector)
+
+
+def _covariance_product(log_partition_of, scores, lengths, multi_root, vector):
+    read = possible_arcs(lengths, scores.shape[1]) & (scores > -torch.inf)
+    vector = vector.masked_fill(~read, 0)  # elsewhere, it may hold anything
+    with torch.enable_grad():
+        leaf = scores.detach().requires_grad_()
+        total = log_partition_of(leaf, lengths, multi_root).sum()
+        return covariance_product(total, leaf, vector, create_graph=False)
+
+
+def covariance_product(log_partition: Tensor, scores: Tensor, vector: Tensor, create_graph: bool) -> Tensor:
+    """Hessian of a log-partition in ``scores`` times ``vector``, by differentiating twice."""
+    (marginals,) = torch.autograd.grad(log_partition, scores, create_graph=True)
+    if not marginals.requires_grad:  # a single possible tree: nothing varies
+        return torch.zeros_like(scores)
+    (product,) = torch.autograd.grad(marginals, scores, vector, create_graph=create_graph)
+    return product

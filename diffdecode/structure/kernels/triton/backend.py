@@ -1,0 +1,41 @@
+"""The functions of :mod:`diffdecode.structure.kernels.reference` that run on the GPU by Triton."""
+
+import torch
+from torch import Tensor
+
+from diffdecode.structure.kernels.triton import edmonds as triton_edmonds
+from diffdecode.structure.kernels.triton import eisner as triton_eisner
+from diffdecode.structure.kernels.triton import inside_outside as triton_inside_outside
+from diffdecode.structure.trees.tensors import NO_TREE, status_of_scores
+
+
+def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
+    """Best projective trees; see :func:`diffdecode.structure.kernels.reference.eisner`."""
+    status = status_of_scores(scores, lengths)
+    heads, totals = triton_eisner.best_trees(_harmless(scores, status), lengths, multi_root)
+    return heads, _without_tree(status, totals)
+
+
+def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
+    """Best trees; see :func:`diffdecode.structure.kernels.reference.arborescence`."""
+    status = status_of_scores(scores, lengths)
+    heads, found = triton_edmonds.best_trees(_harmless(scores, status), lengths, multi_root)
+    return heads, torch.where((status == 0) & ~found, NO_TREE, status).to(torch.int8)
+
+
+def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Arc marginals and log-partition; see :func:`diffdecode.structure.kernels.reference.inside_outside`."""
+    status = status_of_scores(scores, lengths)
+    marginals, log_partitions = triton_inside_outside.marginals_and_log_partition(
+        _harmless(scores, status).double(), lengths, multi_root
+    )
+    return marginals, log_partitions, _without_tree(status, log_partitions)
+
+
+def _harmless(scores: Tensor, status: Tensor) -> Tensor:
+    """Contiguous scores, 0 in bad sentences: NaN would send a walk down out of its charts."""
+    return scores.detach().masked_fill((status != 0)[:, None, None], 0).contiguous()
+
+
+def _without_tree(status: Tensor, totals: Tensor) -> Tensor:
+    return torch.where((status == 0) & ~(totals > -torch.inf), NO_TREE, status).to(torch.int8)

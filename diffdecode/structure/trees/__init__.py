@@ -1,0 +1,1 @@
+"""Dependency trees: decisions, marginals, samples, projections, losses and the layer."""

@@ -1,0 +1,130 @@
+"""The task ``sequence_tagging``: one label per word."""
+
+# fairseq turns the fields of a config into command-line options and understands only typing.Optional.
+# ruff: noqa: UP045, RUF009
+
+import os
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+from fairseq import utils
+from fairseq.data import data_utils
+from fairseq.data.indexed_dataset import get_available_dataset_impl
+from fairseq.dataclass import ChoiceEnum
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II
+
+from fairseq_plugins.progress import ScheduledCriterionTask
+from fairseq_plugins.search import SearchConfig, refuse_unused_options, search_function
+from fairseq_plugins.tasks.tagging.data import WithoutEos, load_words_and_labels, make_dataset
+from fairseq_plugins.tasks.tagging.generator import TaggingGenerator, decode
+from fairseq_plugins.tasks.tagging.metrics import TagCounter, reduce_counts
+
+
+@dataclass
+class SequenceTaggingConfig(SearchConfig):
+    data: Optional[str] = field(default=None, metadata={"help": "folder made by fairseq-preprocess"})
+    source_lang: Optional[str] = field(
+        default=None,
+        metadata={"help": "suffix of the word files (default: found in the folder)", "argparse_alias": "-s"},
+    )
+    target_lang: Optional[str] = field(
+        default=None,
+        metadata={"help": "suffix of the label files (default: found in the folder)", "argparse_alias": "-t"},
+    )
+    eval_beam: int = field(default=1, metadata={"help": "beam size when decoding in validation; 1 is greedy"})
+    dataset_impl: Optional[ChoiceEnum(get_available_dataset_impl())] = II("dataset.dataset_impl")
+
+
+@register_task("sequence_tagging", dataclass=SequenceTaggingConfig)
+class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
+    """Label every word of a sentence.
+
+    Neither words nor labels end in an end-of-sentence symbol, and decoding takes exactly as many steps as
+    there are words.
+
+    Attributes:
+        label_ids: ids ``[L]`` of the labels that can be predicted: neither padding nor the unknown label.
+        epoch: the current epoch, from 1.
+    """
+
+    def __init__(self, cfg, words, labels):
+        super().__init__(cfg)
+        if cfg.eval_beam < 1:
+            raise ValueError(f"--eval-beam {cfg.eval_beam} must be at least 1")
+        self._words, self._labels = words, labels
+        self.label_ids = label_ids(labels)
+        self._counter = TagCounter(labels, self.label_ids)
+
+    @classmethod
+    def setup_task(cls, cfg, **kwargs):
+        folder = utils.split_paths(cfg.data)[0]
+        if cfg.source_lang is None or cfg.target_lang is None:
+            cfg.source_lang, cfg.target_lang = data_utils.infer_language_pair(folder)
+        if cfg.source_lang is None or cfg.target_lang is None:
+            raise ValueError(f"{folder}: no word and label files found; name their suffixes with -s and -t")
+        words, labels = (
+            cls.load_dictionary(os.path.join(folder, f"dict.{suffix}.txt"))
+            for suffix in (cfg.source_lang, cfg.target_lang)
+        )
+        return cls(cfg, words, labels)
+
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        folders = utils.split_paths(self.cfg.data)
+        folder = folders[(epoch - 1) % len(folders)] if split == "train" else folders[0]
+        self.datasets[split] = load_words_and_labels(
+            folder, split, self.cfg.source_lang, self.cfg.target_lang, self
+        )
+
+    def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None, **kwargs):
+        words = WithoutEos(src_tokens, src_lengths, self.source_dictionary, "input")
+        return make_dataset(words, None, self)
+
+    def build_generator(
+        self,
+        models,
+        args,
+        seq_gen_cls=None,
+        extra_gen_cls_kwargs=None,
+        prefix_allowed_tokens_fn=None,
+    ):
+        if getattr(args, "score_reference", False):
+            return super().build_generator(models, args, extra_gen_cls_kwargs=extra_gen_cls_kwargs)
+        refuse_unused_options(args, "--task sequence_tagging", extra=extra_gen_cls_kwargs)
+        return TaggingGenerator(self.label_ids, args.beam, search_function(self.cfg))
+
+    def valid_step(self, sample, model, criterion):
+        """The criterion's loss, and counts of right labels and spans from decoding with ``--eval-beam``."""
+        loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
+        search = search_function(self.cfg)
+        best = decode(model, sample["net_input"], self.label_ids, self.cfg.eval_beam, search).symbols[:, 0]
+        logging_output.update(self._counter.count(sample["target"], best))
+        return loss, sample_size, logging_output
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        # First come, first logged: these are decoded labels, a criterion's own accuracy is teacher-forced.
+        reduce_counts(logging_outputs)
+        super().reduce_metrics(logging_outputs, criterion)
+
+    @property
+    def source_dictionary(self):
+        return self._words
+
+    @property
+    def target_dictionary(self):
+        return self._labels
+
+
+def label_ids(dictionary):
+    """Ids ``[L]`` of the real labels of a label dictionary, in increasing order.
+
+    fairseq-preprocess fills a dictionary up with symbols ``madeupword...`` of count 0 (``--padding-factor``).
+
+    Raises:
+        ValueError: there are none.
+    """
+    ids = [i for i in range(dictionary.nspecial, len(dictionary)) if dictionary.count[i] > 0]
+    if not ids:
+        raise ValueError("the label dictionary holds no label: is the label file empty?")
+    return torch.tensor(ids)

@@ -1,0 +1,45 @@
+"""The task ``direct_loss_translation``: fairseq's translation, with schedules and the soft beam."""
+
+from dataclasses import dataclass
+
+from fairseq.tasks import register_task
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+
+from fairseq_plugins.criterions._search import search_space
+from fairseq_plugins.progress import ScheduledCriterionTask
+from fairseq_plugins.search import SearchConfig, refuse_unused_options, search_function
+from fairseq_plugins.soft_beam_generator import SoftBeamGenerator
+
+
+@dataclass
+class DirectLossTranslationConfig(SearchConfig, TranslationConfig):
+    """fairseq's options of translation, and those of the search at test time."""
+
+
+@register_task("direct_loss_translation", dataclass=DirectLossTranslationConfig)
+class DirectLossTranslationTask(ScheduledCriterionTask, TranslationTask):
+    """Translation whose criterion is told the epoch, and whose generation can use the soft beam.
+
+    Checkpoints, data and options are those of ``--task translation``.
+    """
+
+    @property
+    def search_space(self):
+        """What a hypothesis may hold: every symbol but BOS."""
+        return search_space(self)
+
+    def build_generator(
+        self,
+        models,
+        args,
+        seq_gen_cls=None,
+        extra_gen_cls_kwargs=None,
+        prefix_allowed_tokens_fn=None,
+    ):
+        if self.cfg.search == "beam" or getattr(args, "score_reference", False):
+            return super().build_generator(
+                models, args, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
+            )
+        more = ("min_len", "unkpen", "print_alignment")
+        refuse_unused_options(args, "--search soft-beam", more, extra_gen_cls_kwargs)
+        return SoftBeamGenerator(self, args, search_function(self.cfg))

@@ -1,0 +1,1 @@
+"""What keeps a pretrained parser from being spoilt while another task trains it."""

@@ -1,0 +1,1 @@
+"""Semantic dependency parsers: scorers, decisions, losses and thinc architectures."""

@@ -1,0 +1,151 @@
+"""From part scores to graphs: for prediction, and for other layers that send a gradient back through them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from thinc.api import Ops, torch2xp
+from thinc.types import Ints2d
+from torch import Tensor
+from torch.nn.functional import pad
+
+from diffdecode.structure.graphs.layer import graph_argmax
+from diffdecode.structure.graphs.parts import GraphParts, SemanticGraph, semantic_graph
+from diffdecode.structure.surrogates import Surrogate
+from spacy_components.ml.graphs.scorers import GraphScores
+from spacy_components.ml.listening.listener import GraphGradient
+from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
+from spacy_components.ml.trees.decisions import flat_rows, gives_gradient
+from spacy_components.ml.trees.models import DocScores
+
+
+@dataclass(frozen=True)
+class GraphDecoder:
+    """How scores become graphs, and how a gradient on the graphs becomes one on the scores.
+
+    surrogate (Surrogate): The surrogate gradient.
+    grad_factor (float): What the surrogate gradient is multiplied with.
+    """
+
+    surrogate: Surrogate
+    grad_factor: float = 1.0
+
+    def predict(self, scores: DocScores, deterministic: Sequence[int]) -> np.ndarray:
+        """The best graphs of all segments, without gradient.
+
+        scores (DocScores): The scores.
+        deterministic (Sequence[int]): Labels that a predicate gives to one argument at most.
+        RETURNS (numpy.ndarray): ``[arcs, 3]``: positions of head and dependent (head -1: a top), label.
+        """
+        arcs = [np.zeros((0, 3), dtype=np.int64)]
+        for part in scores.scores:
+            graph = _best(part, deterministic)
+            arcs.append(arc_positions(part.batch, graph).cpu().numpy())
+        return np.concatenate(arcs)
+
+    def decide(self, scores: DocScores, deterministic: Sequence[int]) -> "GraphDecision":
+        """Decide, and be ready for a gradient on the decision.
+
+        scores (DocScores): Scores made in training.
+        deterministic (Sequence[int]): Labels that a predicate gives to one argument at most.
+        RETURNS (GraphDecision): The graphs.
+        """
+        batches = [self._decide(part, list(deterministic)) for part in scores.scores]
+        return GraphDecision(self, scores.segments, batches)
+
+    def _decide(self, part: GraphScores, deterministic: list[int]) -> "_DecidedBatch":
+        leaves = GraphParts(*(scores.detach().requires_grad_() for scores in part.parts))
+        z = graph_argmax(
+            leaves.arcs,
+            leaves.labels,
+            leaves.predicates,
+            part.lengths,
+            surrogate=self.surrogate,
+            deterministic=deterministic,
+        )
+        return _DecidedBatch(part, leaves, z)
+
+
+def _best(part: GraphScores, deterministic: Sequence[int]) -> SemanticGraph:
+    predicates, arcs, labels = part.parts
+    return semantic_graph(arcs, labels, predicates, part.lengths, deterministic=list(deterministic))
+
+
+def arc_positions(batch: SegmentBatch, graph: SemanticGraph) -> Tensor:
+    """Arcs of a batch of graphs, ``[arcs, 3]``: positions of head (-1: the root) and dependent, label."""
+    tokens = pad(torch.from_numpy(batch.tokens).to(graph.labels.device), (1, 0), value=-1)
+    row, dependent, head = (graph.labels >= 0).nonzero(as_tuple=True)
+    columns = (tokens[row, head], tokens[row, dependent], graph.labels[row, dependent, head])
+    return torch.stack(columns, 1)
+
+
+@dataclass
+class _DecidedBatch:
+    """Graphs ``z`` as a function of the detached scores ``leaves``, and the gradient so far."""
+
+    scores: GraphScores
+    leaves: GraphParts
+    z: GraphParts
+    gradient: tuple[Tensor, Tensor] | None = None
+
+    def graph(self) -> SemanticGraph:
+        """The graph that ``z`` stands for."""
+        labels = torch.where(self.z.arcs.detach() > 0, self.z.labels.detach().argmax(3), -1)
+        return SemanticGraph(labels, self.z.predicates.detach() > 0)
+
+    def add(self, dependents: Tensor, heads: Tensor, labels: Tensor, mean: Tensor) -> None:
+        """Add ``dL/dz``, given as rows ``[T+1, ...]`` of all tokens; arcs of the root get 0."""
+        tokens = torch.from_numpy(self.scores.batch.tokens).to(dependents.device)
+        of_arcs = pad(dependents[tokens] @ heads[tokens].transpose(1, 2) - mean[tokens], (1, 0, 1, 0))
+        without_tops = pad(labels[tokens], (0, 1)).unsqueeze(2)  # [B, N, 1, L]
+        of_labels = pad(without_tops.expand(-1, -1, tokens.shape[1], -1), (0, 0, 1, 0, 1, 0))
+        before = (0, 0) if self.gradient is None else self.gradient
+        self.gradient = (before[0] + of_arcs, before[1] + of_labels)
+
+    def pairs(self, factor: float) -> list[tuple[Tensor, Tensor]]:
+        """Scores and the surrogate gradient on them."""
+        surrogate = torch.autograd.grad((self.z.arcs, self.z.labels), self.leaves, self.gradient)
+        return [(scores, factor * gradient) for scores, gradient in zip(self.scores.parts, surrogate)]
+
+
+@dataclass
+class GraphDecision:
+    """The graphs of a list of documents, and the gradients that came back on them."""
+
+    decoder: GraphDecoder
+    segments: SegmentedDocs
+    batches: list[_DecidedBatch]
+
+    def outputs(self, ops: Ops) -> list[Ints2d]:
+        """RETURNS (List[Ints2d]): For each document rows (head, dependent, label), tops left out."""
+        if not self.batches:
+            return [ops.asarray(np.zeros((0, 3), dtype=np.int64)) for _ in self.segments.doc_lengths]
+        arcs = torch.cat([arc_positions(batch.scores.batch, batch.graph()) for batch in self.batches])
+        arcs = arcs[arcs[:, 0] >= 0]
+        arcs = arcs[arcs[:, 1].argsort(stable=True)]
+        ends = torch.from_numpy(np.cumsum(self.segments.doc_lengths)).to(arcs.device)
+        doc = torch.searchsorted(ends, arcs[:, 1].contiguous(), right=True)
+        counts = torch.bincount(doc, minlength=len(ends))
+        starts = (ends - torch.from_numpy(self.segments.doc_lengths).to(arcs.device))[doc]
+        arcs = torch.stack([arcs[:, 0] - starts, arcs[:, 1] - starts, arcs[:, 2]], 1)
+        return [ops.asarray(torch2xp(part)) for part in arcs.split(counts.tolist())]
+
+    def add(self, gradients: Sequence[GraphGradient]) -> None:
+        """Take a gradient on the graphs; those of several listeners add up.
+
+        gradients (Sequence[GraphGradient]): One per document.
+        """
+        if self.batches:
+            factors = [flat_rows([g[i] for g in gradients]) for i in range(3)]
+            mean = flat_rows([g.mean[:, None] for g in gradients])
+            for batch in self.batches:
+                batch.add(*factors, mean)
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """RETURNS (list): Scores and the surrogate gradient on them, for the model's backward pass."""
+        factor = self.decoder.grad_factor
+        if not gives_gradient(self.decoder.surrogate, factor):
+            return []
+        decided = [batch for batch in self.batches if batch.gradient is not None]
+        return [pair for batch in decided for pair in batch.pairs(factor)]

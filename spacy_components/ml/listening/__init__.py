@@ -1,0 +1,1 @@
+"""Layers that read another component's parse and send a gradient back to it."""

@@ -1,0 +1,1 @@
+"""Parsers that were trained with Stanza, as models of ``spigot_parser``."""

@@ -1,0 +1,1 @@
+"""What thinc lacks for torch modules and embeddings."""

@@ -1,0 +1,1 @@
+"""Dependency parsers: scorers, decisions, losses and thinc architectures."""

@@ -1,0 +1,184 @@
+"""From arc scores to trees: for prediction, and for other layers that send a gradient back through them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from thinc.api import Ops, torch2xp, xp2torch
+from thinc.types import Ints1d
+from torch import Tensor
+from torch.nn.functional import pad
+
+from diffdecode.structure.surrogates import Surrogate, make_surrogate
+from diffdecode.structure.surrogates.base import SURROGATES
+from diffdecode.structure.surrogates.pipeline import Pipeline
+from diffdecode.structure.trees.layer import tree_argmax
+from spacy_components.ml.listening.listener import ArcGradient
+from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
+from spacy_components.ml.trees.losses import TreeSet
+from spacy_components.ml.trees.models import DocScores
+from spacy_components.ml.trees.scorers import TreeScores
+
+
+def surrogate_from_config(name: str, eta: float, options: dict | None = None) -> Surrogate:
+    """A surrogate gradient that leaves the decision hard.
+
+    name (str): A name in ``diffdecode.structure.surrogates.SURROGATES``.
+    eta (float): Step size, for the surrogates that have one.
+    options (Optional[dict]): Further options of the surrogate.
+    RETURNS (Surrogate): The surrogate.
+    """
+    options = dict(options or {})
+    if name in SURROGATES and "eta" in getattr(SURROGATES[name], "__dataclass_fields__", {}):
+        options.setdefault("eta", eta)
+    surrogate = make_surrogate(name, **options)
+    if not surrogate.hard or getattr(surrogate, "soft", False):
+        raise ValueError(
+            f"surrogate '{name}' sends an average of structures forward, but what a component writes on a "
+            "document, and other components read there, is one hard structure. For the gradient of "
+            "structured attention under a hard decision choose 'structured_st'."
+        )
+    return surrogate
+
+
+def gives_gradient(surrogate: Surrogate, factor: float) -> bool:
+    """Whether anything comes back through a decision. Adam would make steps of a pipeline's zeros, too.
+
+    surrogate (Surrogate): The surrogate gradient.
+    factor (float): What it is multiplied with.
+    RETURNS (bool): Whether it can be other than 0.
+    """
+    return factor != 0 and not isinstance(surrogate, Pipeline)
+
+
+@dataclass(frozen=True)
+class TreeDecoder:
+    """How scores become trees, and how a gradient on the trees becomes one on the scores.
+
+    trees (TreeSet): Which trees there are.
+    surrogate (Surrogate): The surrogate gradient.
+    grad_factor (float): What the surrogate gradient is multiplied with.
+    """
+
+    trees: TreeSet
+    surrogate: Surrogate
+    grad_factor: float = 1.0
+
+    def predict(self, scores: DocScores) -> tuple[np.ndarray, np.ndarray]:
+        """The best trees of all segments, without gradient.
+
+        scores (DocScores): The scores.
+        RETURNS (Tuple[numpy.ndarray, numpy.ndarray]): For each token the position of its head (its own for
+            the root) and the number of its label (-1 for the root and for white space).
+        """
+        heads, labels = np.arange(scores.segments.size), np.full(scores.segments.size, -1)
+        heads[scores.segments.spaces] = scores.segments.hosts
+        for part in scores.scores:
+            chosen = self.trees.best(part.arcs, part.lengths)
+            label = torch.where(chosen > 0, part.label_scores(chosen).argmax(2), -1)
+            words = part.batch.tokens[part.batch.is_word]
+            heads[words] = head_positions(part.batch, chosen.cpu().numpy())[part.batch.is_word]
+            labels[words] = label.cpu().numpy()[part.batch.is_word]
+        return heads, labels
+
+    def decide(self, scores: DocScores) -> "TreeDecision":
+        """Decide, and be ready for a gradient on the decision.
+
+        scores (DocScores): Scores made in training.
+        RETURNS (TreeDecision): The trees.
+        """
+        return TreeDecision(self, scores.segments, [self._decide(part) for part in scores.scores])
+
+    def _decide(self, part: TreeScores) -> "_DecidedBatch":
+        leaf = part.arcs.detach().requires_grad_()
+        projective, multi_root = self.trees.projective, self.trees.multi_root
+        z = tree_argmax(
+            leaf, part.lengths, surrogate=self.surrogate, projective=projective, multi_root=multi_root
+        )
+        return _DecidedBatch(part, leaf, z)
+
+
+def head_positions(batch: SegmentBatch, heads: np.ndarray) -> np.ndarray:
+    """Heads within segments (0 = root) as token positions, a root's being its own.
+
+    batch (SegmentBatch): The segments.
+    heads (numpy.ndarray): ``[B, N]``.
+    RETURNS (numpy.ndarray): ``[B, N]``; padding is meaningless.
+    """
+    of_head = np.take_along_axis(batch.tokens, np.maximum(heads - 1, 0), axis=1)
+    return np.where(heads > 0, of_head, batch.tokens)
+
+
+@dataclass
+class _DecidedBatch:
+    """Trees ``z [B, N+1, N+1]``, a function of the detached arc scores ``leaf``, and the gradient so far."""
+
+    scores: TreeScores
+    leaf: Tensor
+    z: Tensor
+    gradient: Tensor | None = None
+
+    def heads(self) -> Tensor:
+        """``[B, N]`` token positions, -1 for the root."""
+        heads = self.z.detach()[:, 1:].argmax(2)
+        tokens = torch.from_numpy(self.scores.batch.tokens).to(heads.device)
+        return torch.where(heads > 0, tokens.gather(1, (heads - 1).clamp(min=0)), -1)
+
+    def add(self, dependents: Tensor, heads: Tensor) -> None:
+        """Add ``dL/dz``, given as vectors ``[T+1, w]`` of all tokens; the root has none and gets 0."""
+        tokens = torch.from_numpy(self.scores.batch.tokens).to(dependents.device)
+        between_words = dependents[tokens] @ heads[tokens].transpose(1, 2)
+        gradient = pad(between_words, (1, 0, 1, 0))
+        self.gradient = gradient if self.gradient is None else self.gradient + gradient
+
+
+@dataclass
+class TreeDecision:
+    """The trees of a list of documents, and the gradients that came back on them."""
+
+    decoder: TreeDecoder
+    segments: SegmentedDocs
+    batches: list[_DecidedBatch] = field(repr=False)
+
+    def outputs(self, ops: Ops) -> list[Ints1d]:
+        """RETURNS (List[Ints1d]): For each document the heads of its tokens within it, -1 for the root."""
+        size = self.segments.size
+        device = self.batches[0].z.device if self.batches else "cpu"
+        heads = torch.full((size + 1,), -1, device=device)  # the last place takes what is said of padding
+        heads[torch.from_numpy(self.segments.spaces).to(device)] = torch.from_numpy(self.segments.hosts).to(
+            device
+        )
+        for batch in self.batches:
+            heads[torch.from_numpy(batch.scores.batch.tokens).to(device)] = batch.heads()
+        starts = np.cumsum(self.segments.doc_lengths) - self.segments.doc_lengths
+        start = torch.from_numpy(np.repeat(starts, self.segments.doc_lengths)).to(device)
+        heads = heads[:size]
+        within = ops.asarray(torch2xp(torch.where(heads >= 0, heads - start, -1)))
+        return self.segments.by_doc(within)
+
+    def add(self, gradients: Sequence[ArcGradient]) -> None:
+        """Take a gradient on the trees; those of several listeners add up.
+
+        gradients (Sequence[ArcGradient]): One per document.
+        """
+        if not self.batches:
+            return
+        dependents, heads = (flat_rows([g[i] for g in gradients]) for i in (0, 1))
+        for batch in self.batches:
+            batch.add(dependents, heads)
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """RETURNS (list): Arc scores and the surrogate gradient on them, for the model's backward pass."""
+        factor = self.decoder.grad_factor
+        if not gives_gradient(self.decoder.surrogate, factor):
+            return []
+        decided = [batch for batch in self.batches if batch.gradient is not None]
+        surrogate = [torch.autograd.grad(batch.z, batch.leaf, batch.gradient)[0] for batch in decided]
+        return [(batch.scores.arcs, factor * gradient) for batch, gradient in zip(decided, surrogate)]
+
+
+def flat_rows(rows: Sequence) -> Tensor:
+    """Rows of all documents in one tensor ``[T+1, w]``, the last row 0 for padding."""
+    filled = [xp2torch(part) for part in rows if part.shape[0]]
+    return pad(torch.cat(filled), (0, 0, 0, 1))

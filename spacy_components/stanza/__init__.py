@@ -1,0 +1,1 @@
+"""Commands between Stanza's checkpoints and spaCy pipelines."""
