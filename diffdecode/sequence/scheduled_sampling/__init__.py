@@ -1,1 +1,1 @@
-"""Decoders that are fed a mixture of the gold words and their own (differentiable scheduled sampling 2017)."""
+"""Decoders fed a mixture of the gold words and their own (differentiable scheduled sampling 2017)."""
