@@ -1,0 +1,110 @@
+"""The tables of options in docs/ are those of the code."""
+
+import dataclasses
+import inspect
+import json
+import re
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fairseq")
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = (ROOT / "docs/fairseq/options.md").read_text(encoding="utf-8")
+REGISTERED = (ROOT / "docs/spacy/registered.md").read_text(encoding="utf-8")
+TABLE = re.compile(r"<!-- options of (?P<module>[\w.]+):(?P<name>\w+) -->\n(?P<rows>(?:\|.*\n)+)")
+TABLES = {match["name"]: match for match in TABLE.finditer(OPTIONS)}
+SETTINGS_TABLE = re.compile(TABLE.pattern.replace("options of", "settings of"))
+SETTINGS_TABLES = {match["name"]: match for match in SETTINGS_TABLE.finditer(REGISTERED)}
+
+
+def options_of(config) -> dict[str, str]:
+    """``{--option: default}`` of a fairseq configuration, without those taken over from other groups."""
+    return {
+        "--" + field.name.replace("_", "-"): shown(field.default)
+        for field in dataclasses.fields(config)
+        if not field.name.startswith("_") and not str(field.default).startswith("${")
+    }
+
+
+def shown(default) -> str:
+    """A default as the tables write it."""
+    text = f"{default:g}" if isinstance(default, float) else str(default)
+    return {"None": "none", "False": "off"}.get(text, text)
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_table_is_the_configuration(name):
+    match = TABLES[name]
+    config = getattr(import_module(match["module"]), name)
+    rows = [row.split("|")[1:-1] for row in match["rows"].splitlines()[2:]]
+    table = {cells[0].strip().strip("`"): cells[1].strip().strip("`") for cells in rows}
+    assert table == options_of(config)
+    assert all(cells[2].strip() and cells[3].strip() for cells in rows), "a meaning and a source for each"
+
+
+def test_every_configuration_has_its_table():
+    assert set(TABLES) == {
+        "SoftBeamConfig",
+        "ScheduledSamplingConfig",
+        "SearchConfig",
+        "SequenceTaggingConfig",
+        "FixedAttentionLSTMConfig",
+    }
+
+
+def settings_of(function) -> dict[str, str]:
+    """``{setting: default}`` of what spaCy makes from a config, as such a file writes them."""
+    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    return {
+        name: "null" if default is None else json.dumps(default)
+        for name, default in defaults.items()
+        if default is not inspect.Parameter.empty and name not in ("name", "scorer")
+    }
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS_TABLES))
+def test_table_of_settings_is_that_of_spacys_config(name):
+    pytest.importorskip("spacy")
+    match = SETTINGS_TABLES[name]
+    rows = [row.split("|")[1:-1] for row in match["rows"].splitlines()[2:]]
+    table = {cells[0].strip().strip("`"): cells[1].strip().strip("`") for cells in rows}
+    assert table == settings_of(getattr(import_module(match["module"]), name))
+    assert all(cells[2].strip() for cells in rows), "a meaning for each"
+
+
+def test_every_component_and_the_guard_have_their_tables():
+    assert set(SETTINGS_TABLES) == {"SpigotParser", "SpigotSdp", "create_guarded_logger"}
+
+
+def rows_after(mark: str) -> list[list[str]]:
+    """Cells of the table below a comment."""
+    table = REGISTERED.split(f"<!-- {mark} -->\n")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+
+
+def test_everything_registered_is_listed_with_its_settings():
+    pytest.importorskip("spacy")
+    groups = ("architectures", "misc", "scorers", "readers", "callbacks")
+    ours = [
+        entry
+        for group in groups
+        for entry in entry_points(group=f"spacy_{group}")
+        if entry.value.startswith("spacy_components")
+    ]
+    expected = {
+        entry.name: [
+            name if p.default is p.empty else f"{name} = {json.dumps(p.default)}"
+            for name, p in inspect.signature(entry.load()).parameters.items()
+        ]
+        for entry in ours
+    }
+    listed = {
+        name.strip("`"): re.findall("`([^`]+)`", settings) for name, _, settings in rows_after("registered")
+    }
+    assert listed == expected
+    explained = {name for names, _ in rows_after("meanings") for name in re.findall("`([^`]+)`", names)}
+    assert explained == {setting.split(" = ")[0] for settings in expected.values() for setting in settings}
