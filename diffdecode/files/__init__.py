@@ -1,0 +1,1 @@
+"""Files: how outputs are written."""
