@@ -26,6 +26,7 @@ AFTER_IMPORT = (
     "torchrun_init",
     "encoder_fast_path",
     "cpu_ddp",
+    "gloo_threads",
 )
 
 _applied: dict[str, bool] = {}

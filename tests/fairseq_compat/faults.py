@@ -7,7 +7,10 @@ for the whole process. A probe raises what a user would see.
 import io
 import json
 import logging
+import os
 from argparse import Namespace
+from contextlib import contextmanager
+from pathlib import Path
 
 import fairseq_compat.hook
 
@@ -108,17 +111,40 @@ def encoder_fast_path():
     assert not [name for name, _ in layer.named_parameters() if name.startswith("in_proj")]
 
 
+@contextmanager
+def process_group():
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        yield torch.distributed.group.WORLD
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def cpu_ddp():
     from fairseq.models.distributed_fairseq_model import DistributedFairseqModel
 
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    group = torch.distributed.group.WORLD
     options = Namespace(tpu=False, ddp_backend="pytorch_ddp", device_id=0, broadcast_buffers=False)
     vars(options).update(bucket_cap_mb=25, find_unused_parameters=False, gradient_as_bucket_view=False)
     vars(options).update(ddp_comm_hook="none", heartbeat_timeout=-1)
-    model = DistributedFairseqModel(options, torch.nn.Linear(2, 2), group, torch.device("cpu"))
-    model(torch.ones(1, 2)).sum().backward()
-    torch.distributed.destroy_process_group()
+    with process_group() as group:
+        model = DistributedFairseqModel(options, torch.nn.Linear(2, 2), group, torch.device("cpu"))
+        model(torch.ones(1, 2)).sum().backward()
+
+
+def gloo_threads():
+    """A model is wrapped, and the process group is gone afterwards."""
+    with process_group():
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+        model(torch.ones(1, 2)).sum().backward()
+    del model
+    if left := gloo_threads_alive():
+        raise AssertionError(f"threads of the destroyed process group: {left}")
+
+
+def gloo_threads_alive():
+    names = (path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
+    return sorted(name for name in names if "gloo" in name)
 
 
 PROBES = [
@@ -130,6 +156,7 @@ PROBES = [
     numpy_names_span_masking,
     numpy_names_crf,
     encoder_fast_path,
+    gloo_threads,
     cpu_ddp,
 ]
 
@@ -141,7 +168,9 @@ def main():
             met[probe.__name__] = probe()
         except Exception as error:
             met[probe.__name__] = f"{type(error).__name__}: {error}"[:2000]
-    print(json.dumps(met))
+    print(json.dumps(met), flush=True)
+    if gloo_threads_alive():
+        os._exit(0)  # the fault's end, a process that aborts at exit, is not what is asked here
 
 
 if __name__ == "__main__":
