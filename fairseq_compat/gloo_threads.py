@@ -1,4 +1,4 @@
-"""Fault: a run of several processes on the CPU ends, now and then, with exit code -6 (SIGABRT) after all its work.
+"""Fault: a run of several processes on the CPU now and then ends with exit code -6 after all its work.
 
 DistributedDataParallel imports ``torch.distributed.nn.functional`` when it wraps its first model. By then the
 process group is there, and that module's functions keep it as the default value of their argument ``group``:

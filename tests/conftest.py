@@ -1,12 +1,22 @@
-"""Shared fixtures: one torch thread (small tensors), and the folder of real data if there is one."""
+"""Shared fixtures: one torch thread (small tensors), and the folder of real data if there is one.
+
+Properties are tried on the same examples each time and may take as long as they take, so that a busy machine
+fails no test; ``HYPOTHESIS_PROFILE=explore`` tries new examples.
+"""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+
+settings.register_profile("suite", derandomize=True, **PATIENT)
+settings.register_profile("explore", **PATIENT)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import toy_corpus
+from patience import HANGS_AFTER
 
 CONFIG = """\
 common: {{user_dir: {user_dir}, cpu: true, seed: 1}}
@@ -26,7 +27,7 @@ def test_hydra_trains_and_its_checkpoint_is_read(tmp_path, capsys):
     command = [sys.executable, "-c", "from fairseq_cli.hydra_train import cli_main; cli_main()"]
     command += ["--config-dir", str(tmp_path), "--config-name", "tag", f"hydra.run.dir={tmp_path}/hydra"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_AFTER, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "alpha 0.5 | beam_overlap" in done.stdout + done.stderr
     capsys.readouterr()

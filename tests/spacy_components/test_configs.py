@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import spacy
 import srsly
+from patience import HANGS_AFTER
 from spacy import util
 from spacy.cli._util import app
 from spacy.cli.debug_config import debug_config
@@ -221,7 +222,7 @@ def test_train_from_the_command_line(corpora, tmp_path):
         "--output",
         str(tmp_path),
     ]
-    done = subprocess.run([*line, *flags], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*line, *flags], capture_output=True, text=True, timeout=HANGS_AFTER)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (tmp_path / "model-best").is_dir() and "DEP_UAS" in done.stdout
 
@@ -245,5 +246,5 @@ def test_factories_stay_light():
         "import sys, spacy; before = set(sys.modules); import spacy_components.factories; "
         "print([m for m in ('numba', 'scipy', 'diffdecode') if m in set(sys.modules) - before])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS_AFTER)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

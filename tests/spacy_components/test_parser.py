@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import spacy
 import torch
+from patience import HANGS_AFTER
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 from thinc.api import SGD, Adam, Model, fix_random_seed
@@ -568,7 +569,7 @@ x = torch.randn(600, 600)
 texts = ["a small dog barks at the very old house of my aunt " * 3] * 40
 print(len(list(nlp.pipe(texts, n_process=2, batch_size=10))))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS_AFTER)
     assert done.stdout.strip() == "40", done.stderr[-2000:]
 
 

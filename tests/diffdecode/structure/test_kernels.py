@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from patience import HANGS_AFTER
 from score_families import random_scores
 
 from diffdecode.structure import nonprojective_tree, projective_marginals, projective_tree
@@ -177,8 +178,8 @@ def test_forked_child_after_threads(two_threads, generator):
     results = context.Queue()
     child = context.Process(target=_child, args=(scores, expected, results))
     child.start()
-    assert results.get(timeout=60) is True
-    child.join(timeout=60)
+    assert results.get(timeout=HANGS_AFTER) is True
+    child.join(timeout=HANGS_AFTER)
     assert child.exitcode == 0
 
 

@@ -1,0 +1,51 @@
+"""The suite itself: nothing in it depends on how busy the machine is, or on what else uses its ports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+TESTS = Path(__file__).parent
+FILES = sorted(set(TESTS.rglob("*.py")) - {Path(__file__)})
+
+
+def numbers_given_to(tree: ast.AST, keyword: str) -> list[int]:
+    """Lines of calls with a literal number for a keyword argument."""
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [
+        call.lineno
+        for call in calls
+        for argument in call.keywords
+        if argument.arg == keyword
+        and isinstance(argument.value, ast.Constant)
+        and argument.value.value is not None
+    ]
+
+
+def literal_ports(tree: ast.AST) -> list[int]:
+    """Lines of strings that choose a port for torchrun."""
+    strings = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return [node.lineno for node in strings if node.value in ("--master_port", "--master-port")]
+
+
+def test_finds_what_it_looks_for():
+    tree = ast.parse('run(x, timeout=3)\nrun(x, timeout=None, deadline=9)\na = ["--master_port", "29500"]')
+    assert numbers_given_to(tree, "timeout") == [1] and numbers_given_to(tree, "deadline") == [2]
+    assert literal_ports(tree) == [3]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path != Path(__file__)], ids=lambda path: path.stem
+)
+def test_waits_for_busy_machines(path):
+    """Time limits are those of ``patience``, examples of properties have none, ports are free ones."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not numbers_given_to(tree, "timeout"), "use patience.HANGS_AFTER"
+    assert not numbers_given_to(tree, "deadline"), "examples have no deadline (conftest.py)"
+    assert not literal_ports(tree), "use torch.distributed.run --standalone, which takes a free port"
+
+
+def test_properties_are_quiet_and_repeatable():
+    assert settings.default.deadline is None
+    assert settings.default.derandomize or settings.get_current_profile_name() == "explore"
