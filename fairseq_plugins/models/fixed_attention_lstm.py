@@ -9,7 +9,6 @@ labels and, at step i, looks at the state of word i. No attention is learned.
 from dataclasses import dataclass, field
 
 import torch
-from fairseq import utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import (
     FairseqEncoder,
@@ -86,7 +85,7 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
 
     def forward(self, src_tokens, src_lengths, **unused):
         """Encode *src_tokens* ``[B, T]`` of *src_lengths* ``[B]`` words."""
-        src_tokens = utils.convert_padding_direction(src_tokens, self.padding_idx, left_to_right=True)
+        src_tokens = _right_padded(src_tokens, self.padding_idx)
         x = self.dropout(self.embed_tokens(src_tokens)).transpose(0, 1)
         # An empty sentence in a batch (possible when words are typed in) is read as one padding symbol.
         lengths = src_lengths.cpu().clamp(min=1)
@@ -97,6 +96,17 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
     def reorder_encoder_out(self, encoder_out, new_order):
         """Pick sentences: *new_order* ``[R]`` holds rows of the batch."""
         return {"states": encoder_out["states"].index_select(1, new_order)}
+
+
+def _right_padded(tokens, pad):
+    """Each row of *tokens* ``[B, T]`` without the padding before it, which is put behind it.
+
+    Row by row: fairseq's ``convert_padding_direction`` takes every row for left-padded as soon as one begins
+    with padding, as an empty sentence does on either side.
+    """
+    before = tokens.ne(pad).cumsum(1).eq(0).sum(1, keepdim=True)
+    index = torch.arange(tokens.size(1), device=tokens.device) + before
+    return tokens.gather(1, index.remainder(tokens.size(1)))
 
 
 class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):

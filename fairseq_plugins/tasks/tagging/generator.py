@@ -57,14 +57,18 @@ class TaggingGenerator:
         if max(lengths) == 0:
             return [[_hypothesis(torch.empty(0, dtype=torch.long), torch.empty(0))] for _ in lengths]
         best = decode(models[0], sample["net_input"], self.label_ids, self.beam_size, self.search)
-        return [
-            [
-                _hypothesis(symbols[:length], step_scores[:length])
-                for symbols, score, step_scores in zip(*rows)
-                if score > -torch.inf
-            ]
-            for length, *rows in zip(lengths, best.symbols, best.scores, best.step_scores)
-        ]
+        return [_n_best(*rows) for rows in zip(lengths, best.symbols, best.scores, best.step_scores)]
+
+
+def _n_best(length, symbols, scores, step_scores):
+    """The hypotheses of a sentence of ``length`` words, from its rows ``[K, T]``, ``[K]`` and ``[K, T]``."""
+    if length == 0:  # there is one way to label nothing
+        return [_hypothesis(symbols[0, :0], step_scores[0, :0])]
+    return [
+        _hypothesis(symbols[k, :length], step_scores[k, :length])
+        for k, score in enumerate(scores.tolist())
+        if score > -torch.inf
+    ]
 
 
 def _hypothesis(symbols, step_scores):

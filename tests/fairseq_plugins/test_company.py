@@ -1,0 +1,245 @@
+"""A sentence gets the same result alone and in any company: mates, order, padding side, batches, threads."""
+
+import contextlib
+import io
+import re
+
+import pytest
+import test_soft_beam_criterion
+import test_step_decoders
+import torch
+import toy_corpus
+import toy_models
+from fairseq.data import data_utils
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from diffdecode.sequence import hard_beam, soft_beam_decode
+from diffdecode.sequence.soft_beam.dense import SoftBeamOptions
+from fairseq_plugins.criterions.scheduled_sampling import ScheduledSamplingConfig, ScheduledSamplingCriterion
+from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriterion
+from fairseq_plugins.decoders import step_decoder
+from fairseq_plugins.tasks.tagging.generator import TaggingGenerator
+
+# The same examples in every run: a search may decide a near tie either way.
+bounded = settings(deadline=None, max_examples=15, derandomize=True)
+PAD, EOS, FIRST_WORD = 1, 2, 4
+CLOSE = {"atol": 2e-5, "rtol": 1e-4}
+
+words = st.integers(FIRST_WORD, 23)
+sentences = st.lists(st.lists(words, max_size=6), min_size=2, max_size=5).filter(any)
+
+
+def padded(rows, left: bool) -> torch.Tensor:
+    return data_utils.collate_tokens(
+        [torch.tensor(row, dtype=torch.long) for row in rows], PAD, left_pad=left
+    )
+
+
+def lengths_of(rows) -> torch.Tensor:
+    return torch.tensor([len(row) for row in rows])
+
+
+@bounded
+@given(sentences, st.booleans(), st.integers(1, 2))
+def test_tagger_encoder(rows, left, layers):
+    encoder = toy_models.spread(toy_models.tagger(encoder_layers=layers)).encoder
+    together = encoder(padded(rows, left), lengths_of(rows))["states"]
+    for i, row in enumerate(rows):
+        if row:
+            alone = encoder(padded([row], left), lengths_of([row]))["states"]
+            torch.testing.assert_close(together[: len(row), i], alone[:, 0], **CLOSE)
+            assert not together[len(row) :, i].any()
+
+
+def source_batch(model, rows, left=True):
+    """``net_input`` of the sentences ``rows``; those of translation end with EOS."""
+    if not is_tagger(model):
+        rows = [[*row, EOS] for row in rows]
+    return {"src_tokens": padded(rows, left and not is_tagger(model)), "src_lengths": lengths_of(rows)}
+
+
+def is_tagger(model) -> bool:
+    return type(model).__name__ == "FixedAttentionLSTMModel"
+
+
+def longest_first(rows):
+    return sorted(rows, key=len, reverse=True)
+
+
+def five_steps(model, net_input, symbols=(5, 6, 4, 7)):
+    """Log-probabilities ``[B, 5, V]`` of a decoder that is fed fixed symbols."""
+    steps = step_decoder(model)
+    state, found = steps.init_state(model.encoder.forward_torchscript(net_input)), []
+    taken = min(5, net_input["src_tokens"].size(1)) if is_tagger(model) else 5
+    for symbol in (steps.start, *symbols)[:taken]:
+        fed = torch.full((len(net_input["src_tokens"]),), symbol)
+        log_probs, state = steps.step(state, F.embedding(fed, steps.embedding))
+        found.append(log_probs)
+    return torch.stack(found, 1)
+
+
+@pytest.mark.parametrize("name", test_step_decoders.MODELS)
+def test_decoding_step_by_step(name):
+    model = toy_models.spread(test_step_decoders.MODELS[name](), 1.0 if "transformer" in name else 2.0)
+    sides = (True, False) if "transformer" in name else (True,)
+
+    @settings(bounded, max_examples=5)
+    @given(sentences, st.sampled_from(sides))
+    def holds(rows, left):
+        rows = longest_first(rows)
+        with torch.no_grad():
+            together = five_steps(model, source_batch(model, rows, left))
+            for i, row in enumerate(rows):
+                if row or not is_tagger(model):
+                    alone = five_steps(model, source_batch(model, [row]))[0]
+                    torch.testing.assert_close(together[i, : len(alone)], alone, **CLOSE)
+
+    holds()
+
+
+SEARCHES = {
+    "hard": hard_beam,
+    "soft": lambda decoder, state, lengths, k, space: soft_beam_decode(
+        decoder, state, lengths, space, SoftBeamOptions(k, 1.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_tagging_generator(search):
+    """Empty sentences among the others, unsorted, in batches of any size."""
+    model = toy_models.spread(toy_models.tagger())
+    generator = TaggingGenerator(torch.arange(FIRST_WORD, 10), 3, SEARCHES[search])
+
+    @bounded
+    @given(sentences, st.integers(1, 5), st.randoms(use_true_random=False))
+    def holds(rows, size, random):
+        random.shuffle(rows)
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        found = [beam for batch in batches for beam in generated(generator, model, batch)]
+        for row, beam in zip(rows, found, strict=True):
+            (alone,) = generated(generator, model, [row])
+            assert_same_beam(beam, alone)
+
+    holds()
+
+
+def generated(generator, model, rows):
+    return generator.generate([model], {"net_input": source_batch(model, rows)})
+
+
+def assert_same_beam(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected):
+        assert one["score"] == pytest.approx(other["score"], abs=1e-3)
+        torch.testing.assert_close(one["positional_scores"], other["positional_scores"], atol=1e-3, rtol=0)
+        assert one["tokens"].tolist() == other["tokens"].tolist()
+
+
+CRITERIONS = {
+    "soft beam": lambda task: SoftBeamCriterion(SoftBeamConfig(sentence_avg=False, ce_weight=0.1), task),
+    "soft beam, truncated": lambda task: SoftBeamCriterion(
+        SoftBeamConfig(sentence_avg=False, soft_beam_candidates=5, soft_beam_tolerance=1.0), task
+    ),
+    "hinge": lambda task: SoftBeamCriterion(SoftBeamConfig(sentence_avg=False, objective="hinge"), task),
+    "stepwise": lambda task: ScheduledSamplingCriterion(
+        ScheduledSamplingConfig(sentence_avg=False, gold_schedule="never"), task
+    ),
+    "two passes": lambda task: ScheduledSamplingCriterion(
+        ScheduledSamplingConfig(sentence_avg=False, gold_schedule="never", rollout="two_pass"), task
+    ),
+}
+
+
+def sample_of(model, rows):
+    """A training batch: the symbols of a sentence are labelled with themselves, modulo the labels."""
+    labels = [[FIRST_WORD + word % 6 for word in row] + [EOS] * (not is_tagger(model)) for row in rows]
+    target = padded(labels, left=False)
+    previous = torch.cat([torch.full_like(target[:, :1], EOS), target[:, :-1]], 1)
+    previous[target.eq(PAD)] = PAD
+    net_input = {**source_batch(model, rows), "prev_output_tokens": previous}
+    return {"net_input": net_input, "target": target, "ntokens": int(target.ne(PAD).sum())}
+
+
+def loss_and_gradient(criterion, model, rows):
+    model.zero_grad()
+    loss, size, _ = criterion(model, sample_of(model, rows))
+    loss.backward()
+    gradient = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    return loss.item(), size, torch.cat(gradient)
+
+
+@pytest.mark.parametrize("name", CRITERIONS)
+@pytest.mark.parametrize("arch", test_soft_beam_criterion.MODELS)
+def test_criterions(arch, name):
+    """Two batches of n are one of 2n (``--update-freq``); order and the number of threads do not matter."""
+    build = test_soft_beam_criterion.MODELS[arch]
+    model = toy_models.spread(build(), 1.0 if arch == "transformer" else 2.0)
+    criterion = CRITERIONS[name](test_soft_beam_criterion.ToyTask(model, tagging=arch == "tagger")).train()
+    rows = [[5, 9, 14, 7], [8, 21, 6], [11, 4], [17]]
+    loss, size, gradient = loss_and_gradient(criterion, model, rows)
+
+    def same(other_loss, other_size, other_gradient):
+        assert other_size == size
+        assert other_loss == pytest.approx(loss, rel=1e-4)
+        assert (other_gradient - gradient).abs().max() <= 1e-3 * gradient.abs().max()
+
+    halves = zip(*(loss_and_gradient(criterion, model, half) for half in (rows[:2], rows[2:])))
+    same(*(sum(values) for values in halves))
+    if arch != "lstm":  # fairseq's LSTM asks for the longest sentence first
+        same(*loss_and_gradient(criterion, model, [rows[i] for i in (2, 0, 3, 1)]))
+    torch.set_num_threads(2)
+    try:
+        same(*loss_and_gradient(criterion, model, rows))
+    finally:
+        torch.set_num_threads(1)
+
+
+COMMANDS = {
+    "tagging": ("sequence_tagging", toy_corpus.TAGGER),
+    "translation": ("direct_loss_translation", toy_corpus.SMALL_LSTM),
+}
+TEXT = ["w1 w2 w3", "", "w5", "w7 w11 w2 w2 w9 w1", "", "unseen w3", "w3 w1", "w20 w21 w22"]
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def trained(request, tmp_path_factory):
+    """Data, checkpoint and task of a model trained for a few epochs."""
+    folder, (task, options) = tmp_path_factory.mktemp(request.param), COMMANDS[request.param]
+    data = toy_corpus.write_corpus(folder)
+    toy_corpus.train(data, folder / "run", *options, "--criterion", "cross_entropy", "--max-epoch", "4")
+    return data, folder / "run" / "checkpoint_best.pt", task
+
+
+@pytest.mark.parametrize("search", ["beam", "soft-beam"])
+def test_fairseq_interactive(trained, search, tmp_path):
+    """Line by line, all in one buffer, in batches, and in another order."""
+    expected = interactive(trained, search, tmp_path, TEXT, 1, 1)
+    assert len(expected) == len(TEXT)
+    for buffer_size, batch_size in ((20, 8), (20, 3), (3, 2)):
+        found = interactive(trained, search, tmp_path, TEXT, buffer_size, batch_size)
+        assert_same_lines(found, expected)
+    backwards = interactive(trained, search, tmp_path, TEXT[::-1], 20, 8)
+    assert_same_lines(backwards[::-1], expected)
+
+
+def interactive(trained, search, folder, lines, buffer_size, batch_size):
+    """``(score, words)`` of what is printed first for each of the lines."""
+    data, checkpoint, task = trained
+    (folder / "text").write_text("".join(f"{line}\n" for line in lines))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        toy_corpus.run(
+            "interactive", data, "--user-dir", toy_corpus.USER_DIR, "--task", task, "--path", checkpoint,
+            "--cpu", "--beam", "3", "--search", search, "--input", folder / "text",
+            "--buffer-size", buffer_size, "--batch-size", batch_size,
+        )  # fmt: skip
+    lines = re.findall(r"^H-(\d+)\t(\S+)\t(.*)$", printed.getvalue(), flags=re.MULTILINE)
+    return [(float(score), words) for _, score, words in sorted(lines, key=lambda line: int(line[0]))]
+
+
+def assert_same_lines(found, expected):
+    assert [words for _, words in found] == [words for _, words in expected]
+    assert [score for score, _ in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
