@@ -215,6 +215,11 @@ class ListenedPipe(TrainablePipe):
         self.close_batch()
         super().to_disk(path, exclude=exclude)
 
+    def __reduce__(self) -> tuple:
+        """RETURNS (tuple): What ``pickle`` and ``copy.deepcopy`` take, with the batch closed."""
+        self.close_batch()
+        return super().__reduce__()
+
     def require_frozen_parts(self) -> None:
         """Check that there is what ``freeze`` names; raises ValueError otherwise."""
         for part in self.freeze:

@@ -8,6 +8,7 @@ an unlabelled document as a false positive.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from spacy import registry
@@ -32,12 +33,11 @@ def make_parse_scorer(ignore_labels: Sequence[str] = ("p", "punct")) -> ScoreFun
     ignore_labels: relations that are not scored (lower case), spaCy's own by default. Universal Dependencies
     results usually score every token: ``[]``.
     """
-    ignored = frozenset(ignore_labels)
+    return partial(_score_parses, frozenset(ignore_labels))
 
-    def score(examples: Iterable[Example], **_: Any) -> dict[str, Any]:
-        return parse_scores(examples, ignored)
 
-    return score
+def _score_parses(ignored: frozenset[str], examples: Iterable[Example], **_: Any) -> dict[str, Any]:
+    return parse_scores(examples, ignored)
 
 
 def parse_scores(examples: Iterable[Example], ignored: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -95,11 +95,11 @@ def make_sdp_scorer(tops: bool = True) -> ScoreFunction:
 
     tops: count tops as edges from a virtual root, as the official figures of SDP 2015 do.
     """
+    return partial(_score_graphs, tops)
 
-    def score(examples: Iterable[Example], **_: Any) -> dict[str, Any]:
-        return sdp_scores(examples, tops)
 
-    return score
+def _score_graphs(tops: bool, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
+    return sdp_scores(examples, tops)
 
 
 def sdp_scores(examples: Iterable[Example], tops: bool = True) -> dict[str, Any]:
@@ -143,12 +143,11 @@ def make_cats_scorer(multi_label: bool = False) -> ScoreFunction:
     multi_label: whether a document may have several categories. ``cats_acc`` is the share of documents whose
     best category is the right one (exclusive categories only, None otherwise).
     """
+    return partial(_score_cats, multi_label)
 
-    def score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        kwargs.pop("multi_label", None)
-        return cats_scores(examples, multi_label=multi_label, **kwargs)
 
-    return score
+def _score_cats(by_config: bool, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+    return cats_scores(examples, **kwargs | {"multi_label": by_config})
 
 
 def cats_scores(examples: Iterable[Example], multi_label: bool = False, **kwargs: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """thinc architectures of semantic dependency parsers: any tok2vec, and a scorer of graphs on top."""
 
+from functools import partial
+
 from spacy import registry
 from spacy.tokens import Doc
 from thinc.api import Model
@@ -7,8 +9,7 @@ from thinc.types import Floats2d
 
 from spacy_components.ml.graphs.scorers import BiaffineGraphScorer, NeurboScorer
 from spacy_components.ml.segments import Segmenter
-from spacy_components.ml.trees.models import segment_scorer
-from spacy_components.ml.trees.scorers import SegmentEncoder
+from spacy_components.ml.trees.models import DocScores, build_scorer, segment_scorer
 
 
 @registry.architectures("diffdecode.NeurboParser.v1")
@@ -19,7 +20,7 @@ def build_neurbo_parser(
     max_distance: int = 16,
     lstm_width: int = 200,
     lstm_depth: int = 2,
-) -> Model:
+) -> Model[list[Doc], DocScores]:
     """NeurboParser (Peng, Thomson and Smith, ACL 2017): BiLSTM, and perceptrons for predicates and arcs.
 
     With ``diffdecode.HeadConcat.v1`` as its tok2vec it reads syntax by equation 7 of the SPIGOT paper.
@@ -34,10 +35,8 @@ def build_neurbo_parser(
     RETURNS (Model[List[Doc], DocScores]): The model.
     """
 
-    def build(width: int, labels: int) -> NeurboScorer:
-        encoder = SegmentEncoder(width, lstm_width, lstm_depth)
-        return NeurboScorer(encoder, hidden_width, max_distance, labels)
-
+    sizes = {"hidden": hidden_width, "max_distance": max_distance}
+    build = partial(build_scorer, NeurboScorer, sizes, lstm_width, lstm_depth)
     return segment_scorer("neurbo_parser", tok2vec, segmenter, build)
 
 
@@ -50,7 +49,7 @@ def build_biaffine_graph_parser(
     max_distance: int = 16,
     lstm_width: int = 0,
     lstm_depth: int = 0,
-) -> Model:
+) -> Model[list[Doc], DocScores]:
     """Biaffine semantic dependency parser (Dozat and Manning, ACL 2018), which is fast on a CPU.
 
     tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
@@ -63,8 +62,6 @@ def build_biaffine_graph_parser(
     RETURNS (Model[List[Doc], DocScores]): The model.
     """
 
-    def build(width: int, labels: int) -> BiaffineGraphScorer:
-        encoder = SegmentEncoder(width, lstm_width, lstm_depth)
-        return BiaffineGraphScorer(encoder, hidden_width, label_width, max_distance, labels)
-
+    sizes = {"hidden": hidden_width, "label_hidden": label_width, "max_distance": max_distance}
+    build = partial(build_scorer, BiaffineGraphScorer, sizes, lstm_width, lstm_depth)
     return segment_scorer("biaffine_graph_parser", tok2vec, segmenter, build)

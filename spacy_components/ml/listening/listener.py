@@ -80,8 +80,13 @@ class Mailbox:
         """
         self.batch_id, self.outputs, self.backprop = batch_id, outputs, backprop
 
-    def __deepcopy__(self, memo) -> "Mailbox":
-        return Mailbox(self.upstream, self.kind, self.pipe)
+    def __deepcopy__(self, memo: dict) -> "Mailbox":
+        """A copy without the batch; in a copy of the whole pipeline it knows the copied component."""
+        return Mailbox(self.upstream, self.kind, memo.get(id(self.pipe), self.pipe))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What ``pickle`` keeps: all but the batch."""
+        return vars(self) | dict.fromkeys(("batch_id", "outputs", "backprop"))
 
 
 def delivered_to(node: Model) -> Any:

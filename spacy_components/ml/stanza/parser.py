@@ -44,7 +44,7 @@ def build_stanza_parser(
     charlm_forward: str | None = None,
     charlm_backward: str | None = None,
     transformer: str | None = None,
-) -> Model:
+) -> Model[list[Doc], DocScores]:
     """A graph-based dependency parser trained with Stanza (Qi et al., CoNLL 2018; Dozat and Manning, 2017).
 
     Stanza decodes non-projective trees with one root: use ``projective = false`` and ``multi_root = false``.

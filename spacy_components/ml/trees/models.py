@@ -1,78 +1,20 @@
 """thinc architectures of arc-factored parsers: any tok2vec, and a scorer of trees on top."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from spacy import registry
 from spacy.tokens import Doc
 from thinc.api import ArgsKwargs, Model, torch2xp, xp2torch
 from thinc.types import Floats2d
+from torch import nn
 
 from spacy_components.ml.listening.listener import listens
 from spacy_components.ml.segments import SegmentedDocs, Segmenter, segment_docs
 from spacy_components.ml.thinc_glue.tok2vec_width import initialize_tok2vec
 from spacy_components.ml.thinc_glue.torch_shim import TorchShim
 from spacy_components.ml.trees.scorers import BiaffineScorer, MlpScorer, SegmentEncoder
-
-
-@registry.architectures("diffdecode.BiaffineParser.v1")
-def build_biaffine_parser(
-    tok2vec: Model[list[Doc], list[Floats2d]],
-    segmenter: Segmenter,
-    hidden_width: int = 96,
-    label_width: int = 32,
-    max_distance: int = 16,
-    between_width: int = 16,
-    lstm_width: int = 0,
-    lstm_depth: int = 0,
-) -> Model:
-    """Biaffine parser (Dozat and Manning, 2017) over any tok2vec, with a BiLSTM in between if asked for.
-
-    tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
-    segmenter (Callable): Which stretches of a document are parsed as one.
-    hidden_width (int): Size of the views of a word as dependent and as head.
-    label_width (int): The same for the label of an arc.
-    max_distance (int): Signed distances to the head that have a score of their own; 0 for none at all.
-    between_width (int): Size of the features of the words between two words; 0 for none at all.
-    lstm_width (int): Size of each direction of the BiLSTM.
-    lstm_depth (int): Layers of the BiLSTM; 0 for none.
-    RETURNS (Model[List[Doc], DocScores]): The model.
-    """
-
-    def build(width: int, labels: int) -> BiaffineScorer:
-        encoder = SegmentEncoder(width, lstm_width, lstm_depth)
-        return BiaffineScorer(encoder, hidden_width, label_width, max_distance, between_width, labels)
-
-    return segment_scorer("biaffine_parser", tok2vec, segmenter, build)
-
-
-@registry.architectures("diffdecode.BiLstmMlpParser.v1")
-def build_bilstm_mlp_parser(
-    tok2vec: Model[list[Doc], list[Floats2d]],
-    segmenter: Segmenter,
-    hidden_width: int = 100,
-    label_width: int = 100,
-    lstm_width: int = 125,
-    lstm_depth: int = 2,
-) -> Model:
-    """Graph-based parser of Kiperwasser and Goldberg (2016): BiLSTM, and a perceptron for every arc.
-
-    It is the intermediate parser of the SPIGOT paper (Peng, Thomson and Smith, 2018, section 4.1.1).
-
-    tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
-    segmenter (Callable): Which stretches of a document are parsed as one.
-    hidden_width (int): Hidden size of the perceptron for arcs.
-    label_width (int): Hidden size of the perceptron for labels.
-    lstm_width (int): Size of each direction of the BiLSTM.
-    lstm_depth (int): Layers of the BiLSTM; 0 for none.
-    RETURNS (Model[List[Doc], DocScores]): The model.
-    """
-
-    def build(width: int, labels: int) -> MlpScorer:
-        encoder = SegmentEncoder(width, lstm_width, lstm_depth)
-        return MlpScorer(encoder, hidden_width, label_width, labels)
-
-    return segment_scorer("bilstm_mlp_parser", tok2vec, segmenter, build)
 
 
 class DocScores:
@@ -87,7 +29,91 @@ class DocScores:
         self.scores = list(scores)
 
 
-def segment_scorer(name: str, tok2vec: Model, segmenter: Segmenter, build) -> Model:
+@registry.architectures("diffdecode.BiaffineParser.v1")
+def build_biaffine_parser(
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    segmenter: Segmenter,
+    hidden_width: int = 96,
+    label_width: int = 32,
+    max_distance: int = 16,
+    between_width: int = 16,
+    lstm_width: int = 0,
+    lstm_depth: int = 0,
+) -> Model[list[Doc], DocScores]:
+    """Biaffine parser (Dozat and Manning, 2017) over any tok2vec, with a BiLSTM in between if asked for.
+
+    tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
+    segmenter (Callable): Which stretches of a document are parsed as one.
+    hidden_width (int): Size of the views of a word as dependent and as head.
+    label_width (int): The same for the label of an arc.
+    max_distance (int): Signed distances to the head that have a score of their own; 0 for none at all.
+    between_width (int): Size of the features of the words between two words; 0 for none at all.
+    lstm_width (int): Size of each direction of the BiLSTM.
+    lstm_depth (int): Layers of the BiLSTM; 0 for none.
+    RETURNS (Model[List[Doc], DocScores]): The model.
+    """
+
+    sizes = {
+        "hidden": hidden_width,
+        "label_hidden": label_width,
+        "max_distance": max_distance,
+        "between": between_width,
+    }
+    build = partial(build_scorer, BiaffineScorer, sizes, lstm_width, lstm_depth)
+    return segment_scorer("biaffine_parser", tok2vec, segmenter, build)
+
+
+@registry.architectures("diffdecode.BiLstmMlpParser.v1")
+def build_bilstm_mlp_parser(
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    segmenter: Segmenter,
+    hidden_width: int = 100,
+    label_width: int = 100,
+    lstm_width: int = 125,
+    lstm_depth: int = 2,
+) -> Model[list[Doc], DocScores]:
+    """Graph-based parser of Kiperwasser and Goldberg (2016): BiLSTM, and a perceptron for every arc.
+
+    It is the intermediate parser of the SPIGOT paper (Peng, Thomson and Smith, 2018, section 4.1.1).
+
+    tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
+    segmenter (Callable): Which stretches of a document are parsed as one.
+    hidden_width (int): Hidden size of the perceptron for arcs.
+    label_width (int): Hidden size of the perceptron for labels.
+    lstm_width (int): Size of each direction of the BiLSTM.
+    lstm_depth (int): Layers of the BiLSTM; 0 for none.
+    RETURNS (Model[List[Doc], DocScores]): The model.
+    """
+
+    sizes = {"hidden": hidden_width, "label_hidden": label_width}
+    build = partial(build_scorer, MlpScorer, sizes, lstm_width, lstm_depth)
+    return segment_scorer("bilstm_mlp_parser", tok2vec, segmenter, build)
+
+
+def build_scorer(
+    scorer: Callable[..., nn.Module],
+    sizes: dict[str, int],
+    lstm_width: int,
+    lstm_depth: int,
+    width: int,
+    labels: int,
+) -> nn.Module:
+    """A scorer of segments, once the width of the word vectors and the number of labels are known.
+
+    scorer (Callable): Its class, which takes an encoder, ``labels`` and the sizes by name.
+    sizes (Dict[str, int]): Its sizes.
+    lstm_width (int): Size of each direction of the BiLSTM.
+    lstm_depth (int): Layers of the BiLSTM; 0 for none.
+    width (int): Width of the word vectors.
+    labels (int): Number of labels.
+    RETURNS (torch.nn.Module): The scorer.
+    """
+    return scorer(SegmentEncoder(width, lstm_width, lstm_depth), **sizes, labels=labels)
+
+
+def segment_scorer(
+    name: str, tok2vec: Model, segmenter: Segmenter, build: Callable[..., nn.Module]
+) -> Model[list[Doc], DocScores]:
     """A tok2vec and a torch module that scores segments, as one model.
 
     The backward pass takes pairs ``(tensor, gradient)`` of tensors that the module made (``None`` as
@@ -98,8 +124,9 @@ def segment_scorer(name: str, tok2vec: Model, segmenter: Segmenter, build) -> Mo
     name (str): Name of the model.
     tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
     segmenter (Callable): Which stretches of a document are scored as one.
-    build (Callable[[int, int], torch.nn.Module]): From the width of the vectors and the number of labels to
+    build (Callable[[int, int], torch.nn.Module]): From ``width`` of the vectors and number of ``labels`` to
         the module; the module is called with vectors ``[T, d]``, batches of segments and the dropout rate.
+        No closure, so that the model can be pickled.
     RETURNS (Model[List[Doc], DocScores]): The model; its dimension ``nO`` is the number of labels.
     """
     model: Model = Model(
