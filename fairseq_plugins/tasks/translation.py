@@ -1,6 +1,6 @@
 """The task ``direct_loss_translation``: fairseq's translation, with schedules and the soft beam."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
@@ -14,6 +14,12 @@ from fairseq_plugins.soft_beam_generator import SoftBeamGenerator
 @dataclass
 class DirectLossTranslationConfig(SearchConfig, TranslationConfig):
     """fairseq's options of translation, and those of the search at test time."""
+
+    # fairseq's default is -1: where there are shards, it takes sentences away instead of adding them.
+    upsample_primary: int = field(
+        default=1,
+        metadata={"help": "how often an epoch reads train if there are shards train1, train2"},
+    )
 
 
 @register_task("direct_loss_translation", dataclass=DirectLossTranslationConfig)

@@ -1,5 +1,6 @@
 """The task sequence_tagging without a command line: data, its errors, candidates, counts, the generator."""
 
+import shutil
 from argparse import Namespace
 
 import pytest
@@ -16,6 +17,7 @@ from fairseq_plugins.progress import ScheduledCriterionTask
 from fairseq_plugins.scoring.span_f1 import SpanCounts
 from fairseq_plugins.tasks.tagging.metrics import TagCounter
 from fairseq_plugins.tasks.tagging.task import SequenceTaggingConfig, SequenceTaggingTask, label_ids
+from fairseq_plugins.tasks.translation import DirectLossTranslationConfig, DirectLossTranslationTask
 
 WORDS = ["the cat sat", "a dog", "the dog saw a cat today"]
 LABELS = ["O B-X O", "O B-X", "O B-X O O B-Y I-Y"]
@@ -129,6 +131,67 @@ def test_bad_files_are_named_with_their_line(tmp_path, words, labels, message):
     folder = binarised(tmp_path, valid=(words, labels))
     with pytest.raises(ValueError, match=message):
         task_for(folder).load_dataset("valid")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """A corpus with train, train1, valid, valid1 and valid2, which hold 3, 2, 3, 2 and 2 sentences."""
+    folder = tmp_path_factory.mktemp("shards")
+    data = binarised(folder)
+    for suffix, lines in (("words", WORDS), ("labels", LABELS)):
+        (folder / f"more.{suffix}").write_text("".join(f"{line}\n" for line in lines[1:]))
+    prefixes = [f"--trainpref={folder / 'more'}", f"--validpref={folder / 'more'},{folder / 'more'}"]
+    more = folder / "more"
+    run("preprocess", "-s", "words", "-t", "labels", *prefixes, "--destdir", more,
+        "--srcdict", data / "dict.words.txt", "--tgtdict", data / "dict.labels.txt")  # fmt: skip
+    for found, wanted in (("train", "train1"), ("valid", "valid1"), ("valid1", "valid2")):
+        for path in more.glob(f"{found}.*"):
+            (data / path.name.replace(found, wanted, 1)).write_bytes(path.read_bytes())
+    return data
+
+
+def sentences_of(task, split, combine=False):
+    task.load_dataset(split, combine=combine)
+    dataset = task.dataset(split)
+    return [text(task.source_dictionary, dataset[i]["source"]) for i in range(len(dataset))]
+
+
+def test_shards_are_read_where_fairseq_asks_for_them(shards):
+    task = task_for(shards)
+    assert sentences_of(task, "train") == WORDS
+    assert sentences_of(task, "train", combine=True) == WORDS + WORDS[1:]  # as fairseq-train does
+    assert sentences_of(task, "valid", combine=True) == WORDS + WORDS[1:] + WORDS[1:]
+    assert sentences_of(task, "valid2") == WORDS[1:]
+    assert sentences_of(task_for(shards, upsample_primary=2), "train", combine=True) == 2 * WORDS + WORDS[1:]
+    assert task.dataset("valid2").src_sizes.tolist() == [len(line.split()) for line in WORDS[1:]]
+
+
+def test_the_same_sentences_as_translation_reads(shards):
+    """But for the end-of-sentence symbols."""
+    for combine in (False, True):
+        translation = DirectLossTranslationTask.setup_task(
+            DirectLossTranslationConfig(
+                data=str(shards), source_lang="words", target_lang="labels", dataset_impl="mmap"
+            )
+        )
+        theirs = [line.removesuffix(" </s>") for line in sentences_of(translation, "train", combine)]
+        assert theirs == sentences_of(task_for(shards), "train", combine)
+
+
+def test_suffixes_the_other_way_round(corpus):
+    task = task_for(corpus, source_lang="labels", target_lang="words")
+    assert sentences_of(task, "valid") == LABELS
+
+
+def test_bad_lines_of_a_shard_are_named(shards, tmp_path):
+    data = tmp_path / "bin"
+    shutil.copytree(shards, data)
+    for path in data.glob("train.words-labels.labels.*"):
+        shutil.copy(path, data / path.name.replace("train", "train1"))
+    with pytest.raises(ValueError, match=r"train1\.words-labels\.words has 2 lines"):
+        task_for(data).load_dataset("train", combine=True)
+    with pytest.raises(ValueError, match="--upsample-primary 0 must be at least 1"):
+        task_for(data, upsample_primary=0)
 
 
 def test_missing_split_and_missing_folder(task, tmp_path):

@@ -3,21 +3,54 @@
 from pathlib import Path
 
 import numpy as np
-from fairseq.data import BaseWrapperDataset, LanguagePairDataset, data_utils
+from fairseq.data import BaseWrapperDataset, ConcatDataset, LanguagePairDataset, data_utils, indexed_dataset
 
 
-def load_words_and_labels(folder, split, source, target, task):
+def load_words_and_labels(folder, split, task, combine=False):
     """The *split* of the *folder* as a :class:`LanguagePairDataset` without end-of-sentence symbols.
+
+    Args:
+        folder: made by fairseq-preprocess.
+        split: ``train``, ``valid``, ``test`` ...
+        task: whose dictionaries and options are used.
+        combine: read the shards ``split1``, ``split2`` ... behind it as well, as fairseq's translation does.
 
     Raises:
         FileNotFoundError: the split is not there.
-        ValueError: it is empty, or a line has no words or not as many labels as words.
+        ValueError: it is empty, or a line has no words or not as many labels as words; names the shard.
     """
-    prefix = Path(folder) / f"{split}.{source}-{target}"
-    words = _load(f"{prefix}.{source}", task.source_dictionary, task.cfg.dataset_impl)
-    labels = _load(f"{prefix}.{target}", task.target_dictionary, task.cfg.dataset_impl)
+    shards = [_load_shard(folder, split, task)]
+    while combine and _prefix(folder, f"{split}{len(shards)}", task) is not None:
+        shards.append(_load_shard(folder, f"{split}{len(shards)}", task))
+    if len(shards) == 1:
+        return make_dataset(*shards[0], task)
+    ratios = [task.cfg.upsample_primary, *[1] * (len(shards) - 1)]
+    return make_dataset(*(ConcatDataset(datasets, ratios) for datasets in zip(*shards)), task)
+
+
+def _load_shard(folder, split, task):
+    """The words and the labels of one binarised split, checked against each other."""
+    prefix = _prefix(folder, split, task)
+    if prefix is None:
+        source, target = task.cfg.source_lang, task.cfg.target_lang
+        raise FileNotFoundError(
+            f"{Path(folder) / split}.{source}-{target}.{source} not found: make it with fairseq-preprocess "
+            f"-s {source} -t {target} --trainpref ... --validpref ..."
+        )
+    words = _load(f"{prefix}.{task.cfg.source_lang}", task.source_dictionary, task.cfg.dataset_impl)
+    labels = _load(f"{prefix}.{task.cfg.target_lang}", task.target_dictionary, task.cfg.dataset_impl)
     check_parallel(words, labels)
-    return make_dataset(words, labels, task)
+    return words, labels
+
+
+def _prefix(folder, split, task):
+    """``folder/split.words-labels``, or with the suffixes the other way round; None if neither is there."""
+    source, target = task.cfg.source_lang, task.cfg.target_lang
+    for pair in (f"{source}-{target}", f"{target}-{source}"):
+        prefix = Path(folder) / f"{split}.{pair}"
+        if indexed_dataset.dataset_exists(f"{prefix}.{source}", task.cfg.dataset_impl):
+            return prefix
+    return None
 
 
 def make_dataset(words, labels, task):
@@ -70,10 +103,7 @@ def _load(path, dictionary, dataset_impl):
         raise ValueError(f"{data} is empty: is the text file that it was made from empty?")
     dataset = data_utils.load_indexed_dataset(path, dictionary, dataset_impl)
     if dataset is None:
-        raise FileNotFoundError(
-            f"{path}.idx not found: make it with fairseq-preprocess -s words -t labels --trainpref ... "
-            "--validpref ..."
-        )
+        raise FileNotFoundError(f"{path}.idx not found: binarise both files together")
     return WithoutEos(dataset, dataset.sizes, dictionary, path)
 
 

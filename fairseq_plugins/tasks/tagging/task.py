@@ -34,6 +34,10 @@ class SequenceTaggingConfig(SearchConfig):
         metadata={"help": "suffix of the label files (default: found in the folder)", "argparse_alias": "-t"},
     )
     eval_beam: int = field(default=1, metadata={"help": "beam size when decoding in validation; 1 is greedy"})
+    upsample_primary: int = field(
+        default=1,
+        metadata={"help": "how often an epoch reads train if there are shards train1, train2"},
+    )
     dataset_impl: Optional[ChoiceEnum(get_available_dataset_impl())] = II("dataset.dataset_impl")
 
 
@@ -53,6 +57,8 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         super().__init__(cfg)
         if cfg.eval_beam < 1:
             raise ValueError(f"--eval-beam {cfg.eval_beam} must be at least 1")
+        if cfg.upsample_primary < 1:
+            raise ValueError(f"--upsample-primary {cfg.upsample_primary} must be at least 1")
         self._words, self._labels = words, labels
         self.label_ids = label_ids(labels)
         self._counter = TagCounter(labels, self.label_ids)
@@ -73,9 +79,7 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         folders = utils.split_paths(self.cfg.data)
         folder = folders[(epoch - 1) % len(folders)] if split == "train" else folders[0]
-        self.datasets[split] = load_words_and_labels(
-            folder, split, self.cfg.source_lang, self.cfg.target_lang, self
-        )
+        self.datasets[split] = load_words_and_labels(folder, split, self, combine)
 
     def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None, **kwargs):
         words = WithoutEos(src_tokens, src_lengths, self.source_dictionary, "input")
