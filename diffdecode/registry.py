@@ -5,8 +5,10 @@ is one file: it registers itself, and nothing else has to learn its name.
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar, overload
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -36,7 +38,7 @@ class Registry(Mapping[str, T]):
     @overload
     def register(self, name: str, member: M) -> M: ...
 
-    def register(self, name, member=None):
+    def register(self, name: str, member: Any = None) -> Any:
         """Name a member: ``register(name, member)``, or ``@register(name)`` above its definition.
 
         Returns:
@@ -78,3 +80,12 @@ class Registry(Mapping[str, T]):
 
     def __repr__(self) -> str:
         return f"<registry of {self.kind}: {', '.join(self._members)}>"
+
+
+def import_members(package: str, path: Iterable[str]) -> None:
+    """Import every module of a package, so that each registers what it defines.
+
+    Call it as ``import_members(__name__, __path__)`` in an ``__init__``: a new member is then one new file.
+    """
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")

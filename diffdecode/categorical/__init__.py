@@ -10,26 +10,28 @@ from diffdecode.categorical.estimators.reinmax import (
 from diffdecode.categorical.estimators.sample import ESTIMATORS, Sample, sample
 from diffdecode.categorical.estimators.score_function import MovingAverage, draw, reinforce, rloo
 from diffdecode.categorical.estimators.straight_through import straight_through_backward
-from diffdecode.categorical.top_k.base import (
+from diffdecode.categorical.top_k import (
     TOP_K_OPERATORS,
+    Discarded,
+    TopKOperator,
+    beam_overlap,
     continuous_top_k,
     hard_top_k,
+    lapsum_top_k,
     peaked_top_k,
-    register_top_k,
     relaxed_rows,
+    softsort_top_k,
+    successive_top_k,
+    tail_bound,
 )
-from diffdecode.categorical.top_k.lapsum import lapsum_top_k
-from diffdecode.categorical.top_k.overlap import beam_overlap
-from diffdecode.categorical.top_k.softsort import softsort_top_k
-from diffdecode.categorical.top_k.successive import successive_top_k
-from diffdecode.categorical.top_k.tail_bound import TAIL_BOUNDS, tail_bound
 
 __all__ = [
     "ESTIMATORS",
-    "TAIL_BOUNDS",
     "TOP_K_OPERATORS",
+    "Discarded",
     "MovingAverage",
     "Sample",
+    "TopKOperator",
     "beam_overlap",
     "conditional_gumbel_softmax",
     "continuous_top_k",
@@ -38,7 +40,6 @@ __all__ = [
     "hard_top_k",
     "lapsum_top_k",
     "peaked_top_k",
-    "register_top_k",
     "reinforce",
     "reinmax_backward",
     "reinmax_loo_backward",

@@ -1,5 +1,8 @@
 """The registry: one name, one member, and an error that helps."""
 
+import importlib
+import sys
+
 import pytest
 
 from diffdecode.registry import Registry, UnknownName
@@ -62,3 +65,18 @@ def test_an_unknown_name_is_answered_with_the_known_ones(fruit, name, message, e
 def test_an_empty_registry_says_so():
     with pytest.raises(UnknownName, match="unknown fruit 'apple'; known: none"):
         Registry("fruit")["apple"]
+
+
+def test_a_new_file_in_the_folder_is_a_new_member(tmp_path, monkeypatch):
+    folder = tmp_path / "orchard"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from diffdecode.registry import Registry, import_members\n"
+        "FRUIT = Registry('fruit')\n"
+        "import_members(__name__, __path__)\n"
+    )
+    (folder / "plum.py").write_text("from orchard import FRUIT\nFRUIT.register('plum', 'blue')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.import_module("orchard").FRUIT["plum"] == "blue"
+    monkeypatch.delitem(sys.modules, "orchard.plum")
+    monkeypatch.delitem(sys.modules, "orchard")

@@ -1,1 +1,28 @@
-"""Continuous top-k operators: one operator a file."""
+"""Continuous top-k: one relaxed one-hot row for each of the k best of M candidates, one operator a file."""
+
+from diffdecode.categorical.top_k.base import TOP_K_OPERATORS, Discarded, TopKOperator
+from diffdecode.categorical.top_k.lapsum import lapsum_top_k
+from diffdecode.categorical.top_k.overlap import beam_overlap
+from diffdecode.categorical.top_k.peaked import peaked_top_k
+from diffdecode.categorical.top_k.selection import continuous_top_k, hard_top_k, relaxed_rows
+from diffdecode.categorical.top_k.softsort import softsort_top_k
+from diffdecode.categorical.top_k.successive import successive_top_k
+from diffdecode.categorical.top_k.tail_bound import tail_bound
+from diffdecode.registry import import_members
+
+import_members(__name__, __path__)
+
+__all__ = [
+    "TOP_K_OPERATORS",
+    "Discarded",
+    "TopKOperator",
+    "beam_overlap",
+    "continuous_top_k",
+    "hard_top_k",
+    "lapsum_top_k",
+    "peaked_top_k",
+    "relaxed_rows",
+    "softsort_top_k",
+    "successive_top_k",
+    "tail_bound",
+]

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from diffdecode.categorical.top_k.base import ranked_scores, register_top_k
+from diffdecode.categorical.top_k.base import TOP_K_OPERATORS, Discarded, TopKOperator, ranked_scores
 
 LOG_HALF = -0.6931471805599453
 
 
-@register_top_k("lapsum")
 def lapsum_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
     """Row i is ``F(alpha * (s - b_i)) - F(alpha * (s - b_{i-1}))``, the i best less the i - 1 best.
 
@@ -114,3 +113,20 @@ def _positive_root(d: Tensor, log_a: Tensor, log_c: Tensor) -> Tensor:
     log_d = d.abs().log()
     log_sum = torch.logaddexp(log_d, 0.5 * torch.logaddexp(2 * log_d, log_a + log_c - 2 * LOG_HALF))
     return torch.where(d > 0, log_sum + LOG_HALF - log_a, log_c - LOG_HALF - log_sum)
+
+
+def lapsum_tail_bound(kept: Tensor, k: int, alpha: float, discarded: Discarded) -> Tensor:
+    """Inclusion T_j that the discarded candidates would get in the set of the j best, for j = k and k - 1.
+
+    Without them the threshold b_j is lower, so their inclusion at the truncated threshold bounds T_j. Putting
+    them back moves T_j from the kept candidates to them: the TV distance of the degrees is T_j, and that of
+    row j, a difference of degrees, at most T_j + T_{j-1}.
+    """
+    anchors, offsets = thresholds(kept, k, alpha)
+    z = alpha * (discarded.cut[:, None] - anchors) - offsets  # [B, K]
+    # At or above the threshold F(z) is one half or more, and only the plain count is a bound.
+    included = discarded.log_weight(laplace_cdf(z).log(), (z < 0) & (alpha >= 1)).exp()
+    return included[:, -2:].sum(1)
+
+
+TOP_K_OPERATORS.register("lapsum", TopKOperator(lapsum_top_k, lapsum_tail_bound))

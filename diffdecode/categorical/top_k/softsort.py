@@ -3,10 +3,17 @@
 import torch
 from torch import Tensor
 
-from diffdecode.categorical.top_k.base import VANISHES, ranked_scores, register_top_k, without_infinities
+from diffdecode.categorical.top_k.base import (
+    TOP_K_OPERATORS,
+    VANISHES,
+    Discarded,
+    TopKOperator,
+    gap_to_cut,
+    ranked_scores,
+    without_infinities,
+)
 
 
-@register_top_k("softsort")
 def softsort_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
     """Peaked softmax around each of the k largest scores, by absolute distance.
 
@@ -26,3 +33,14 @@ def softsort_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
     maxima = ranked_scores(scores, k)
     gaps = without_infinities(scores, maxima, VANISHES / alpha)[:, None] - maxima[..., None]
     return torch.softmax(-alpha * gaps.abs(), dim=-1)
+
+
+def softsort_tail_bound(kept: Tensor, k: int, alpha: float, discarded: Discarded) -> Tensor:
+    """Row k is the closest to the cut, and its normaliser is at least 1, the weight of its own maximum.
+
+    ``exp(-alpha * (m - s) - s)`` grows with s if ``alpha >= 1``.
+    """
+    return discarded.log_weight(-alpha * gap_to_cut(kept, k, discarded), alpha >= 1).exp()
+
+
+TOP_K_OPERATORS.register("softsort", TopKOperator(softsort_top_k, softsort_tail_bound))

@@ -11,6 +11,7 @@ from torch.autograd import gradcheck
 from diffdecode.categorical import TOP_K_OPERATORS, beam_overlap, continuous_top_k, hard_top_k
 
 OPERATORS = ("peaked", "softsort", "lapsum", "successive")
+SET_OPERATORS = ("lapsum", "successive")  # rows are differences of relaxed sets
 ALPHAS = (1e-3, 0.1, 1.0, 10.0, 1e3, 1e5, 1e8)
 INF = math.inf
 
@@ -71,14 +72,14 @@ def test_rows_are_distributions_and_surplus_rows_are_zero(scores, k, alpha, oper
 
 
 @settings(max_examples=300, deadline=None)
-@given(score_rows(2), st.integers(1, 9), any_alpha)
-def test_lapsum_columns_never_exceed_one(scores, k, alpha):
+@given(score_rows(2), st.integers(1, 9), any_alpha, st.sampled_from(SET_OPERATORS))
+def test_columns_of_relaxed_sets_never_exceed_one(scores, k, alpha, operator):
     k = min(k, scores.size(1))
-    inclusion = continuous_top_k(scores, k, alpha, "lapsum").sum(1)
+    inclusion = continuous_top_k(scores, k, alpha, operator).sum(1)
     assert inclusion.max() <= 1 + 1e-12
 
 
-@pytest.mark.parametrize("operator", ["peaked", "softsort", "successive"])
+@pytest.mark.parametrize("operator", ["peaked", "softsort"])
 def test_the_other_columns_do_exceed_one(operator):
     scores = torch.tensor([[0.0, -0.5, -1.0, -5.0]], dtype=torch.float64)
     assert continuous_top_k(scores, 3, 1.0, operator).sum(1).max() > 1.02
@@ -92,21 +93,23 @@ def inclusion_while_rising(operator, alpha):
 
 
 @settings(max_examples=300, deadline=None)
-@given(score_rows(2), st.integers(1, 9), any_alpha, st.floats(0, 20), st.data())
-def test_lapsum_is_monotone(scores, k, alpha, rise, data):
+@given(
+    score_rows(2), st.integers(1, 9), any_alpha, st.floats(0, 20), st.sampled_from(SET_OPERATORS), st.data()
+)
+def test_relaxed_sets_are_monotone(scores, k, alpha, rise, operator, data):
     k = min(k, scores.size(1))
     index = data.draw(st.integers(0, scores.size(1) - 1))
     raised = scores.clone()
     raised[0, index] += rise
-    before, after = (continuous_top_k(s, k, alpha, "lapsum").sum(1)[0, index] for s in (scores, raised))
+    before, after = (continuous_top_k(s, k, alpha, operator).sum(1)[0, index] for s in (scores, raised))
     assert after >= before - 1e-12
 
 
 @pytest.mark.parametrize("alpha", [3.0, 5.0])
-def test_only_lapsum_is_monotone_in_one_rising_score(alpha):
+def test_only_relaxed_sets_are_monotone_in_one_rising_score(alpha):
     drops = {o: float(-inclusion_while_rising(o, alpha).diff().clamp(max=0).min()) for o in OPERATORS}
-    assert drops["lapsum"] <= 1e-14
-    assert all(drops[operator] > 1e-4 for operator in ("peaked", "softsort", "successive"))
+    assert all(drops[operator] <= 1e-14 for operator in SET_OPERATORS)
+    assert all(drops[operator] > 1e-4 for operator in ("peaked", "softsort"))
 
 
 @settings(max_examples=300, deadline=None)
@@ -120,10 +123,10 @@ def test_row_i_is_largest_at_rank_i(scores, k, alpha, operator):
 
 
 @settings(max_examples=300, deadline=None)
-@given(score_rows(2), st.integers(1, 9), any_alpha)
-def test_lapsum_includes_better_candidates_more(scores, k, alpha):
+@given(score_rows(2), st.integers(1, 9), any_alpha, st.sampled_from(SET_OPERATORS))
+def test_relaxed_sets_include_better_candidates_more(scores, k, alpha, operator):
     k = min(k, scores.size(1))
-    degrees = continuous_top_k(scores, k, alpha, "lapsum")[0].cumsum(0)  # the set of the j best
+    degrees = continuous_top_k(scores, k, alpha, operator)[0].cumsum(0)  # the set of the j best
     in_order = degrees[:, scores[0].argsort(descending=True)]
     assert (in_order.diff(dim=1) <= 1e-12).all()
 
@@ -234,12 +237,67 @@ def test_lapsum_thresholds_solve_their_equation():
             torch.testing.assert_close(degrees.sum(-1), expected, atol=1e-9, rtol=0)
 
 
-def test_successive_skips_a_rank_after_a_tie():
-    """Its documented weakness: both halves of a tie leave together."""
-    scores = torch.tensor([[3.0, 2.0, 2.0, 1.9]])
-    rows = continuous_top_k(scores, 3, 1e3, "successive")[0]
-    torch.testing.assert_close(rows[1], torch.tensor([0.0, 0.5, 0.5, 0.0]))
-    torch.testing.assert_close(rows[2], torch.tensor([0.0, 0.0, 0.0, 1.0]))
+def constrained_softmax(log_weights, left):
+    """``min(left, t * w)`` that sums to one, ``[M]``, with t found by bisection of its logarithm."""
+    low, high = -1e4 - float(log_weights.max()), 1e4 - float(log_weights.min())
+    for _ in range(200):
+        middle = (low + high) / 2
+        total = torch.minimum(left, (log_weights + middle).exp()).sum()
+        low, high = (low, middle) if total > 1 else (middle, high)
+    return torch.minimum(left, (log_weights + high).exp())
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.one_of(st.integers(-6, 6).map(lambda i: i / 2), st.floats(-50, 50)), min_size=2, max_size=7),
+    st.integers(1, 7),
+    st.sampled_from([0.1, 0.5, 1.0, 3.0, 20.0]),
+)
+def test_successive_rows_are_softmaxes_over_what_is_left(scores, k, alpha):
+    scores = torch.tensor(scores, dtype=torch.float64)
+    k = min(k, len(scores))
+    left = torch.ones_like(scores)
+    rows = continuous_top_k(scores[None], k, alpha, "successive")[0]
+    torch.testing.assert_close(rows[0], (alpha * scores).softmax(0), atol=1e-12, rtol=1e-9)
+    for row in rows:
+        expected = constrained_softmax(alpha * scores, left)
+        torch.testing.assert_close(row, expected, atol=1e-9, rtol=0)
+        left = (left - expected).clamp_min(0.0)
+
+
+@pytest.mark.parametrize(
+    "alpha, scores",
+    [
+        (0.1, [0.0, -1000.0, -2000.0]),
+        (0.5, [0.0, -1000.0, -2000.0]),
+        (10.0, [0.0, -1.0, -20.0]),
+        (100.0, [0.0, -0.5, -60.0]),
+    ],
+)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_no_candidate_comes_back_at_any_gap(operator, alpha, scores):
+    rows = continuous_top_k(torch.tensor([scores]), 3, alpha, operator)
+    torch.testing.assert_close(rows[0], torch.eye(3), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_tie_is_shared_and_no_rank_is_skipped(operator):
+    rows = continuous_top_k(torch.tensor([[3.0, 2.0, 2.0, 1.9]]), 4, 1e4, operator)[0]
+    shared = [0.0, 0.5, 0.5, 0.0]
+    torch.testing.assert_close(
+        rows, torch.tensor([[1.0, 0, 0, 0], shared, shared, [0, 0, 0, 1.0]]), atol=1e-6, rtol=0
+    )
+
+
+def test_gradient_of_everything_is_zero():
+    """A set of all candidates has no score that could change it, ties or not."""
+    for scores in ([[1.0, 1.0]], [[2.0, 2.0, 2.0]], [[0.3, 0.2, 0.1]]):
+        leaf = torch.tensor(scores, requires_grad=True)
+        for operator in SET_OPERATORS:
+            (grad,) = torch.autograd.grad(
+                continuous_top_k(leaf, leaf.size(1), 1.0, operator).sum(1)[0, 0], leaf
+            )
+            assert grad.abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffdecode.categorical import continuous_top_k, tail_bound
+from diffdecode.categorical import TOP_K_OPERATORS, TopKOperator, continuous_top_k, tail_bound
 
 OPERATORS = ("peaked", "softsort", "lapsum", "successive")
 
@@ -81,5 +81,14 @@ def test_nothing_discarded_is_no_error(operator):
 
 
 def test_unknown_operator():
-    with pytest.raises(ValueError, match="'sharp' has no tail bound"):
+    with pytest.raises(ValueError, match="unknown top-k operator 'sharp'"):
         tail_bound(torch.zeros(1, 3), 2, 1.0, "sharp", torch.zeros(1), 4)
+
+
+def test_operator_without_a_bound(monkeypatch):
+    """A registered operator may lack one: then it is for searches over all candidates only."""
+    operator = TopKOperator(lambda scores, k, alpha: TOP_K_OPERATORS["peaked"].rows(scores, k, alpha))
+    monkeypatch.setitem(TOP_K_OPERATORS._members, "unproven", operator)
+    assert continuous_top_k(torch.zeros(1, 3), 2, 1.0, "unproven").shape == (1, 2, 3)
+    with pytest.raises(ValueError, match="'unproven' has no tail bound"):
+        tail_bound(torch.zeros(1, 3), 2, 1.0, "unproven", torch.zeros(1), 4)
