@@ -1,4 +1,4 @@
-# make demo | make test | make bench | make life-cycle | make lint | make clean
+# make demo | make test | make lint | make docs | make bench | make life-cycle | make clean
 # Each target makes or updates $(VENV) first (tools/make_venv.py); that takes a moment if nothing has changed.
 #   PYTHON=python3.12   the Python to make the environment from
 #   VENV=.venv-312      where the environment lies
@@ -20,7 +20,7 @@ ifneq ($(DATA),)
 export DIFFDECODE_DATA = $(abspath $(DATA))
 endif
 
-.PHONY: demo test bench life-cycle lint clean venv
+.PHONY: demo test lint docs bench life-cycle clean venv
 
 demo: venv
 	$(PY) -m examples.tagging.demo $(if $(DATA),--data "$(abspath $(DATA))")
@@ -39,8 +39,11 @@ lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+docs: venv
+	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 venv:
 	@$(PYTHON) tools/make_venv.py $(VENV) --pip "$(PIP)" --venv-flags="$(VENV_FLAGS)"

@@ -108,9 +108,12 @@ class SpigotParser(ListenedPipe):
     def configure(self, **settings) -> None:
         """Change how the parser is trained from here on. What it predicts stays the same.
 
-        **settings: Any of ``loss``, ``surrogate``, ``surrogate_options``, ``eta``, ``grad_factor``,
-            ``freeze``, ``drift`` and ``drift_weight``, as ``__init__`` takes them. Raises ValueError for
-            others.
+        Args:
+            **settings: any of ``loss``, ``surrogate``, ``surrogate_options``, ``eta``, ``grad_factor``,
+                ``freeze``, ``drift`` and ``drift_weight``, as ``__init__`` takes them.
+
+        Raises:
+            ValueError: another setting, or an impossible value.
         """
         unknown = set(settings) - set(TRAINING_SETTINGS)
         if unknown:
@@ -217,9 +220,12 @@ class SpigotParser(ListenedPipe):
     def predict(self, docs: Iterable[Doc]) -> list[np.ndarray]:
         """Parse documents without changing them.
 
-        docs (Iterable[Doc]): The documents.
-        RETURNS (List[numpy.ndarray]): For each document ``[n, 2]``: the position of each token's head (its
-            own for a root), and its label's number (-1 for a root and for white space).
+        Args:
+            docs: the documents.
+
+        Returns:
+            For each document ``[n, 2]``: the position of each token's head (its own for a root), and its
+            label's number (-1 for a root and for white space).
         """
         scores = self.model.predict(list(docs))
         heads, labels = self.decoder.predict(scores)

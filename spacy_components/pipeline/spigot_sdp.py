@@ -158,9 +158,12 @@ class SpigotSdp(ListenedPipe):
     def predict(self, docs: Iterable[Doc]) -> list[np.ndarray]:
         """Parse documents without changing them.
 
-        docs (Iterable[Doc]): The documents.
-        RETURNS (List[numpy.ndarray]): For each document ``[arcs, 3]``: head (-1: the dependent is a top),
-            dependent, and the label's number.
+        Args:
+            docs: the documents.
+
+        Returns:
+            For each document ``[arcs, 3]``: head (-1: the dependent is a top), dependent, and the label's
+            number.
         """
         scores = self.model.predict(list(docs))
         arcs = self.decoder.predict(scores, self.deterministic)

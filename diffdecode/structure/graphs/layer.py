@@ -41,7 +41,7 @@ def graph_argmax(
     Args:
         arc_scores, label_scores, predicate_scores, lengths, deterministic: as for
             :func:`~diffdecode.structure.graphs.parts.semantic_graph`.
-        surrogate, generator, **options: as for :func:`~diffdecode.structure.trees.layer.tree_argmax`; all but
+        surrogate, generator, options: as for :func:`~diffdecode.structure.trees.layer.tree_argmax`; all but
             ``"block_reinmax"``. ``"spigot"`` projects onto P_SDP, equation 6, or with
             ``polytope="sequential"`` as the authors' released code does.
 
