@@ -1,7 +1,6 @@
 """Time of competing steps in turns, so that a busy machine slows all alike; memory in fresh processes."""
 
 import gc
-import json
 import os
 import statistics
 import subprocess
@@ -11,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from diffdecode.files.atomic import write_json
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -63,7 +64,7 @@ def save(name: str, content: dict) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": _cpu()}
-    path.write_text(json.dumps({"machine": about, **content}, indent=1) + "\n")
+    write_json(path, {"machine": about, **content})
     return path
 
 

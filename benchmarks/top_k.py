@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmarks._measure import save
 from diffdecode.categorical import beam_overlap, continuous_top_k, hard_top_k
+from diffdecode.files.atomic import atomic_write
 from diffdecode.sequence import SearchSpace, SoftBeamOptions, hard_beam, soft_beam
 
 OPERATORS = ("peaked", "softsort", "lapsum", "successive")
@@ -229,7 +230,8 @@ def plot(found: dict[str, dict], hard: int, path: str) -> None:
     slopes.set(xlabel="nats below the beam", ylabel="d inclusion / d score, alpha = 1")
     collapse.set(xlabel="alpha", ylabel="collapsed beams of 100")
     collapse.legend()
-    figure.savefig(path, dpi=120)
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)
     print(f"\nsaved {path}")
 
 

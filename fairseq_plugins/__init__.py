@@ -1,10 +1,14 @@
 """fairseq plugins of diffdecode: pass this folder to ``--user-dir``."""
 
-import fairseq  # noqa: F401  (first: applying the fixes imports parts of it)
+from importlib.util import find_spec
 
-import fairseq_compat
+# Without fairseq there is nothing to register; commands say then how to install it.
+if find_spec("fairseq"):
+    import fairseq  # noqa: F401  (first: applying the fixes imports parts of it)
 
-fairseq_compat.apply()
+    import fairseq_compat
 
-# Tasks and models as well: fairseq imports those of a --user-dir only if nobody has imported the package yet.
-from fairseq_plugins import criterions, models, scoring, tasks  # noqa: E402, F401
+    fairseq_compat.apply()
+
+    # Tasks and models as well: fairseq imports those of a --user-dir only if nobody has imported the package.
+    from fairseq_plugins import criterions, models, scoring, tasks  # noqa: F401

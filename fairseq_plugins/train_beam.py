@@ -17,21 +17,21 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from rich.console import Console
+from fairseq_plugins.installation import needs_fairseq
 
-from fairseq_plugins.comparison import (
-    Decoding,
-    Row,
-    TrainingRun,
-    claim,
-    continued,
-    decode,
-    plot,
-    table,
-    train_together,
-    write_json,
-)
-from fairseq_plugins.criterions.soft_beam import SoftBeamConfig
+with needs_fairseq("diffdecode-train-beam"):
+    from rich.console import Console
+
+    from fairseq_plugins.comparison import (
+        Decoding,
+        Row,
+        TrainingRun,
+        claim,
+        decoded_row,
+        report,
+        train_together,
+    )
+    from fairseq_plugins.criterions.soft_beam import SoftBeamConfig
 
 USER_DIR = str(Path(__file__).parent)
 CROSS_ENTROPY, CONTINUED = "cross entropy", "cross entropy, continued"
@@ -158,14 +158,8 @@ def row_of(args, run: TrainingRun, first: list[TrainingRun], passed: list[str], 
     generate = [args.data, "--user-dir", USER_DIR, "--task", args.task, "--gen-subset", args.gen_subset]
     generate += ["--scoring", scoring, "--no-progress-bar", "--max-tokens", "4000", *args.gen_args.split()]
     generate += ["--cpu"] if "--cpu" in passed else []
-    row = Row(run.name)
-    for decoding in decodings(args):
-        with console.status(f"decoding: {run.name}, {decoding.heading}"):
-            row.scores[decoding.heading] = [decode(run, decoding, generate)]
-    curve = run.curve()
-    row.updates, row.seconds, row.commands = [curve[-1]["updates"]], [run.seconds()], [run.command]
-    row.curves = [curve if run in first or not first else continued(first[0].curve(), curve)]
-    return row
+    start = first[0] if first else run
+    return decoded_row(run.name, [(run, start)], decodings(args), generate, console)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -183,16 +177,13 @@ def main(argv: list[str] | None = None) -> None:
         train_together(first, console)
         train_together(runs[len(first) :], console)
         rows = [row_of(args, run, first, passed, console) for run in runs]
+        measure = MEASURES[args.metric]
+        about = {"measure": measure, "split": args.gen_subset}
+        report(rows, f"{measure} on {args.gen_subset}", about, args.out, console)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"train_beam: {error}")
-    title = f"{MEASURES[args.metric]} on {args.gen_subset}"
-    view = table(rows, title)
-    write_json(rows, {"measure": MEASURES[args.metric], "split": args.gen_subset}, args.out / "results.json")
-    plot(rows, MEASURES[args.metric], args.out / "curves.png")
-    with open(args.out / "table.txt", "w", encoding="utf-8") as file:
-        Console(file=file, width=120).print(view)
-    console.print(view)
-    console.print(f"see results.json, table.txt and curves.png in {args.out}")
+    except KeyboardInterrupt:
+        sys.exit("train_beam: interrupted; the same command goes on from here")
 
 
 if __name__ == "__main__":

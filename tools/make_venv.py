@@ -17,6 +17,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from diffdecode.files.atomic import write_text  # noqa: E402  (of the standard library only, as this file)
+
 DECIDING = ("setup.py", "pyproject.toml", "constraints.txt", "tools/make_venv.py")
 FAIRSEQ = "fairseq==0.12.2"
 TORCH_CPU_INDEX = os.environ.get("TORCH_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
@@ -73,7 +76,7 @@ class Venv:
             print(f"{self.folder} is broken or half-made: making it anew", flush=True)
             shutil.rmtree(self.folder)
         subprocess.run([sys.executable, "-m", "venv", *flags, self.folder], check=True)
-        self.state_file.write_text(UNFINISHED)
+        write_text(self.state_file, UNFINISHED)
 
 
 def fingerprint(options: argparse.Namespace) -> str:
@@ -104,7 +107,7 @@ def install_torch(venv: Venv) -> Path:
             venv.pip("install", pin)
         present = pin.removeprefix("torch==")
     constraints = venv.folder / "constraints.txt"
-    constraints.write_text("\n".join([*(line for line in lines if line != pin), f"torch=={present}", ""]))
+    write_text(constraints, "\n".join([*(line for line in lines if line != pin), f"torch=={present}", ""]))
     return constraints
 
 
@@ -129,7 +132,7 @@ def set_up(venv: Venv, options: argparse.Namespace, wanted: str):
     try:
         venv.create(options.venv_flags.split())
         if venv.state:
-            venv.state_file.write_text(UNFINISHED)
+            write_text(venv.state_file, UNFINISHED)
         install(venv, options)
         if venv.state and venv.answers("-c", CHECK) is None:  # files are gone that pip believes to be there
             venv.create(options.venv_flags.split())
@@ -138,13 +141,13 @@ def set_up(venv: Venv, options: argparse.Namespace, wanted: str):
             sys.exit(f"{venv.folder} does not work although pip succeeded: remove it and run make again")
     except subprocess.CalledProcessError as error:
         if venv.state:
-            venv.state_file.write_text(FAILED)
+            write_text(venv.state_file, FAILED)
         command = " ".join(map(str, error.cmd))
         sys.exit(
             f"Setting up {venv.folder} failed in: {command}\nSee above. A missing compiler or header comes,"
             " on Debian, with: apt install g++ python3-dev python3-venv. Then run make again."
         )
-    venv.state_file.write_text(wanted)
+    write_text(venv.state_file, wanted)
     print(f"{venv.folder} is ready after {time.monotonic() - start:.0f} s", flush=True)
 
 

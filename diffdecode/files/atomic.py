@@ -49,6 +49,14 @@ def write_json(path: str | Path, content: Any, *, indent: int | None = 1) -> Non
     write_text(path, json.dumps(content, indent=indent) + "\n")
 
 
+def read_json(path: str | Path) -> Any:
+    """What :func:`write_json` wrote. Raises ValueError with the file's name if it is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it") from None
+
+
 @contextlib.contextmanager
 def atomic_write(
     path: str | Path, mode: str = "w", *, encoding: str | None = None, newline: str | None = None

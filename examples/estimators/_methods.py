@@ -1,13 +1,16 @@
-"""One spelling of all estimators: ``reinmax``, ``st,tau=1.3``, ``gumbel_rao,tau=0.5,samples=10``."""
+"""One spelling of all estimators (``reinmax``, ``st,tau=1.3``), and the options of every experiment."""
 
+import argparse
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from diffdecode.categorical import ESTIMATORS, draw, reinforce, rloo, sample, unbiased_reinmax
+from examples._shared.commands import add_out
 
 SCORE_FUNCTION = {"reinforce", "rloo"}
 
@@ -21,6 +24,7 @@ class Method:
 
     @classmethod
     def parse(cls, spelling: str) -> "Method":
+        """Raises ValueError for an unknown name, or an option that is no number."""
         name, *pairs = spelling.split(",")
         if name not in SCORE_FUNCTION | {"unbiased_reinmax"} | set(ESTIMATORS):
             raise ValueError(
@@ -30,7 +34,10 @@ class Method:
         options = {}
         for pair in pairs:
             key, _, value = pair.partition("=")
-            options[key] = value if value == "p" else ast.literal_eval(value)
+            try:
+                options[key] = value if value == "p" else ast.literal_eval(value)
+            except (SyntaxError, ValueError):
+                raise ValueError(f"{key}={value} in {spelling!r}: the value is no number") from None
         return cls(name, options)
 
     def expected_loss(self, logits: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
@@ -51,3 +58,35 @@ class Method:
             return {"reinforce": reinforce, "rloo": rloo}[self.name](losses, log_probs.sum(-1)).mean(0)
         decision = sample(logits, self.name, **self.options).one_hot
         return loss_of(decision if self.name == "reinmax_loo" else decision[None]).mean(0)
+
+
+def arguments(doc: str, name: str, methods: list[str], others: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Parser with the options of every experiment.
+
+    Args:
+        doc: what the help says.
+        name: of the experiment.
+        methods: its default methods.
+        others: what it takes as a method besides estimators.
+    """
+
+    def spelling(text: str) -> str:
+        try:
+            if text not in others:
+                Method.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    parser = argparse.ArgumentParser(
+        prog=f"python -m examples.estimators.{name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_out(parser, Path("runs/estimators") / name)
+    parser.add_argument(
+        "--methods", nargs="+", type=spelling, default=methods, help="e.g. reinmax st,tau=1.3 rloo,samples=4"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    return parser

@@ -1,6 +1,6 @@
 """Bias and variance of the estimators on problems whose gradient is known exactly.
 
-    python examples/estimators/bias_variance.py [--problems quadratic-8x4 ...] [--samples 20000]
+    python -m examples.estimators.bias_variance [--problems quadratic-8x4 ...] [--samples 20000]
 
 Per method: cosine between mean estimate and exact gradient; relative bias |mean - exact| / |exact|, with the
 Monte Carlo error of the mean beside it; relative standard deviation of one estimate; and the "signal" of one
@@ -16,10 +16,14 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from _methods import Method
-from _runner import Checkpoint, arguments, run_grid, save_plot, show_table
-from polynomial import expected_loss, polynomial
 from torch import Tensor
+
+from examples._shared.commands import one_line_errors
+from examples._shared.pictures import save_curves
+from examples._shared.runs import Checkpoint, run_grid
+from examples._shared.tables import save_table
+from examples.estimators._methods import Method, arguments
+from examples.estimators._polynomial import expected_loss, polynomial
 
 METHODS = [
     "reinmax",
@@ -153,7 +157,9 @@ def run_cell(cell: dict, _: Checkpoint) -> dict:
     return measure(make_problem(cell["problem"]), Method.parse(cell["method"]), cell["samples"])
 
 
+@one_line_errors("bias_variance")
 def main(argv: list[str] | None = None) -> None:
+    """The command."""
     parser = arguments(__doc__, "bias_variance", METHODS)
     parser.add_argument("--problems", nargs="+", default=PROBLEMS)
     parser.add_argument("--samples", type=int, default=20_000, help="independent estimates per cell")
@@ -179,11 +185,11 @@ def main(argv: list[str] | None = None) -> None:
     caption = (
         f"Cosine of the mean, bias ± its error, deviation, signal (see --help); {options.samples} estimates."
     )
-    show_table(options.out, caption, ["method", *options.problems], rows)
+    save_table(options.out / "table.md", caption, ["method", *options.problems], rows)
     for value, label in (("bias", "relative bias"), ("signal", "signal of one estimate")):
         curves = {m: [results[p, m][value] for p in options.problems] for m in options.methods}
         plot = options.out / f"{value}.png"
-        save_plot(plot, "Gradient estimators", "problem", label, curves, x=options.problems)
+        save_curves(plot, "Gradient estimators", "problem", label, curves, x=options.problems)
 
 
 if __name__ == "__main__":

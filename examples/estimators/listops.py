@@ -1,7 +1,7 @@
 """ListOps (Nangia & Bowman 2018) with a latent binary tree: the model decides which neighbours to merge.
 
-    python examples/estimators/listops.py                       # $DIFFDECODE_DATA/listops, short expressions
-    python examples/estimators/listops.py --max-tokens 100 --train 0 --hidden 300 --epochs 20   # full size
+    python -m examples.estimators.listops                       # $DIFFDECODE_DATA/listops, short expressions
+    python -m examples.estimators.listops --max-tokens 100 --train 0 --hidden 300 --epochs 20   # full size
 
 A binary TreeLSTM over the tokens without parentheses.  While more than one node is left, every pair of
 neighbours is composed and scored, and one pair is chosen by a categorical sample over the scores: it is
@@ -12,8 +12,6 @@ brackets say, ``tree=left`` always the first two, ``tree=random`` any two.
 """
 
 import argparse
-import gzip
-import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -22,13 +20,18 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from _methods import SCORE_FUNCTION, Method
-from _runner import Checkpoint, arguments, run_grid, save_plot, show_table, spread
 from torch import Tensor, nn
 
 from diffdecode.categorical import draw, reinforce, rloo, sample
+from examples._shared.commands import one_line_errors
+from examples._shared.data import data_folder, read_lines
+from examples._shared.pictures import save_curves
+from examples._shared.runs import Checkpoint, run_grid
+from examples._shared.tables import save_table, spread
+from examples.estimators._methods import SCORE_FUNCTION, Method, arguments
 
 TOKENS = {token: i for i, token in enumerate([*"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]"])}
+TREES = ("tree=gold", "tree=left", "tree=random")
 METHODS = [
     "reinmax",
     "reinmax,tau=1.1",
@@ -37,9 +40,7 @@ METHODS = [
     "gumbel_rao,tau=0.5,samples=10",
     "gapped_st,tau=0.7",
     "rloo,samples=4",
-    "tree=gold",
-    "tree=left",
-    "tree=random",
+    *TREES,
 ]
 
 
@@ -72,14 +73,21 @@ def parse(line: str) -> Expression:
 
 
 def read(path: Path, max_tokens: int, limit: int) -> list[Expression]:
-    """The first ``limit`` (0 = all) expressions of at most ``max_tokens`` tokens."""
+    """The first ``limit`` (0 = all) expressions of at most ``max_tokens`` tokens.
+
+    Raises ValueError for a line that is no expression, with file and number, and if there is no expression.
+    """
     found = []
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
+    for number, line in enumerate(read_lines(path.parent, path.name.removesuffix(".gz")), start=1):
+        try:
             if sum(symbol not in "()" for symbol in line.split("\t")[1].split()) <= max_tokens:
                 found.append(parse(line))
-            if limit and len(found) == limit:
-                break
+        except (ValueError, LookupError) as error:
+            raise ValueError(f"{path}, line {number}: no expression ({error})") from None
+        if limit and len(found) == limit:
+            break
+    if not found:
+        raise ValueError(f"{path} has no expression of at most {max_tokens} tokens")
     return found
 
 
@@ -224,9 +232,11 @@ def run_cell(cell: dict, checkpoint: Checkpoint) -> dict:
     return {"history": history, "dev": max(history), "last": history[-1]}
 
 
+@one_line_errors("listops")
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments(__doc__, "listops", METHODS)
-    default = Path(os.environ.get("DIFFDECODE_DATA", "../shared/data")) / "listops"
+    """The command."""
+    parser = arguments(__doc__, "listops", METHODS, TREES)
+    default = data_folder() / "listops"
     parser.add_argument("--data", type=Path, default=default, help="folder with train.tsv.gz and dev.tsv.gz")
     parser.add_argument("--max-tokens", type=int, default=12)
     parser.add_argument("--train", type=int, default=5_000, help="training expressions, 0 = all")
@@ -260,11 +270,11 @@ def report(options: argparse.Namespace, results: list[dict]) -> None:
         f"ListOps, at most {options.max_tokens} tokens, {options.train or 'all'} training expressions: dev "
         f"accuracy (%), best and last of {options.epochs} epochs, {options.seeds} seeds (mean ± deviation)."
     )
-    show_table(options.out, caption, ["method", "best", "last", "CPU s per run"], rows)
+    save_table(options.out / "table.md", caption, ["method", "best", "last", "CPU s per run"], rows)
     curves = {
         m: torch.tensor([r["history"] for r in found]).mean(0).tolist() for m, found in by_method.items()
     }
-    save_plot(options.out / "listops.png", "ListOps, latent trees", "epoch", "dev accuracy", curves)
+    save_curves(options.out / "listops.png", "ListOps, latent trees", "epoch", "dev accuracy", curves)
 
 
 if __name__ == "__main__":

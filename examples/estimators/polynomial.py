@@ -1,6 +1,6 @@
 """Polynomial programming (Liu et al. 2023): minimise E |X - 0.45|^p / L over L binary latent variables.
 
-    python examples/estimators/polynomial.py [--exponents 1.5 2 3] [--methods reinmax st ...] [--seeds 3]
+    python -m examples.estimators.polynomial [--exponents 1.5 2 3] [--methods reinmax st ...] [--seeds 3]
 
 Settings of the authors' script: L = 128, batch 64, Adam 1e-3, 40 epochs of 200 steps, scores uniform in
 [-0.01, 0.01].  The optimum chooses X = 0 everywhere, 0.45^p; straight-through stalls where its expected
@@ -10,11 +10,15 @@ gradient vanishes, at q / (1 - q) = (0.45 / 0.55)^(p - 1), q = p(X = 1).  All se
 import sys
 
 import torch
-from _methods import Method
-from _runner import arguments, run_grid, save_plot, show_table, spread
 from torch import Tensor
 
-CENTRE = 0.45
+from examples._shared.commands import one_line_errors
+from examples._shared.pictures import save_curves
+from examples._shared.runs import Checkpoint, run_grid
+from examples._shared.tables import save_table, spread
+from examples.estimators._methods import Method, arguments
+from examples.estimators._polynomial import CENTRE, expected_loss, polynomial
+
 STEPS = 200
 METHODS = [
     "reinmax",
@@ -34,20 +38,10 @@ def optimum(exponent: float) -> float:
     return CENTRE**exponent
 
 
-def expected_loss(prob_one: Tensor | float, exponent: float):
-    """E |X - c|^p for X = 1 with the given probability."""
-    return prob_one * (1 - CENTRE) ** exponent + (1 - prob_one) * CENTRE**exponent
-
-
 def st_fixed_point(exponent: float) -> float:
     """Loss at which the expected straight-through gradient is zero: (1-q) f'(0) + q f'(1) = 0."""
     odds = (CENTRE / (1 - CENTRE)) ** (exponent - 1)
     return expected_loss(odds / (1 + odds), exponent)
-
-
-def polynomial(decision: Tensor, exponent: float) -> Tensor:
-    """Losses ``[K, B]`` of decisions ``[K, B, L, 2]``; the first category means X = 1."""
-    return (decision[..., 0] - CENTRE).abs().pow(exponent).mean(-1)
 
 
 class Scores(torch.nn.Module):
@@ -64,7 +58,7 @@ class Scores(torch.nn.Module):
         return method.expected_loss(rows, lambda decision: polynomial(decision, exponent)).view(S, batch)
 
 
-def run_cell(cell: dict, checkpoint) -> dict:
+def run_cell(cell: dict, checkpoint: Checkpoint) -> dict:
     method, exponent = Method.parse(cell["method"]), cell["exponent"]
     scores = Scores(cell["seeds"], cell["variables"])
     optimizer = torch.optim.Adam(scores.parameters(), lr=1e-3)
@@ -84,7 +78,9 @@ def run_cell(cell: dict, checkpoint) -> dict:
     return {"history": history, "expected": exact.tolist()}
 
 
+@one_line_errors("polynomial")
 def main(argv: list[str] | None = None) -> None:
+    """The command."""
     parser = arguments(__doc__, "polynomial", METHODS)
     parser.add_argument("--exponents", type=float, nargs="+", default=[1.5, 2.0, 3.0])
     parser.add_argument("--epochs", type=int, default=40)
@@ -106,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
         rows.append([method, *losses, f"{sum(r['seconds'] for r in found):.0f}"])
     caption = f"Mean loss in epoch {options.epochs}, {options.seeds} seeds (mean ± standard deviation)."
     header = ["method", *(f"p = {p:g}" for p in options.exponents), "CPU s"]
-    show_table(options.out, caption, header, rows)
+    save_table(options.out / "table.md", caption, header, rows)
     for p in options.exponents:
         curves = {
             method: [sum(epoch) / len(epoch) for epoch in results[p, method]["history"]]
@@ -114,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
         }
         title = f"Polynomial programming, p = {p:g}, L = {options.variables}"
         levels = {"optimum": optimum(p), "fixed point of st": st_fixed_point(p)}
-        save_plot(options.out / f"p={p:g}.png", title, "epoch", "loss", curves, levels)
+        save_curves(options.out / f"p={p:g}.png", title, "epoch", "loss", curves, levels)
 
 
 if __name__ == "__main__":

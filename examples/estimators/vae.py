@@ -1,8 +1,8 @@
 """Discrete variational autoencoder (Liu et al. 2023): categorical latents, Bernoulli pixels, uniform prior.
 
-    python examples/estimators/vae.py                              # scikit-learn's 8x8 digits, minutes
-    python examples/estimators/vae.py --data mnist --latents 4x24  # $DIFFDECODE_DATA/mnist, hours on a CPU
-    python examples/estimators/vae.py --data FOLDER                # with train-images-idx3-ubyte(.gz)
+    python -m examples.estimators.vae                              # scikit-learn's 8x8 digits, minutes
+    python -m examples.estimators.vae --data mnist --latents 4x24  # $DIFFDECODE_DATA/mnist, hours on a CPU
+    python -m examples.estimators.vae --data FOLDER                # with train-images-idx3-ubyte(.gz)
 
 ``--latents 8x4`` means 4 latent variables of 8 values.  On MNIST the network is 784-512-256 and the settings
 per latent size are those of the authors' scripts; on the digits it is 64-128, Adam 2e-3, 80 epochs.  The
@@ -14,7 +14,6 @@ import argparse
 import gzip
 import itertools
 import math
-import os
 import statistics
 import sys
 from pathlib import Path
@@ -22,9 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _methods import Method
-from _runner import Checkpoint, arguments, run_grid, save_plot, show_table, spread
 from torch import Tensor, nn
+
+from examples._shared.commands import one_line_errors
+from examples._shared.data import data_folder
+from examples._shared.pictures import save_curves
+from examples._shared.runs import Checkpoint, run_grid
+from examples._shared.tables import save_table, spread
+from examples.estimators._methods import Method, arguments
 
 METHODS = [
     "reinmax",
@@ -67,9 +71,12 @@ def mnist(folder: Path) -> Tensor:
     if not found:
         raise FileNotFoundError(f"neither {name} nor {name}.gz in {folder}")
     opener = gzip.open if found[0].suffix == ".gz" else open
-    with opener(found[0], "rb") as stream:
-        raw = stream.read()
-    magic, count, height, width = np.frombuffer(raw, ">i4", count=4)
+    try:
+        with opener(found[0], "rb") as stream:
+            raw = stream.read()
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{found[0]} cannot be read: {error}") from None
+    magic, count, height, width = np.frombuffer(raw[:16].ljust(16, b"\0"), ">i4")
     if magic != 2051 or len(raw) != 16 + count * height * width:
         raise ValueError(f"{found[0]} is not a complete IDX file of images")
     pixels = np.frombuffer(raw, np.uint8, offset=16).reshape(count, height * width)
@@ -80,9 +87,7 @@ def images(data: str) -> tuple[Tensor, Tensor]:
     """Training and held-out images; held out: the last 297 digits, or the last 5,000 of MNIST."""
     if data == "digits":
         return digits().split([1500, 297])
-    folder = (
-        Path(os.environ.get("DIFFDECODE_DATA", "../shared/data")) / "mnist" if data == "mnist" else Path(data)
-    )
+    folder = data_folder() / "mnist" if data == "mnist" else Path(data)
     pixels = mnist(folder)
     return pixels[:-5000], pixels[-5000:]
 
@@ -154,7 +159,9 @@ def settings(options: argparse.Namespace) -> dict:
     return shared | {"hidden": [512, 256], "lr": lr, "optimizer": optimizer, "epochs": options.epochs or 160}
 
 
+@one_line_errors("vae")
 def main(argv: list[str] | None = None) -> None:
+    """The command."""
     parser = arguments(__doc__, "vae", METHODS)
     parser.add_argument("--data", default="digits", help="digits, mnist, or a folder with MNIST's IDX files")
     parser.add_argument(
@@ -186,10 +193,10 @@ def main(argv: list[str] | None = None) -> None:
         f"Negative ELBO in nats per image, {problem}, {shared['epochs']} epochs (train: mean over the last "
         f"{LAST_EPOCHS}), {options.seeds} seeds (mean ± standard deviation)."
     )
-    show_table(options.out, caption, ["method", "train", "held out", "CPU s per run"], rows)
+    save_table(options.out / "table.md", caption, ["method", "train", "held out", "CPU s per run"], rows)
     curves = {m: np.mean([r["history"] for r in found], 0).tolist() for m, found in by_method.items()}
     title, skip = f"Discrete VAE, {problem}", shared["epochs"] // 4
-    save_plot(options.out / f"{problem}.png", title, "epoch", "train -ELBO (nats)", curves, skip=skip)
+    save_curves(options.out / f"{problem}.png", title, "epoch", "train -ELBO (nats)", curves, skip=skip)
 
 
 if __name__ == "__main__":

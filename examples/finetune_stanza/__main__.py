@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from pathlib import Path
 
-from rich.console import Console
-from rich.markdown import Markdown
-
+from diffdecode.files.claim import lock
+from examples._shared.commands import add_out, one_line_errors
+from examples._shared.tables import save_markdown
 from examples.finetune_stanza.report import given_back, score_table, start_line, tree_changes
 from examples.finetune_stanza.stanza_parser import train_parser
 from examples.finetune_stanza.systems import SYSTEMS, convert_data, run_system
@@ -23,10 +22,13 @@ from spacy_components.ml.stanza.checkpoint import CheckpointFiles
 from spacy_components.stanza.import_parser import import_parser
 
 
+@one_line_errors("finetune_stanza")
 def main(argv: list[str] | None = None) -> None:
+    """The command; what an earlier call has finished is not done again."""
     args = _arguments().parse_args(argv)
     logging.getLogger("stanza").setLevel(logging.INFO)
     started = time.process_time()
+    lock(args.out)
     checkpoint = train_parser(args.out, args.parser_steps)
     print(f"{checkpoint}: {time.process_time() - started:.0f} s of CPU time")
     data = convert_data(args.out)
@@ -40,8 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     lines += score_table(rows)
     lines += given_back(args, data)
     lines += tree_changes(args, data)
-    (args.out / "table.md").write_text("\n".join(lines), encoding="utf-8")
-    Console().print(Markdown("\n".join(lines)))
+    save_markdown(args.out / "table.md", "\n".join(lines))
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -57,7 +58,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--grad-factor", type=float, default=0.1)
     parser.add_argument("--eta", type=float, default=1.0)
     parser.add_argument("--learn-rate", type=float, default=0.001)
-    parser.add_argument("--out", type=Path, default=Path("runs/finetune-stanza"))
+    add_out(parser, "runs/finetune-stanza")
     return parser
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 from spacy import util
 from spacy.language import Language
 
+from diffdecode.files.atomic import write_text
+from examples._shared.tables import markdown_table
 from examples.finetune_stanza.stanza_parser import parse_with_stanza
 from examples.finetune_stanza.systems import folder_of, parsed, tree_scores
 from spacy_components.cli.compare_parses import compare, html_page
@@ -27,10 +30,8 @@ def start_line(nlp: Language, checkpoint: Path, data: dict[str, str], out: Path)
 
 def score_table(rows: list[dict[str, Any]]) -> list[str]:
     """Markdown, means over the seeds."""
-    lines = [
-        "| system | accuracy | UAS | LAS | last step: accuracy | UAS | LAS | CPU time |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    header = ["system", "accuracy", "UAS", "LAS", "last step: accuracy", "UAS", "LAS", "CPU time"]
+    lines = []
     for system in dict.fromkeys(row["system"] for row in rows):
         own = [row for row in rows if row["system"] == system]
         cells = [
@@ -39,11 +40,11 @@ def score_table(rows: list[dict[str, Any]]) -> list[str]:
             for score in ("accuracy", "uas", "las")
         ]
         seconds = sum(row["seconds"] for row in own) / len(own)
-        lines.append(f"| {system} | {' | '.join(cells)} | {seconds:.0f} s |")
-    return [*lines, ""]
+        lines.append([system, *cells, f"{seconds:.0f} s"])
+    return [markdown_table(header, lines), ""]
 
 
-def given_back(args, data: dict[str, str]) -> list[str]:
+def given_back(args: argparse.Namespace, data: dict[str, str]) -> list[str]:
     """The tuned parser as a file of Stanza's, and whether Stanza parses with it as spaCy does."""
     if "spigot" not in args.systems:
         return []
@@ -57,27 +58,27 @@ def given_back(args, data: dict[str, str]) -> list[str]:
     ]
 
 
-def tree_changes(args, data: dict[str, str]) -> list[str]:
+def tree_changes(args: argparse.Namespace, data: dict[str, str]) -> list[str]:
     """What became of the trees of the reviews, against the pipeline's, with pages that draw them."""
     if "pipeline" not in args.systems:
         return []
     before = util.load_model(folder_of(args.out, "pipeline", 0) / "model-best")
-    lines = ["| reviews (dev, seed 0) | split | # | pipeline | tuned |", "|---|---|---:|---:|---:|"]
+    header, lines = ["reviews (dev, seed 0)", "split", "#", "pipeline", "tuned"], []
     for system in args.systems:
         if system not in ("no trees", "pipeline"):
             after = util.load_model(folder_of(args.out, system, 0) / "model-best")
             changes = compare(before, after, Path(data["reviews_dev"]))
             lines += _split_rows(system, changes)
             page = args.out / f"changed_trees-{system}.html"
-            page.write_text(html_page(changes), encoding="utf-8")
+            write_text(page, html_page(changes))
             print(f"{page}: trees of reviews before and after")
-    return [*lines, ""]
+    return [markdown_table(header, lines), ""]
 
 
-def _split_rows(system: str, changes: ParseChanges) -> list[str]:
+def _split_rows(system: str, changes: ParseChanges) -> list[list[str]]:
     rows = list(changes.rows())
     return [
-        f"| {system} | {a['split']} | {a['sentences']} | {_percent(a)} | {_percent(b)} |"
+        [system, a["split"], str(a["sentences"]), _percent(a), _percent(b)]
         for a, b in zip(rows[::2], rows[1::2])
     ]
 

@@ -5,10 +5,11 @@ Reviews have no tags, so the parser learns without: words and their characters a
 
 from __future__ import annotations
 
-import gzip
+import shutil
 from pathlib import Path
 
-from examples.spacy._data import data_folder
+from diffdecode.files.atomic import write_bytes, write_text
+from examples._shared.data import data_file, read_lines
 
 TREEBANK = "ud_english_ewt/en_ewt-ud-{}.conllu.gz"
 BLANK = range(2, 6)
@@ -35,19 +36,23 @@ def train_parser(folder: Path, steps: int, seed: int = 0) -> Path:
 
     checkpoint = folder / f"stanza-{steps}.pt"
     if not checkpoint.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / "training"  # where Stanza saves parsers before its last step
+        unfinished.mkdir(parents=True, exist_ok=True)
         train, dev = (_untagged(part, folder / f"{part}.conllu") for part in ("train", "dev"))
         run = {"max_steps": steps, "eval_interval": 300, "log_step": 100, "seed": seed}
-        files = ["--train_file", str(train), "--eval_file", str(dev), "--save_dir", str(folder)]
+        files = ["--train_file", str(train), "--eval_file", str(dev), "--save_dir", str(unfinished)]
         fixed = ["--no_pretrain", "--no_second_optim", "--no_checkpoint", "--cpu", "--shorthand", "en_ewt"]
         named = [f"--{name}={value}" for name, value in (SIZE | run).items()]
         parser.main([*files, "--save_name", checkpoint.name, "--lang", "en", *fixed, *named])
+        write_bytes(checkpoint, (unfinished / checkpoint.name).read_bytes())
+        shutil.rmtree(unfinished)
     return checkpoint
 
 
 def _untagged(part: str, target: Path) -> Path:
-    with gzip.open(data_folder() / TREEBANK.format(part), "rt", encoding="utf-8") as lines:
-        target.write_text("".join(map(_blank, lines)), encoding="utf-8")
+    source = data_file(TREEBANK.format(part))
+    lines = read_lines(source.parent, source.name.removesuffix(".gz"))
+    write_text(target, "".join(f"{_blank(line)}\n" for line in lines))
     return target
 
 

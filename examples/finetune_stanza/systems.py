@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from spacy import util
 from spacy.language import Language
 from spacy.training import Example
 
+from examples._shared.runs import done_once
+from examples._shared.spacy_training import converted, train_from_scratch
 from examples.finetune_stanza.stanza_parser import TREEBANK
-from examples.spacy._data import converted
-from examples.spacy._training import train_from_scratch
 from spacy_components.training.corpus import create_corpus
 from spacy_components.training.scorers import parse_scores
 
@@ -40,20 +39,17 @@ def run_system(system: str, seed: int, checkpoint: Path, data: dict[str, str], a
     """
     folder = folder_of(args.out, system, seed)
     settings = _settings(system, seed, checkpoint, data, args)
-    finished = folder / "row.json"
-    if finished.exists():
-        row = json.loads(finished.read_text(encoding="utf-8"))
-        if row["settings"] == settings:
-            return row
-    started = time.process_time()
-    train_from_scratch(CONFIG, folder, settings)
-    seconds = time.process_time() - started
-    row = {"system": system, "seed": seed, "seconds": seconds, "settings": settings}
-    for step in ("best", "last"):
-        nlp = util.load_model(folder / f"model-{step}")
-        row[step] = {"accuracy": _accuracy(nlp, data), **tree_scores(nlp, data)}
-    finished.write_text(json.dumps(row, indent=1), encoding="utf-8")
-    return row
+
+    def train() -> dict[str, Any]:
+        started = time.process_time()
+        train_from_scratch(CONFIG, folder, settings)
+        row = {"system": system, "seed": seed, "seconds": time.process_time() - started}
+        for step in ("best", "last"):
+            nlp = util.load_model(folder / f"model-{step}")
+            row[step] = {"accuracy": _accuracy(nlp, data), **tree_scores(nlp, data)}
+        return row
+
+    return done_once(folder / "row.json", settings, train)
 
 
 def _settings(system: str, seed: int, checkpoint: Path, data: dict[str, str], args) -> dict[str, Any]:

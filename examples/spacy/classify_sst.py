@@ -18,14 +18,17 @@ from rich.console import Console
 from rich.table import Table
 from spacy import util
 
-from examples.spacy._data import converted
-from examples.spacy._training import CONFIGS, train_from_scratch
+from examples._shared.commands import add_out, one_line_errors
+from examples._shared.spacy_training import converted, train_from_scratch, whole_pipeline
+from examples.spacy._configs import CONFIGS
 from spacy_components.training.corpus import create_corpus
 
 SYSTEMS = ("bilstm", "pipeline", "ste", "spigot")
 
 
+@one_line_errors("classify_sst")
 def main(argv: list[str] | None = None) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.spacy.classify_sst", description=__doc__.partition("\n")[0]
     )
@@ -36,10 +39,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--grad-factor", type=float, default=0.1)
     parser.add_argument("--eta", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/spacy-sst"))
+    add_out(parser, "runs/spacy-sst")
     args = parser.parse_args(argv)
     if not args.parser.is_dir():
         parser.error(f"no parser in {args.parser}: run python -m examples.spacy.parse_dm first")
+    whole_pipeline(args.parser)
     dm = args.parser.parent
     overrides: dict[str, Any] = {
         "paths.graphs": converted("sdp_dm_wescience/train.sdp.gz", dm / "train.spacy"),

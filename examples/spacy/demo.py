@@ -20,7 +20,10 @@ from rich.table import Table
 from spacy.language import Language
 from spacy.tokens import DocBin
 
-from examples.spacy._training import CONFIGS, train_from_scratch, train_on
+from diffdecode.files.atomic import write_bytes, write_text
+from examples._shared.commands import add_out, one_line_errors
+from examples._shared.spacy_training import train_from_scratch, train_on
+from examples.spacy._configs import CONFIGS
 from examples.spacy.toy_corpus import ENDINGS, KNOWN_ENDINGS, corpus
 from spacy_components.cli.compare_parses import html_page
 from spacy_components.training.corpus import create_corpus, make_example
@@ -32,13 +35,13 @@ METHODS = ("pipeline", "ste", "structured_st", "spigot", "spigot_eg")
 GRAD_FACTOR = 0.1
 
 
+@one_line_errors("demo")
 def main(argv: list[str] | None = None) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.spacy.demo", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/spacy-toy"), help="where everything is written"
-    )
+    add_out(parser, "runs/spacy-toy")
     parser.add_argument("--steps", type=int, default=300, help="steps of the pipeline to start from")
     parser.add_argument("--more-steps", type=int, default=200, help="steps of each way to go on")
     args = parser.parse_args(argv)
@@ -73,7 +76,7 @@ def write_corpus(folder: Path) -> dict[str, Path]:
     for name, size in SIZES.items():
         docs = corpus(vocab, size, SEEDS[name], **kinds.get(name, {"trees": True, "classes": True}))
         paths[name] = folder / f"{name}.spacy"
-        DocBin(docs=docs, store_user_data=True).to_disk(paths[name])
+        write_bytes(paths[name], DocBin(docs=docs, store_user_data=True).to_bytes())
     return paths
 
 
@@ -106,7 +109,7 @@ def draw_changes(before: Language, after: Language, test: Path, page: Path) -> N
         for nlp, docs in zip((before, after), references)
     ]
     changes = compare_parses(*runs, references[1])
-    page.write_text(html_page(changes, examples=10), encoding="utf-8")
+    write_text(page, html_page(changes, examples=10))
 
 
 if __name__ == "__main__":

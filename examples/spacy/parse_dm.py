@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
-from examples.spacy._data import converted
-from examples.spacy._training import CONFIGS, learn_rate, train_from_scratch, train_on
+from examples._shared.commands import add_out, one_line_errors
+from examples._shared.spacy_training import converted, learn_rate, train_from_scratch, train_on
+from examples.spacy._configs import CONFIGS
 from spacy_components.training.corpus import create_corpus
 from spacy_components.training.scorers import GRAPH_KEYS, sdp_scores
 
@@ -30,7 +30,9 @@ SCORERS: dict[str, dict[str, Any]] = {
 SOURCE = "sdp_dm_wescience/{}.sdp.gz"
 
 
+@one_line_errors("parse_dm")
 def main(argv: list[str] | None = None) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.spacy.parse_dm", description=__doc__.partition("\n")[0]
     )
@@ -41,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--scorer", choices=SCORERS, default="biaffine")
     parser.add_argument("--learn-rate", type=float, default=0.002)
-    parser.add_argument("--out", type=Path, default=Path("runs/spacy-dm"))
+    add_out(parser, "runs/spacy-dm")
     args = parser.parse_args(argv)
     paths = {
         f"paths.{part}": converted(SOURCE.format(part), args.out / f"{part}.spacy")

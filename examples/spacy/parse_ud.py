@@ -18,8 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from examples.spacy._data import converted
-from examples.spacy._training import CONFIGS, PACKAGE_CONFIGS, learn_rate, train_from_scratch, train_on
+from examples._shared.commands import add_out, one_line_errors
+from examples._shared.spacy_training import (
+    PACKAGE_CONFIGS,
+    converted,
+    learn_rate,
+    train_from_scratch,
+    train_on,
+)
+from examples.spacy._configs import CONFIGS
 from spacy_components.training.corpus import create_corpus
 from spacy_components.training.scorers import parse_scores
 
@@ -52,7 +59,9 @@ ENCODERS = {
 }
 
 
+@one_line_errors("parse_ud")
 def main(argv: list[str] | None = None) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.spacy.parse_ud", description=__doc__.partition("\n")[0]
     )
@@ -66,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--learn-rate", type=float, default=0.002)
     parser.add_argument("--start", type=Path, help="a pipeline of the same encoder to train on from")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/spacy-ud"))
+    add_out(parser, "runs/spacy-ud")
     args = parser.parse_args(argv)
     files, lang = TREEBANKS[args.treebank]
     encoder = ENCODERS[args.encoder]

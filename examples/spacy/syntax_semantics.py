@@ -16,15 +16,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from examples.spacy._data import converted
-from examples.spacy._training import CONFIGS, PACKAGE_CONFIGS, learn_rate, train_from_scratch
+from diffdecode.files.atomic import write_text
+from examples._shared.commands import add_out, one_line_errors
+from examples._shared.spacy_training import PACKAGE_CONFIGS, converted, learn_rate, train_from_scratch
+from examples.spacy._configs import CONFIGS
 from spacy_components.cli.compare_parses import compare, html_page, print_changes
 from spacy_components.training.corpus import create_corpus
 
 SYSTEMS = ("no syntax", "pipeline", "ste", "spigot")
 
 
+@one_line_errors("syntax_semantics")
 def main(argv: list[str] | None = None) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.spacy.syntax_semantics", description=__doc__.partition("\n")[0]
     )
@@ -36,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=400, help="steps of 1000 words of both")
     parser.add_argument("--grad-factor", type=float, default=0.1)
     parser.add_argument("--learn-rate", type=float, default=0.002)
-    parser.add_argument("--out", type=Path, default=Path("runs/spacy-syntax-dm"))
+    add_out(parser, "runs/spacy-syntax-dm")
     args = parser.parse_args(argv)
     treebank, graphs = "ud_english_ewt/en_ewt-ud-{}.conllu.gz", "sdp_dm_wescience/{}.sdp.gz"
     files = {
@@ -64,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         changes = compare(pipelines["pipeline"], pipelines["spigot"], Path(files["dev_graphs"]))
         print_changes(changes)
         page = args.out / "changed_trees.html"
-        page.write_text(html_page(changes), encoding="utf-8")
+        write_text(page, html_page(changes))
         print(f"Changed trees: {page}")
 
 

@@ -10,37 +10,37 @@ by more cross entropy, and by the direct loss, the expected number of wrong tags
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from rich.console import Console
 
+import fairseq_plugins
+from diffdecode.files.atomic import atomic_folder
+from examples._shared.commands import one_line_errors
 from examples.tagging import grammar
 from fairseq_plugins.comparison import (
     Decoding,
     Row,
     TrainingRun,
     claim,
-    continued,
-    decode,
+    decoded_row,
     fairseq_command,
-    plot,
-    table,
+    report,
     train_together,
-    write_json,
 )
 from fairseq_plugins.convert_conll import convert
 from fairseq_plugins.scoring.span_f1 import is_bio
 
-USER_DIR = Path(sys.modules["fairseq_plugins"].__file__).parent
+USER_DIR = Path(fairseq_plugins.__file__).parent
 CROSS_ENTROPY, CONTINUED, DIRECT = "cross entropy", "cross entropy, continued", "direct loss"
 # Seeds of the generated train, dev and test sentences.
 GENERATED = {"train": 1, "dev": 2, "test": 3}
 
 
-def argument_parser():
+def argument_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.tagging.demo",
@@ -78,7 +78,7 @@ def argument_parser():
     return parser
 
 
-def arguments(argv=None):
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; the name of the output folder depends on the data."""
     args = argument_parser().parse_args(argv)
     if args.quick:
@@ -89,32 +89,27 @@ def arguments(argv=None):
     return args
 
 
-def main(argv=None):
+@one_line_errors("demo", RuntimeError)
+def main(argv: list[str] | None = None) -> None:
+    """The command; what an earlier call has finished is not done again."""
     args = arguments(argv)
     console = Console()
     started = time.monotonic()
-    try:
-        claim(args.out, settings(args))
-        splits = prepare(args, console)
-        measure = "f1" if has_spans(args.out / "text" / "train.labels") else "accuracy"
-        runs = {seed: train(args, seed, measure, console) for seed in args.seeds}
-        rows = [row_of(args, name, runs, splits[-1], console) for name in (CROSS_ENTROPY, CONTINUED, DIRECT)]
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"demo: {error}")
+    claim(args.out, settings(args))
+    splits = prepare(args, console)
+    measure = "f1" if has_spans(args.out / "text" / "train.labels") else "accuracy"
+    runs = {seed: train(args, seed, measure, console) for seed in args.seeds}
+    rows = [row_of(args, name, runs, splits[-1], console) for name in (CROSS_ENTROPY, CONTINUED, DIRECT)]
     measure = {"f1": "F1 of spans", "accuracy": "accuracy"}[measure]
     split = {"valid": "dev"}.get(splits[-1], splits[-1])
     about = {"measure": measure, "split": split, "beam": args.beam, "seeds": args.seeds}
-    write_json(rows, about, args.out / "results.json")
-    plot(rows, measure, args.out / "curves.png")
     over = f"mean and deviation of seeds {args.seeds}" if len(args.seeds) > 1 else f"seed {args.seeds[0]}"
-    console.print(table(rows, f"{measure} on {split}, percent\n{over}"))
+    report(rows, f"{measure} on {split}, percent\n{over}", about, args.out, console)
     console.print(verdict(rows, args.beam, split))
-    console.print(
-        f"{time.monotonic() - started:.0f} s in all; see {args.out}/results.json and {args.out}/curves.png"
-    )
+    console.print(f"{time.monotonic() - started:.0f} s in all")
 
 
-def settings(args):
+def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the output folder belongs to: options, and the state of the user's files."""
     found = {name: value for name, value in vars(args).items() if name != "out"}
     if args.data is not None:
@@ -123,7 +118,7 @@ def settings(args):
     return found
 
 
-def prepare(args, console):
+def prepare(args: argparse.Namespace, console: Console) -> list[str]:
     """Binarise the data in ``out/bin``; return fairseq's names of the splits: train, valid, maybe test."""
     files = generate(args) if args.data is None else find(args.data)
     for split, path in files.items():
@@ -131,15 +126,17 @@ def prepare(args, console):
         sentences, words = convert(path, args.out / "text" / split, limit=limit)
         console.print(f"{split}: {sentences:,} sentences, {words:,} words from {path}")
     text, binary = args.out / "text", args.out / "bin"
-    if not (binary / "preprocess.log").exists():
+    if not binary.exists():
         prefixes = [part for split in files for part in (f"--{split}pref", str(text / split))]
         # Words seen once become the unknown word, so that the model learns what to do with new words.
-        options = ["-s", "words", "-t", "labels", "--thresholdsrc", "2", "--destdir", str(binary)]
-        fairseq_command("preprocess", [*options, *prefixes], args.out / "preprocess.log")
+        options = ["-s", "words", "-t", "labels", "--thresholdsrc", "2"]
+        with console.status("fairseq-preprocess"), atomic_folder(binary) as unfinished:
+            command = [*options, *prefixes, "--destdir", str(unfinished)]
+            fairseq_command("preprocess", command, args.out / "preprocess.log")
     return list(files)
 
 
-def generate(args):
+def generate(args: argparse.Namespace) -> dict[str, Path]:
     """Write the generated language; ``{split: file}``."""
     sizes = {"train": args.sentences or 6000, "dev": 1000, "test": 2000}
     if args.quick:
@@ -151,7 +148,7 @@ def generate(args):
     return find(folder)
 
 
-def find(folder):
+def find(folder: Path) -> dict[str, Path]:
     """The column files of a folder, ``{fairseq's name of the split: file}``. Raises FileNotFoundError."""
     found = {}
     for split, name in (("train", "train"), ("valid", "dev"), ("test", "test")):
@@ -164,12 +161,12 @@ def find(folder):
     return found
 
 
-def has_spans(labels):
+def has_spans(labels: Path) -> bool:
     """Whether a label file holds BIO tags."""
     return is_bio(labels.read_text(encoding="utf-8").split())
 
 
-def train(args, seed, measure, console):
+def train(args: argparse.Namespace, seed: int, measure: str, console: Console) -> dict[str, TrainingRun]:
     """The cross-entropy run and, side by side, its two continuations: ``{name: run}``."""
     folder = args.out / f"seed{seed}"
     common = [
@@ -206,28 +203,24 @@ def train(args, seed, measure, console):
     return {run.name: run for run in runs}
 
 
-def row_of(args, name, runs, split, console):
+def row_of(
+    args: argparse.Namespace,
+    name: str,
+    runs: dict[int, dict[str, TrainingRun]],
+    split: str,
+    console: Console,
+) -> Row:
     """Decode *split* with the model of that *name* of every seed."""
     generate = [
         *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging", "--cpu"],
         *["--gen-subset", split, "--scoring", "conll_f1", "--max-tokens", "4000", "--num-workers", "0"],
         "--no-progress-bar",
     ]
-    row = Row(name)
-    for by_name in runs.values():
-        run, first = by_name[name], by_name[CROSS_ENTROPY]
-        for decoding in decodings(args.beam):
-            with console.status(f"decoding: {name}, {decoding.heading}"):
-                row.scores.setdefault(decoding.heading, []).append(decode(run, decoding, generate))
-        curve = run.curve()
-        row.updates.append(curve[-1]["updates"])
-        row.seconds.append(run.seconds())
-        row.curves.append(curve if run is first else continued(first.curve(), curve))
-        row.commands.append(run.command)
-    return row
+    found = [(by_name[name], by_name[CROSS_ENTROPY]) for by_name in runs.values()]
+    return decoded_row(name, found, decodings(args.beam), generate, console)
 
 
-def decodings(beam):
+def decodings(beam: int) -> tuple[Decoding, ...]:
     """Greedy, and with the beam."""
     return (
         Decoding("greedy", "greedy", ("--beam", "1")),
@@ -235,7 +228,7 @@ def decodings(beam):
     )
 
 
-def verdict(rows, beam, split):
+def verdict(rows: list[Row], beam: int, split: str) -> str:
     """One plain sentence on the comparison."""
     by_name = {row.name: mean(row.scores[decodings(beam)[1].heading]) for row in rows}
     chosen = "" if split == "test" else " (the epoch was chosen on the same dev: a little optimistic)"

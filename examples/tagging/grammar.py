@@ -8,6 +8,13 @@ a whole: greedy decoding makes search errors that a beam repairs.
 
 import math
 import random
+from collections.abc import Iterable
+from pathlib import Path
+
+from diffdecode.files.atomic import write_text
+
+Sentence = tuple[list[str], list[str]]
+"""Words and tags."""
 
 TAGS = [f"T{number:02d}" for number in range(12)]
 FORMS = [first + second for first in "bdgklm" for second in "aeiou"]
@@ -20,7 +27,7 @@ LANGUAGE_SEED = 7
 class Language:
     """Weights of the tags after each pair of tags and of the forms of each tag, fixed by *seed*."""
 
-    def __init__(self, seed=LANGUAGE_SEED):
+    def __init__(self, seed: int = LANGUAGE_SEED):
         rng = random.Random(seed)
 
         def weights(choices, contrast):
@@ -29,7 +36,7 @@ class Language:
         self.next_tag = {(a, b): weights(TAGS, TAG_CONTRAST) for a in TAGS for b in TAGS}
         self.forms = {tag: weights(FORMS, FORM_CONTRAST) for tag in TAGS}
 
-    def sentence(self, rng):
+    def sentence(self, rng: random.Random) -> Sentence:
         """One sentence, ``(words, tags)``, drawn with the :class:`random.Random` *rng*."""
         before, last = TAGS[0], TAGS[0]
         tags = []
@@ -39,13 +46,13 @@ class Language:
         return [rng.choices(FORMS, self.forms[tag])[0] for tag in tags], tags
 
 
-def corpus(sentences, seed):
+def corpus(sentences: int, seed: int) -> list[Sentence]:
     """*sentences* sentences as a list of ``(words, tags)``; the same for the same *seed*."""
     language, rng = Language(), random.Random(seed)
     return [language.sentence(rng) for _ in range(sentences)]
 
 
-def write_columns(sentences, path):
+def write_columns(sentences: Iterable[Sentence], path: Path) -> None:
     """Write sentences as two tab-separated columns, with a blank line after each sentence."""
     lines = ["".join(f"{word}\t{tag}\n" for word, tag in zip(*pair)) for pair in sentences]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    write_text(path, "\n".join(lines))

@@ -11,31 +11,30 @@ loss on a soft beam (Goyal et al. 2018). Data: ``train.de``, ``train.en``, ``dev
 """
 
 import argparse
-import gzip
-import os
 import random
 import re
-import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import sacrebleu
 import sentencepiece
 from rich.console import Console
 
 import fairseq_plugins
+from diffdecode.files.atomic import atomic_folder, write_text
+from examples._shared.commands import one_line_errors
+from examples._shared.data import data_folder, read_lines
 from fairseq_plugins.comparison import (
     Decoding,
     Row,
     TrainingRun,
     claim,
-    continued,
-    decode,
+    decoded_row,
     fairseq_command,
-    plot,
-    table,
+    report,
     train_together,
-    write_json,
 )
 
 USER_DIR = str(Path(fairseq_plugins.__file__).parent)
@@ -72,7 +71,7 @@ DECODINGS = (
 )
 
 
-def arguments(argv=None) -> argparse.Namespace:
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.translation.run",
@@ -80,7 +79,7 @@ def arguments(argv=None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    default = Path(os.environ.get("DIFFDECODE_DATA", "../shared/data")) / "mt_tatoeba"
+    default = data_folder() / "mt_tatoeba"
     add("--data", type=Path, default=default, help="folder with train and dev in de and en")
     add("--out", type=Path, default=Path("runs/translation"), help="where everything is written")
     add(
@@ -102,63 +101,64 @@ def arguments(argv=None) -> argparse.Namespace:
     return args
 
 
-def read_lines(folder: Path, name: str) -> list[str]:
-    """Lines of a file, packed or not. Raises FileNotFoundError naming it."""
-    for path, reader in ((folder / name, open), (folder / f"{name}.gz", gzip.open)):
-        if path.is_file():
-            with reader(path, "rt", encoding="utf-8") as file:
-                return file.read().splitlines()
-    raise FileNotFoundError(f"{folder / name} (or {name}.gz) does not exist: give the folder with --data")
-
-
-def write_lines(path: Path, lines) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def prepare(args, console: Console) -> list[str]:
-    """Train sentencepiece, split, binarise; returns the English dev sentences."""
-    text, units = args.out / "text", args.out / "units"
+def prepare(args: argparse.Namespace, console: Console) -> list[str]:
+    """Train sentencepiece, split, binarise, unless it has been done; returns the English dev sentences."""
     dev = {
         language: read_lines(args.data, f"dev.{language}")[: args.dev_pairs or None] for language in LANGUAGES
     }
-    if (args.out / "bin" / "preprocess.log").exists():
+    if (args.out / "data").exists():
         return dev["en"]
-    train = list(zip(*(read_lines(args.data, f"train.{language}") for language in LANGUAGES), strict=True))
+    sides = [read_lines(args.data, f"train.{language}") for language in LANGUAGES]
+    for split, (german, english) in {"train": sides, "dev": [dev["de"], dev["en"]]}.items():
+        if len(german) != len(english):
+            raise ValueError(
+                f"{args.data}: {split}.de has {len(german):,} lines, {split}.en {len(english):,}: "
+                "line n of one must translate line n of the other"
+            )
+    train = list(zip(*sides))
     if args.pairs:
-        train = random.Random(args.seed).sample(train, args.pairs)
+        train = random.Random(args.seed).sample(train, min(args.pairs, len(train)))
     console.print(f"{len(train):,} training pairs, {len(dev['en']):,} dev pairs from {args.data}")
-    splits = {"train": dict(zip(LANGUAGES, zip(*train))), "valid": dev}
-    for folder in (text, units):
-        folder.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(args.out / "data") as folder:
+        _binarise(args, {"train": dict(zip(LANGUAGES, zip(*train))), "valid": dev}, folder, console)
+    return dev["en"]
+
+
+def _binarise(args: argparse.Namespace, splits: dict[str, Any], folder: Path, console: Console) -> None:
+    """Fill ``folder`` with ``text``, ``units``, ``bin`` and ``sentencepiece.model``."""
+    text, units = folder / "text", folder / "units"
+    for made in (text, units):
+        made.mkdir()
     for split, sides in splits.items():
         for language, lines in sides.items():
-            (text / f"{split}.{language}").write_text(
-                "".join(f"{line}\n" for line in lines), encoding="utf-8"
-            )
+            write_lines(text / f"{split}.{language}", lines)
     with console.status("sentencepiece"):
         sentencepiece.SentencePieceTrainer.train(
             input=[str(text / f"train.{language}") for language in LANGUAGES],
-            model_prefix=str(args.out / "sentencepiece"),
+            model_prefix=str(folder / "sentencepiece"),
             vocab_size=args.vocabulary,
             character_coverage=1.0,
             minloglevel=2,
         )
-    model = sentencepiece.SentencePieceProcessor(model_file=str(args.out / "sentencepiece.model"))
-    for split, sides in splits.items():
-        for language, lines in sides.items():
-            encoded = (" ".join(pieces) for pieces in model.encode(list(lines), out_type=str))
-            (units / f"{split}.{language}").write_text(
-                "".join(f"{line}\n" for line in encoded), encoding="utf-8"
-            )
-    command = ["-s", "de", "-t", "en", "--joined-dictionary", "--destdir", str(args.out / "bin")]
+        model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.model"))
+        for split, sides in splits.items():
+            for language, lines in sides.items():
+                encoded = model.encode(list(lines), out_type=str)
+                write_lines(units / f"{split}.{language}", (" ".join(pieces) for pieces in encoded))
+    command = ["-s", "de", "-t", "en", "--joined-dictionary", "--destdir", str(folder / "bin")]
     command += ["--trainpref", str(units / "train"), "--validpref", str(units / "valid")]
-    fairseq_command("preprocess", command, args.out / "preprocess.log")
-    return dev["en"]
+    with console.status("fairseq-preprocess"):
+        fairseq_command("preprocess", command, args.out / "preprocess.log")
 
 
-def systems(args, on_gpu: bool) -> list[TrainingRun]:
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file, a line each."""
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def systems(args: argparse.Namespace, on_gpu: bool) -> list[TrainingRun]:
     """The cross-entropy run and its continuations."""
-    common = [str(args.out / "bin"), "--user-dir", USER_DIR, *MODEL.split(), *TRAINING.split()]
+    common = [str(args.out / "data" / "bin"), "--user-dir", USER_DIR, *MODEL.split(), *TRAINING.split()]
     common += ["--eval-bleu-args", '{"beam": 1, "max_len_a": 1.5, "max_len_b": 5}']
     common += ["--max-tokens", str(args.max_tokens), "--seed", str(args.seed), *([] if on_gpu else ["--cpu"])]
     more = ["--finetune-from-model", str(args.out / "ce" / "checkpoint_best.pt")]
@@ -174,7 +174,7 @@ def systems(args, on_gpu: bool) -> list[TrainingRun]:
     ]
 
 
-def bleu_of(references: list[str]):
+def bleu_of(references: list[str]) -> Callable[[Path], float]:
     """A function from fairseq-generate's output file to BLEU against the untokenised references."""
 
     def score(path: Path) -> float:
@@ -185,11 +185,18 @@ def bleu_of(references: list[str]):
     return score
 
 
-def row_of(args, run: TrainingRun, first: TrainingRun, references: list[str], on_gpu: bool) -> Row:
+def row_of(
+    args: argparse.Namespace,
+    run: TrainingRun,
+    first: TrainingRun,
+    references: list[str],
+    on_gpu: bool,
+    console: Console,
+) -> Row:
     """Decode one run in every way."""
-    generate = [str(args.out / "bin"), "--user-dir", USER_DIR, "--task", "direct_loss_translation"]
+    generate = [str(args.out / "data" / "bin"), "--user-dir", USER_DIR, "--task", "direct_loss_translation"]
     generate += ["--gen-subset", "valid", "--bpe", "sentencepiece", "--sentencepiece-model"]
-    generate += [str(args.out / "sentencepiece.model"), "--max-tokens", "8000", "--no-progress-bar"]
+    generate += [str(args.out / "data" / "sentencepiece.model"), "--max-tokens", "8000", "--no-progress-bar"]
     generate += [
         "--scoring",
         "sacrebleu",
@@ -199,36 +206,26 @@ def row_of(args, run: TrainingRun, first: TrainingRun, references: list[str], on
         "5",
         *([] if on_gpu else ["--cpu"]),
     ]
-    row = Row(run.name)
-    for decoding in DECODINGS:
-        row.scores[decoding.heading] = [decode(run, decoding, generate, bleu_of(references))]
-    curve = run.curve()
-    row.updates, row.seconds, row.commands = [curve[-1]["updates"]], [run.seconds()], [run.command]
-    row.curves = [curve if run is first else continued(first.curve(), curve)]
-    return row
+    return decoded_row(run.name, [(run, first)], DECODINGS, generate, console, bleu_of(references))
 
 
-def main(argv=None) -> None:
+@one_line_errors("translation", RuntimeError)
+def main(argv: list[str] | None = None) -> None:
+    """The command; what an earlier call has finished is not done again."""
     import torch
 
     args, console, started = arguments(argv), Console(), time.monotonic()
     on_gpu = args.full and torch.cuda.is_available()
-    try:
-        claim(args.out, vars(args))
-        references = prepare(args, console)
-        runs = systems(args, on_gpu)
-        train_together(runs[:1], console)
-        train_together(runs[1:], console, at_once=1 if on_gpu else 2)
-        with console.status("decoding"):
-            rows = [row_of(args, run, runs[0], references, on_gpu) for run in runs]
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"translation: {error}")
-    signature = str(BLEU.get_signature())
-    write_json(rows, {"measure": "BLEU", "signature": signature}, args.out / "results.json")
-    plot(rows, "BLEU (greedy)", args.out / "curves.png")
-    console.print(table(rows, f"BLEU on dev, seed {args.seed}"))
-    console.print(f"sacreBLEU signature: {signature}")
-    console.print(f"{time.monotonic() - started:.0f} s in all; see results.json and curves.png in {args.out}")
+    claim(args.out, vars(args))
+    references = prepare(args, console)
+    runs = systems(args, on_gpu)
+    train_together(runs[:1], console)
+    train_together(runs[1:], console, at_once=1 if on_gpu else 2)
+    rows = [row_of(args, run, runs[0], references, on_gpu, console) for run in runs]
+    about = {"measure": "BLEU (greedy)", "signature": str(BLEU.get_signature())}
+    report(rows, f"BLEU on dev, seed {args.seed}", about, args.out, console)
+    console.print(f"sacreBLEU signature: {about['signature']}")
+    console.print(f"{time.monotonic() - started:.0f} s in all")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """Decoding a trained model with fairseq-generate, once per way of decoding; scores are kept on disk."""
 
-import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairseq_plugins.comparison.runs import TrainingRun
-from fairseq_plugins.comparison.settings import write_atomically
+from rich.console import Console
+
+from diffdecode.files.atomic import read_json, write_json
+from fairseq_plugins.comparison.report import Row
+from fairseq_plugins.comparison.runs import TrainingRun, continued
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,52 @@ def decode(
     record = folder / "score.json"
     command = [*arguments, *decoding.options, "--path", str(run.best), "--results-path", str(folder)]
     if record.exists():
-        known = json.loads(record.read_text(encoding="utf-8"))
+        known = read_json(record)
         if known["command"] == command:
             return known["score"]
     folder.mkdir(parents=True, exist_ok=True)
     score = _generate(command)
     if score_file is not None:
         score = score_file(next(folder.glob("generate-*.txt")))
-    write_atomically(record, json.dumps({"score": score, "command": command}) + "\n")
+    write_json(record, {"score": score, "command": command})
     return score
+
+
+def decoded_row(
+    name: str,
+    runs: Iterable[tuple[TrainingRun, TrainingRun]],
+    decodings: Sequence[Decoding],
+    arguments: list[str],
+    console: Console,
+    score_file: Callable[[Path], float] | None = None,
+) -> Row:
+    """The row of one way of training, its models decoded in every way.
+
+    Args:
+        name: what the table calls it.
+        runs: for each seed, the finished run and the run that it continues (itself, if none).
+        decodings: the columns.
+        arguments: of fairseq-generate.
+        console: shows what is being decoded.
+        score_file: as for :func:`decode`.
+
+    Raises:
+        ValueError: a run has reported no validation.
+    """
+    row = Row(name)
+    for run, first in runs:
+        for decoding in decodings:
+            with console.status(f"decoding: {name}, {decoding.heading}"):
+                score = decode(run, decoding, arguments, score_file)
+            row.scores.setdefault(decoding.heading, []).append(score)
+        curve = run.curve()
+        if not curve:
+            raise ValueError(f"{run.log} reports no validation: remove {run.folder} to train it again")
+        row.updates.append(curve[-1]["updates"])
+        row.seconds.append(run.seconds())
+        row.curves.append(curve if run is first else continued(first.curve(), curve))
+        row.commands.append(run.command)
+    return row
 
 
 def _generate(command: list[str]) -> float:

@@ -1,14 +1,14 @@
 """What a comparison shows at the end: a table, a picture of the training curves, and both as JSON."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
-from fairseq_plugins.comparison.settings import write_atomically
+from diffdecode.files import atomic
 
 
 @dataclass
@@ -70,11 +70,30 @@ def plot(rows: list[Row], measure: str, path: Path) -> None:
     left.set(xlabel="updates", ylabel="percent", title=f"{measure} on dev")
     right.set(xlabel="updates", ylabel="nats per symbol", title="cross entropy on dev")
     left.legend()
-    figure.savefig(path, dpi=120)
+    with atomic.atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)
     pyplot.close(figure)
 
 
 def write_json(rows: list[Row], about: dict, path: Path) -> None:
     """Write everything in the table and in the picture, and what it is about."""
-    content = {**about, "rows": [asdict(row) for row in rows]}
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
+    atomic.write_json(path, {**about, "rows": [asdict(row) for row in rows]})
+
+
+def report(rows: list[Row], title: str, about: dict, folder: Path, console: Console) -> None:
+    """Show the table; write it, the picture and both as JSON to ``folder``.
+
+    Args:
+        rows: one for each way of training.
+        title: of the table.
+        about: goes into the JSON; ``measure`` is what the picture calls the metric.
+        folder: for ``results.json``, ``curves.png`` and ``table.txt``.
+        console: where the table is shown.
+    """
+    view = table(rows, title)
+    write_json(rows, about, folder / "results.json")
+    plot(rows, about["measure"], folder / "curves.png")
+    with atomic.atomic_write(folder / "table.txt") as file:
+        Console(file=file, width=120).print(view)
+    console.print(view)
+    console.print(f"see results.json, table.txt and curves.png in {folder}")

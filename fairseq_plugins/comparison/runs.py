@@ -1,18 +1,21 @@
 """Training runs: fairseq-train in processes of their own, followed by their logs, resumable at any moment."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from diffdecode.files.atomic import write_bytes, write_text
+from fairseq_plugins.comparison.processes import end_of, start, stop
+from fairseq_plugins.comparison.resumed import patience_used
 
 RECORD = re.compile(r"\| INFO \| (train_inner|train|valid) \| (\{.*\})$")
 POLL_SECONDS = 0.3
@@ -53,30 +56,56 @@ class TrainingRun:
         """Whether an earlier call has completed the run."""
         return (self.folder / "finished").exists()
 
+    def finish(self) -> None:
+        """Mark the run as completed."""
+        write_text(self.folder / "finished", "")
+
     @property
     def command(self) -> list[str]:
         """As one would type it."""
         return ["fairseq-train", *self.arguments, "--save-dir", str(self.folder)]
 
     def start(self) -> None:
-        """Start it, or continue it from its last checkpoint."""
+        """Start it, or continue it from its last checkpoint. One that had ended before is marked finished."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        _mend_last_checkpoint(self.folder)
-        command = [sys.executable, "-m", "fairseq_cli.train", *self.command[1:]]
-        with open(self.log, "a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=one_thread())
+        scores = self._scores(until=_updates_of(_whole_last_checkpoint(self.folder)))
+        module, state = "fairseq_cli.train", []
+        if scores and "--patience" in self.arguments:
+            best, fruitless = patience_used(scores, "--maximize-best-checkpoint-metric" in self.arguments)
+            if 0 < self._patience <= fruitless:
+                return self.finish()
+            module, state = "fairseq_plugins.comparison.resumed", [repr(best), str(fruitless)]
+        self.process = start(module, [*state, *self.command[1:]], self.log)
 
-    def records(self):
-        """``(kind, values)`` of each record in the log: kind is train_inner, train or valid."""
+    @property
+    def _patience(self) -> int:
+        return int(self.arguments[self.arguments.index("--patience") + 1])
+
+    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """``(kind, values)`` of each record in the log: kind is train_inner, train or valid.
+
+        The last line may be torn: it is being written, or its writer was killed.
+
+        Raises:
+            ValueError: a record that is not torn cannot be read; the message names file and line.
+        """
         if not self.log.exists():
             return
         with open(self.log, encoding="utf-8", errors="replace") as log:
-            for line in log:
-                if match := RECORD.search(line.rstrip("\n")):
-                    yield match.group(1), json.loads(match.group(2))
+            for number, line in enumerate(log, start=1):
+                match = RECORD.search(line.rstrip("\n"))
+                if match and line.endswith("\n"):
+                    try:
+                        yield match.group(1), json.loads(match.group(2))
+                    except ValueError as error:
+                        raise ValueError(f"{self.log}, line {number}: damaged record ({error})") from None
 
     def curve(self) -> list[dict]:
-        """One dictionary per validation: ``epoch``, ``updates``, ``metric`` and ``nll`` (nats per symbol)."""
+        """One dictionary per validated epoch: ``epoch``, ``updates``, ``metric``, ``nll`` (nats per symbol).
+
+        Raises:
+            ValueError: the metric is not in the log; the message names those that are.
+        """
         points = {}
         for kind, values in self.records():
             if kind == "valid":
@@ -85,10 +114,25 @@ class TrainingRun:
                 points[int(values["epoch"])] = {
                     "epoch": int(values["epoch"]),
                     "updates": int(values["valid_num_updates"]),
-                    "metric": float(values[f"valid_{self.metric}"]),
+                    "metric": self._metric_in(values),
                     "nll": BITS_TO_NATS * bits,
                 }
         return [points[epoch] for epoch in sorted(points)]
+
+    def _scores(self, until: int) -> list[float]:
+        """Of the validations up to a number of updates; those of later ones will be made again."""
+        found = {
+            int(values["valid_num_updates"]): self._metric_in(values)
+            for kind, values in self.records()
+            if kind == "valid"
+        }
+        return [found[updates] for updates in sorted(found) if updates <= until]
+
+    def _metric_in(self, values: dict[str, Any]) -> float:
+        if f"valid_{self.metric}" not in values:
+            there = ", ".join(sorted(name.removeprefix("valid_") for name in values if "valid_" in name))
+            raise ValueError(f"{self.log} reports no {self.metric} on dev, only {there}")
+        return float(values[f"valid_{self.metric}"])
 
     def seconds(self) -> float:
         """Wall-clock seconds of training and validation, without start-up; a resumed run counts them all."""
@@ -102,7 +146,7 @@ class TrainingRun:
             if kind == "train_inner":
                 done = float(values["update"])  # in epochs, although its name says otherwise
             elif kind == "valid":
-                done, metric = float(values["epoch"]), float(values[f"valid_{self.metric}"])
+                done, metric = float(values["epoch"]), self._metric_in(values)
         return done, metric
 
 
@@ -113,28 +157,27 @@ def continued(first: list[dict], curve: list[dict]) -> list[dict]:
     return [start, *({**point, "updates": start["updates"] + point["updates"]} for point in curve)]
 
 
-def _mend_last_checkpoint(folder: Path) -> None:
-    """Replace a ``checkpoint_last.pt`` that cannot be read.
+def _whole_last_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """What ``checkpoint_last.pt`` holds; one that cannot be read is replaced, or removed.
 
     fairseq writes one file in one piece and copies it to the others: killed in between, the last is broken
     and the best is the newest.
     """
     last, best = folder / "checkpoint_last.pt", folder / "checkpoint_best.pt"
     if not last.exists():
-        return
+        return None
     try:
-        torch.load(last, map_location="cpu", weights_only=True)
+        return torch.load(last, map_location="cpu", weights_only=True)
     except Exception:
         last.unlink()
-        if best.exists():
-            whole = last.with_name("checkpoint_last.pt.tmp")
-            shutil.copyfile(best, whole)
-            whole.replace(last)
+    if best.exists():
+        write_bytes(last, best.read_bytes())
+        return torch.load(last, map_location="cpu", weights_only=True)
+    return None
 
 
-def one_thread() -> dict[str, str]:
-    """The environment of a command that shares the machine with others."""
-    return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONWARNINGS": "ignore"}
+def _updates_of(checkpoint: dict[str, Any] | None) -> int:
+    return checkpoint["optimizer_history"][-1]["num_updates"] if checkpoint else 0
 
 
 def fairseq_command(name: str, arguments: list[str], log: Path) -> None:
@@ -143,11 +186,14 @@ def fairseq_command(name: str, arguments: list[str], log: Path) -> None:
     Raises:
         RuntimeError: it failed; the message holds the end of its output.
     """
-    command = [sys.executable, "-m", f"fairseq_cli.{name}", *arguments]
-    with open(log, "w", encoding="utf-8") as output:
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=one_thread()).returncode
+    log.unlink(missing_ok=True)
+    process = start(f"fairseq_cli.{name}", arguments, log)
+    try:
+        code = process.wait()
+    finally:
+        stop(process)
     if code != 0:
-        raise RuntimeError(f"fairseq-{name} failed, see {log}:\n{_end_of(log)}")
+        raise RuntimeError(f"fairseq-{name} failed, see {log}:\n{end_of(log)}")
 
 
 def train_together(runs: list[TrainingRun], console: Console, at_once: int = 2) -> None:
@@ -159,19 +205,20 @@ def train_together(runs: list[TrainingRun], console: Console, at_once: int = 2) 
     waiting = [run for run in runs if not run.finished]
     with _bars(console) as bars:
         follow = {run.name: bars.add_task(run.name, total=run.epochs, metric="") for run in waiting}
-        running = []
+        running: list[TrainingRun] = []
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
-                    running.append(waiting.pop(0))
-                    running[-1].start()
+                    run = waiting.pop(0)
+                    run.start()
+                    if not run.finished:
+                        running.append(run)
                 time.sleep(POLL_SECONDS)
                 _update(bars, follow, running)
                 running = [run for run in running if not _ended(run)]
         finally:
             for run in running:
-                run.process.terminate()
-                run.process.wait()
+                stop(run.process)
 
 
 def _ended(run: TrainingRun) -> bool:
@@ -179,9 +226,10 @@ def _ended(run: TrainingRun) -> bool:
     code = run.process.poll()
     if code is None:
         return False
+    stop(run.process)
     if code != 0:
-        raise RuntimeError(f"fairseq-train failed ({run.name}), see {run.log}:\n{_end_of(run.log)}")
-    (run.folder / "finished").touch()
+        raise RuntimeError(f"fairseq-train failed ({run.name}), see {run.log}:\n{end_of(run.log)}")
+    run.finish()
     return True
 
 
@@ -203,7 +251,3 @@ def _update(bars: Progress, follow: dict, runs: list[TrainingRun]) -> None:
         if text and not bars.console.is_terminal and bars.tasks[follow[run.name]].fields["metric"] != text:
             bars.console.print(f"{run.name}: epoch {done:.0f} of {run.epochs}, {text}")
         bars.update(follow[run.name], completed=done, metric=text)
-
-
-def _end_of(log: Path, lines: int = 12) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

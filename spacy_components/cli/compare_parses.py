@@ -11,6 +11,7 @@ from spacy.cli._util import Arg, Opt, app, setup_gpu
 from spacy.language import Language
 from wasabi import msg
 
+from diffdecode.files.atomic import write_text
 from spacy_components.display import render_svg
 from spacy_components.training.corpus import make_example
 from spacy_components.training.formats import read_docs
@@ -43,7 +44,7 @@ def compare_parses_cli(
         msg.fail("Cannot compare", str(error), exits=1)
     print_changes(changes)
     if html is not None:
-        html.write_text(html_page(changes, examples), encoding="utf-8")
+        write_text(html, html_page(changes, examples))
         msg.good(f"{min(len(changes.diff), examples)} of {len(changes.diff)} changed trees drawn in {html}")
 
 

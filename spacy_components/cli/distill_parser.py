@@ -19,6 +19,7 @@ from spacy.training import Example
 from wasabi import msg
 
 import spacy_components
+from diffdecode.files.atomic import write_bytes
 from spacy_components.training.corpus import make_example
 from spacy_components.training.formats.files import numbered_lines
 from spacy_components.training.scorers import parse_scores
@@ -95,7 +96,7 @@ def distill(
     paths = {name: output / "corpus" / f"{name}.spacy" for name in SPLITS}
     paths["train"].parent.mkdir(parents=True, exist_ok=True)
     for name, docs in splits.items():
-        DocBin(attrs=["HEAD", "DEP"], docs=docs).to_disk(paths[name])
+        write_bytes(paths[name], DocBin(attrs=["HEAD", "DEP"], docs=docs).to_bytes())
     msg.info(", ".join(f"{name}: {len(docs)} documents" for name, docs in splits.items()))
     settings = as_teacher(parser, teacher, config) | {
         f"paths.{name}": str(paths[name]) for name in ("train", "dev")

@@ -20,9 +20,13 @@ from wasabi import msg
 
 import spacy_components.factories
 import spacy_components.training.scorers  # noqa: F401  (known to spaCy before the package is installed, too)
+from diffdecode.files.atomic import atomic_folder, read_json
 from spacy_components.ml.stanza.checkpoint import CheckpointFiles, read_checkpoint
 from spacy_components.ml.stanza.inputs import ATTRIBUTES
 from spacy_components.ml.stanza.parser import load_parser
+
+PIPELINE = ("meta.json", "config.cfg", "tokenizer", "vocab")
+"""What spaCy writes for every pipeline, beside its components."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,11 +36,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.checkpoint, args.pretrain, args.charlm_forward, args.charlm_backward, args.transformer
     )
     try:
+        _refuse_other_folders(args.output)
         nlp = import_parser(files, lang=args.lang, sentencizer=args.sentencizer)
-    except (ValueError, ImportError) as error:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(args.output) as folder:
+            nlp.to_disk(folder)
+    except (ValueError, ImportError, OSError) as error:
         msg.fail("Cannot import", str(error), exits=1)
-    nlp.to_disk(args.output)
     _report(nlp, args.output)
+
+
+def _refuse_other_folders(output: Path) -> None:
+    """The pipeline takes the place of another pipeline, but not of anything else."""
+    if not output.is_dir():
+        return
+    meta = output / "meta.json"
+    components = read_json(meta).get("components", []) if meta.is_file() else []
+    others = {path.name for path in output.iterdir()} - {*PIPELINE, *components}
+    if others:
+        raise ValueError(
+            f"{output} holds {', '.join(sorted(others)[:3])}, which is no part of a pipeline: name another"
+        )
 
 
 def import_parser(files: CheckpointFiles, *, lang: str | None = None, sentencizer: bool = False) -> Language:

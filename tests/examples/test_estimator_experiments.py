@@ -4,16 +4,13 @@ import gzip
 import importlib
 import json
 import struct
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from diffdecode.categorical import sample
+from examples._shared import runs as runner
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "estimators"
-SCRIPTS = ("_runner", "_methods", "polynomial", "vae", "bias_variance", "listops")
 EXPRESSIONS = [
     "7\t( ( ( ( [MAX 2 ) 7 ) ( ( ( [MIN 5 ) 3 ) ] ) ) ] )",
     "3\t( ( ( [MED 3 ) 3 ) ] )",
@@ -23,14 +20,9 @@ EXPRESSIONS = [
 
 
 @pytest.fixture
-def scripts(monkeypatch):
-    """Import by name as the scripts do among themselves; leaves nothing behind."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in SCRIPTS:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module
-    for name in SCRIPTS:
-        sys.modules.pop(name, None)
+def scripts():
+    """Import by name."""
+    return lambda name: importlib.import_module(f"examples.estimators.{name}")
 
 
 @pytest.fixture
@@ -127,7 +119,7 @@ def test_tiny_run_writes_table_and_plot_and_is_not_repeated(
     for method in script.METHODS:
         assert f"| {method} " in table
     assert all(path.stat().st_size > 5000 for path in out.glob("*.png")) and list(out.glob("*.png"))
-    assert not list(out.glob("*.pt")) and not list(out.glob("*.part"))
+    assert not list(out.glob("*.pt")) and not list(out.glob("*.unfinished"))
 
     def never(*_):
         raise AssertionError("a finished cell was computed again")
@@ -140,7 +132,7 @@ def test_tiny_run_writes_table_and_plot_and_is_not_repeated(
 @pytest.mark.parametrize("name", ["polynomial", "vae", "listops"])
 def test_interrupted_cell_goes_on_where_it_stopped(scripts, name, tmp_path, listops_folder, monkeypatch):
     """Same history as an uninterrupted run, to the last bit; only unfinished epochs are repeated."""
-    script, runner = scripts(name), scripts("_runner")
+    script = scripts(name)
     monkeypatch.setattr(scripts("polynomial"), "STEPS", 3)
     monkeypatch.setattr(runner, "SECONDS_BETWEEN_CHECKPOINTS", -1)
     argv = [*TINY[name], "--epochs", "4", "--seeds", "1", "--methods", "reinmax"]

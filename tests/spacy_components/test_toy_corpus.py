@@ -5,8 +5,9 @@ import random
 import pytest
 import spacy
 
+from examples._shared.spacy_training import train_from_scratch, train_on
 from examples.spacy import demo
-from examples.spacy._training import CONFIGS, train_from_scratch, train_on
+from examples.spacy._configs import CONFIGS
 from examples.spacy.toy_corpus import ENDINGS, KNOWN_ENDINGS, OPINIONS, OTHER, TOPIC, corpus, sentence
 
 

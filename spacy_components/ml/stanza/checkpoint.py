@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from diffdecode.files.atomic import atomic_path, atomic_write
+
 MODEL_TYPES = {
     "transition": "a transition-based parser, which has no scores of arcs",
     "ensemble_graph": "an ensemble; import one of its members",
@@ -118,7 +120,8 @@ def write_checkpoint(net: nn.Module, config: dict[str, Any], path: str | Path) -
         "dev_score_history": [],
         "model_type": "graph",
     }
-    torch.save(content, path, _use_new_zipfile_serialization=False)
+    with atomic_write(path, "wb") as file:
+        torch.save(content, file, _use_new_zipfile_serialization=False)
 
 
 def write_inputs(net: nn.Module, pretrain_vocab, folder: str | Path) -> list[Path]:
@@ -134,12 +137,14 @@ def write_inputs(net: nn.Module, pretrain_vocab, folder: str | Path) -> list[Pat
     folder.mkdir(parents=True, exist_ok=True)
     if pretrain_vocab is not None:
         vectors = {"vocab": pretrain_vocab.state_dict(), "emb": net.pretrained_emb.weight.detach().cpu()}
-        torch.save(vectors, folder / "pretrain.pt", _use_new_zipfile_serialization=False)
+        with atomic_write(folder / "pretrain.pt", "wb") as file:
+            torch.save(vectors, file, _use_new_zipfile_serialization=False)
         written.append(folder / "pretrain.pt")
     for module in CHARLMS:
         if hasattr(net, module):
             written.append(folder / f"{_option(module)}.pt")
-            getattr(net, module).save(str(written[-1]))
+            with atomic_path(written[-1]) as part:
+                getattr(net, module).save(str(part))
     return written
 
 

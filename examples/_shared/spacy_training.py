@@ -1,4 +1,4 @@
-"""Training for the recipes here: a config from scratch, or on from a trained pipeline."""
+"""Training of spaCy pipelines: a config from scratch, or on from a trained pipeline."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from spacy.training.loop import train
 from thinc.api import Config
 
 import spacy_components
+from diffdecode.files.atomic import write_text
+from diffdecode.files.claim import lock
+from examples._shared.data import data_file
+from spacy_components.cli.convert_sdp import convert, summary
 
-CONFIGS = Path(__file__).parent / "configs"
 PACKAGE_CONFIGS = Path(spacy_components.__file__).parent / "configs"
+UNFINISHED = "training-is-not-finished"
 COMPONENTS = (
     "spacy_components.factories",
     "spacy_components.ml.trees.models",
@@ -39,6 +43,13 @@ def register_components() -> None:
         importlib.import_module(module)
 
 
+def converted(source: str, target: Path, **options: Any) -> str:
+    """The path of ``source`` (below the data folder) as a .spacy file, made if it is not there."""
+    if not target.exists():
+        print(f"{target}: {summary(convert(data_file(source), target, **options))}")
+    return str(target)
+
+
 def train_from_scratch(
     config: Path, folder: Path, overrides: dict[str, Any], start: dict[str, Path] | None = None
 ) -> Language:
@@ -49,7 +60,7 @@ def train_from_scratch(
     register_components()
     nlp = init_nlp(_with_overrides(config, overrides))
     for name, trained in (start or {}).items():
-        nlp.get_pipe(name).from_disk(trained / name, exclude=["vocab"])
+        nlp.get_pipe(name).from_disk(whole_pipeline(trained) / name, exclude=["vocab"])
     return _train(nlp, folder)
 
 
@@ -59,10 +70,19 @@ def train_on(trained: Path, folder: Path, overrides: dict[str, Any]) -> Language
     The weights stay, so settings may change what is learned, not the size of the models.
     """
     register_components()
-    config = _with_overrides(trained / "config.cfg", overrides)
+    config = _with_overrides(whole_pipeline(trained) / "config.cfg", overrides)
     nlp = util.load_model(trained, config=config)
     nlp.config = config
     return _train(nlp, folder)
+
+
+def whole_pipeline(trained: Path) -> Path:
+    """The folder of a pipeline. Raises ValueError if there is none, or if its training did not end."""
+    if not (trained / "config.cfg").is_file():
+        raise ValueError(f"no pipeline in {trained}")
+    if (trained.parent / UNFINISHED).exists():
+        raise ValueError(f"the training of {trained} was interrupted: run its command again first")
+    return trained
 
 
 def learn_rate(rate: float, steps: int) -> dict[str, Any]:
@@ -84,7 +104,10 @@ def _with_overrides(path: Path, overrides: dict[str, Any]) -> Config:
 
 
 def _train(nlp: Language, folder: Path) -> Language:
+    """spaCy writes its pipelines in place; while it may be at it, a file says so."""
     torch.set_num_threads(1)
-    folder.mkdir(parents=True, exist_ok=True)
+    lock(folder)
+    write_text(folder / UNFINISHED, "")
     train(nlp, folder, stdout=sys.stdout, stderr=sys.stderr)
+    (folder / UNFINISHED).unlink()
     return util.load_model(folder / "model-best")

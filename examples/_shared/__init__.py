@@ -1,0 +1,1 @@
+"""What the recipes share: data, runs, tables and pictures. No recipe imports another."""

@@ -1,0 +1,44 @@
+"""What every recipe does on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+
+def add_out(parser: argparse.ArgumentParser, default: str | Path) -> None:
+    """The option ``--out``."""
+    parser.add_argument("--out", type=Path, default=Path(default), help="where everything is written")
+
+
+def add_device(parser: argparse.ArgumentParser, default: str = "cpu") -> None:
+    """The option ``--device``; :func:`device` turns its value into a device."""
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default=default, help="auto: a GPU, if there is one"
+    )
+
+
+def device(name: str) -> str:
+    """``cpu`` or ``cuda``. Raises ValueError if there is no GPU where ``cuda`` is asked for."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ValueError("--device cuda: PyTorch finds no GPU here")
+    return {"auto": "cuda" if there else "cpu"}.get(name, name)
+
+
+@contextlib.contextmanager
+def one_line_errors(recipe: str, *more: type[Exception]) -> Iterator[None]:
+    """Ends the program with one line for what a user can mend: missing data, bad files, a full disk.
+
+    recipe: its name, which begins the line.
+    more: kinds of errors besides OSError and ValueError.
+    """
+    try:
+        yield
+    except (OSError, ValueError, *more) as error:
+        sys.exit(f"{recipe}: {error}")

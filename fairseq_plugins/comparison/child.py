@@ -1,0 +1,40 @@
+"""``python -m fairseq_plugins.comparison.child MODULE ARGUMENTS``: run a module until its parent has gone.
+
+On Linux the kernel kills it with its parent. Everywhere, its standard input is a pipe that nobody writes to:
+when that closes, the parent is gone.
+"""
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+import threading
+
+from fairseq_plugins.comparison.processes import PARENT
+
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """From now on, killed when the parent ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_wait_for_end_of_input, daemon=True).start()
+    if os.getppid() != int(os.environ[PARENT]):  # it was gone before this
+        _die()
+
+
+def _wait_for_end_of_input() -> None:
+    os.read(0, 1)
+    _die()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -1,0 +1,54 @@
+"""Commands in processes of their own, which end when this one does, however it ends (see ``child.py``)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from diffdecode.files.claim import locks
+
+PARENT = "DIFFDECODE_PARENT"
+"""Environment variable with the number of the process that a child belongs to."""
+
+
+def start(module: str, arguments: list[str], log: Path) -> subprocess.Popen:
+    """Start ``python -m module *arguments``.
+
+    Args:
+        module: what to run.
+        arguments: its command line.
+        log: where its output is appended, from the start of a line.
+
+    Returns:
+        The process. It holds this one's folders locked, and is killed when this one ends.
+    """
+    command = [sys.executable, "-m", "fairseq_plugins.comparison.child", module, *arguments]
+    with open(log, "a+b") as output:
+        if output.tell() and os.pread(output.fileno(), 1, output.tell() - 1) != b"\n":
+            output.write(b"\n")  # an earlier process was killed within a line
+            output.flush()
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # closes when this process ends
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            pass_fds=locks(),
+        )
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a process, if it has not ended yet."""
+    process.terminate()
+    process.wait()
+    process.stdin.close()
+
+
+def end_of(log: Path, lines: int = 12) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def _environment() -> dict[str, str]:
+    """That of a command which shares the machine with others."""
+    return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONWARNINGS": "ignore", PARENT: str(os.getpid())}
