@@ -1,15 +1,22 @@
 """One choice among V: continuous top-k and gradient estimators."""
 
-from diffdecode.categorical.estimators.gumbel_rao import conditional_gumbel_softmax, gumbel_rao_backward
-from diffdecode.categorical.estimators.reinmax import (
+from diffdecode.categorical.estimators import (
+    ESTIMATORS,
+    Estimator,
+    MovingAverage,
+    Sample,
+    conditional_gumbel_softmax,
+    draw,
+    gumbel_rao_backward,
+    reinforce,
     reinmax_backward,
     reinmax_loo_backward,
     reinmax_tau_backward,
+    rloo,
+    sample,
+    straight_through_backward,
     unbiased_reinmax,
 )
-from diffdecode.categorical.estimators.sample import ESTIMATORS, Sample, sample
-from diffdecode.categorical.estimators.score_function import MovingAverage, draw, reinforce, rloo
-from diffdecode.categorical.estimators.straight_through import straight_through_backward
 from diffdecode.categorical.top_k import (
     TOP_K_OPERATORS,
     Discarded,
@@ -29,6 +36,7 @@ __all__ = [
     "ESTIMATORS",
     "TOP_K_OPERATORS",
     "Discarded",
+    "Estimator",
     "MovingAverage",
     "Sample",
     "TopKOperator",

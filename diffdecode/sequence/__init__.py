@@ -4,12 +4,10 @@ from diffdecode.sequence.costs import HammingCost, StepCost
 from diffdecode.sequence.hard_beam import Hypotheses, hard_beam
 from diffdecode.sequence.output_layer import Prediction, Vocabulary
 from diffdecode.sequence.scheduled_sampling.fused import (
-    FUSED_METHODS,
     ScheduledSampling,
     fused_scheduled_sampling,
 )
 from diffdecode.sequence.scheduled_sampling.relaxed import (
-    HARD_METHODS,
     OwnWord,
     decode_with_coins,
     gold_coins,
@@ -25,8 +23,6 @@ from diffdecode.sequence.soft_beam.truncated import TruncatedSoftBeam, truncated
 from diffdecode.sequence.step_decoder import LinearStepDecoder, State, StepDecoder, first_input, mix, reorder
 
 __all__ = [
-    "FUSED_METHODS",
-    "HARD_METHODS",
     "MIXING_SCHEDULES",
     "HammingCost",
     "Hypotheses",

@@ -30,11 +30,12 @@ from fairseq_plugins.decoders import step_decoder
 
 # What the paper calls soft argmax is the library's ``soft``; alpha is 1/tau for these two.
 PEAKED = {"soft_argmax": "soft", "gumbel_soft": "gumbel_soft"}
-OTHERS = ("argmax", "sample", *(name for name in ESTIMATORS if name not in (*PEAKED.values(), "reinmax_loo")))
+OTHERS = tuple(
+    name for name, one in ESTIMATORS.items() if name not in PEAKED.values() and not one.index_has_k
+)
 RELAXATIONS = (*PEAKED, *OTHERS)
 
-# Choices for which the m best candidates are enough, and from which vocabulary on they are cheaper.
-FUSED = ("soft", "argmax", "argmax_st")
+# When the m best candidates are enough for a choice, and from which vocabulary on they are cheaper.
 FUSED_FROM_ALPHA = 2.0
 FUSED_FROM_VOCABULARY = 1000
 
@@ -194,8 +195,8 @@ class ScheduledSamplingCriterion(FairseqCriterion):
         return (
             not self.cfg.no_fused
             and self.cfg.label_smoothing == 0
-            and own.method in FUSED
-            and (own.method == "argmax" or (own.tau or 1.0) <= 1 / FUSED_FROM_ALPHA)
+            and own.alphas is not None
+            and all(alpha >= FUSED_FROM_ALPHA for alpha in own.alphas)
             and len(self.allowed) >= FUSED_FROM_VOCABULARY
         )
 

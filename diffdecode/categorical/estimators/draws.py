@@ -1,6 +1,8 @@
 """Probabilities and samples: the only place of the estimators where a random number is drawn."""
 
 import math
+from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -21,14 +23,34 @@ def checked_softmax(scores: Tensor) -> Tensor:
     # Softmax of such a row is NaN from end to end: one column tells, and its sum whether to look closer.
     column = probs.detach().select(-1, 0)
     if math.isnan(column.sum()):
-        bad = column.isnan()
-        impossible = bool((scores.detach()[tuple(bad.nonzero()[0])] == -torch.inf).all())
-        reason = "no possible category (all are -inf or masked)" if impossible else "NaN or +inf"
-        raise ValueError(f"logits row {first_row(bad)}: {reason}")
+        refuse_row(scores, column.isnan())
     return probs
 
 
-def standard_exponential(shape, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def checked_max(scores: Tensor) -> Tensor:
+    """argmax ``[...]`` over the last dimension, the first of equals.
+
+    Raises:
+        ValueError: as ``checked_softmax``.
+    """
+    best, index = scores.detach().max(-1)
+    if not math.isfinite(best.sum()):
+        bad = ~best.isfinite()
+        if bad.any():
+            refuse_row(scores, bad)
+    return index
+
+
+def refuse_row(scores: Tensor, bad: Tensor) -> NoReturn:
+    """Raise for the first row of ``scores`` ``[..., V]`` that is ``bad`` ``[...]``."""
+    impossible = bool((scores.detach()[tuple(bad.nonzero()[0])] == -torch.inf).all())
+    reason = "no possible category (all are -inf or masked)" if impossible else "NaN or +inf"
+    raise ValueError(f"logits row {first_row(bad)}: {reason}")
+
+
+def standard_exponential(
+    shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
     """Exp(1) variates E > 0 (torch never draws 0), in the dtype and on the device of ``like``."""
     return torch.empty(shape, dtype=like.dtype, device=like.device).exponential_(generator=generator)
 

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from diffdecode.categorical.estimators.base import ESTIMATORS, Estimator
 from diffdecode.categorical.estimators.draws import checked_softmax, draw_index
 from diffdecode.categorical.estimators.hard_choice import hard_choice
 from diffdecode.categorical.estimators.straight_through import straight_through_backward
@@ -60,3 +61,6 @@ def gapped_st(
         distance = adaptive_gap(probs, index) if gap == "p" else gap
         y = (gapped_scores(scores, index, distance) / tau).softmax(-1)
     return hard_choice(scores, index, partial(straight_through_backward, tau=tau), y), probs
+
+
+ESTIMATORS.register("gapped_st", Estimator(gapped_st))

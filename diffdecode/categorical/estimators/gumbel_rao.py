@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from diffdecode.categorical.estimators.base import ESTIMATORS, Estimator
 from diffdecode.categorical.estimators.draws import checked_softmax, draw_index, standard_exponential
 from diffdecode.categorical.estimators.hard_choice import hard_choice
 
@@ -76,3 +77,6 @@ def gumbel_rao(
             noise = standard_exponential((samples, *scores.shape), scores, generator)
         y = conditional_gumbel_softmax(probs.detach(), index, noise, tau)
     return hard_choice(scores, index, partial(gumbel_rao_backward, tau=tau), y), probs
+
+
+ESTIMATORS.register("gumbel_rao", Estimator(gumbel_rao, noise_has_k=True))

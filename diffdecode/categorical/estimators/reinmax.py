@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffdecode.categorical.estimators.base import ESTIMATORS, Estimator
 from diffdecode.categorical.estimators.draws import checked_softmax, draw_index
 from diffdecode.categorical.estimators.hard_choice import hard_choice, one_hot, softmax_vjp
 
@@ -114,9 +115,7 @@ def reinmax_loo(
     given = index if index is not None else noise
     samples = samples if given is None else len(given)
     if samples < 2:
-        raise ValueError(
-            f"reinmax_loo needs samples >= 2 to compare, got {samples}; one sample: method 'reinmax'"
-        )
+        raise ValueError(f"reinmax_loo needs samples >= 2 to compare, got {samples}; one sample: 'reinmax'")
     probs = checked_softmax(scores)
     if index is None:
         index = draw_index(probs.expand(samples, *probs.shape), noise, generator)
@@ -174,3 +173,7 @@ def unbiased_reinmax(
     estimate = unbiased_pair_gradient(p, index, losses.detach(), grad)
     surrogate = ((scores - scores.detach()) * estimate).sum((-2, -1))
     return losses.mean(0) + surrogate
+
+
+ESTIMATORS.register("reinmax", Estimator(reinmax))
+ESTIMATORS.register("reinmax_loo", Estimator(reinmax_loo, index_has_k=True, noise_has_k=True))

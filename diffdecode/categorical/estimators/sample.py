@@ -1,30 +1,15 @@
 """``sample``: one call for every gradient estimator of a categorical choice, picked by name."""
 
 import functools
-import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffdecode.categorical.estimators.base import ESTIMATORS
 from diffdecode.categorical.estimators.draws import first_row
-from diffdecode.categorical.estimators.gapped_st import gapped_st
-from diffdecode.categorical.estimators.gumbel_rao import gumbel_rao
-from diffdecode.categorical.estimators.reinmax import reinmax, reinmax_loo
-from diffdecode.categorical.estimators.soft import gumbel_soft, soft
-from diffdecode.categorical.estimators.straight_through import argmax_st, st, st_gumbel
-
-# A method takes float32 or float64 scores [..., V] (-inf = impossible) and keyword options, and returns the
-# sample [..., V] with its gradient, and softmax(scores) if it computed that (else None).  Its keywords are
-# the options that ``sample`` accepts for it; the default of its ``tau`` is explained in its docstring.
-ESTIMATORS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
-    method.__name__: method
-    for method in (soft, gumbel_soft, st, st_gumbel, gumbel_rao, gapped_st, reinmax, reinmax_loo, argmax_st)
-}
-
-_INDEX_HAS_K = {"reinmax_loo"}
-_NOISE_HAS_K = {"reinmax_loo", "gumbel_rao"}
 
 
 class Sample:
@@ -46,13 +31,13 @@ class Sample:
         with torch.set_grad_enabled(self._with_grad):
             return self._probs()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Tensor]:
         return iter((self.one_hot, self.probs))
 
 
 def sample(
     logits: Tensor,
-    method: str = "reinmax",
+    estimator: str = "reinmax",
     tau: float | None = None,
     *,
     mask: Tensor | None = None,
@@ -60,15 +45,15 @@ def sample(
     generator: torch.Generator | None = None,
     index: Tensor | None = None,
     noise: Tensor | None = None,
-    **options,
+    **options: Any,
 ) -> Sample:
     """Choose one category, with a gradient.
 
     Args:
         logits: ``[..., V]`` (categories along ``dim``), floating point, any strides; -inf = impossible.
             float16 and bfloat16 are computed in float32; results and gradients have the dtype of ``logits``.
-        method: a name in ``ESTIMATORS``; the docstring there has formula, source and temperature.
-        tau: temperature > 0; default: the method's own (1, but gumbel_rao 0.5 and gapped_st 0.7).
+        estimator: a name in ``ESTIMATORS``; its function's docstring has formula, source and temperature.
+        tau: temperature > 0; default: the estimator's own (1, but gumbel_rao 0.5 and gapped_st 0.7).
         mask: boolean, broadcastable to ``logits``, True = possible.  The others get probability exactly 0
             forward and gradient exactly 0 backward.
         dim: dimension of the categories.
@@ -84,13 +69,12 @@ def sample(
         ordinary gradient; both like ``logits``.  For reinmax_loo ``one_hot`` has a leading dimension K.
 
     Raises:
-        ValueError: unknown method, an option it does not have, bad shapes, tau <= 0; NaN or +inf in a row, or
-            a row without any possible category (the message names the row).
+        ValueError: unknown estimator, an option it does not have, bad shapes, tau <= 0; NaN or +inf in a row,
+            or a row without any possible category (the message names the row).
         TypeError: logits not floating point, or mask not boolean.
     """
-    given = {"tau": tau, "generator": generator, "index": index, "noise": noise, **options}
-    given = {name: value for name, value in given.items() if value is not None}
-    estimator = _lookup(method, given)
+    chosen = ESTIMATORS[estimator]
+    given = _options(estimator, tau=tau, generator=generator, index=index, noise=noise, **options)
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
     if not -logits.dim() <= dim < logits.dim() or logits.shape[dim] == 0:
@@ -102,10 +86,10 @@ def sample(
     scores = _moved(_masked(logits, mask), from_end, -1)
     scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
     if noise is not None:
-        given["noise"] = _checked_noise(_moved(noise, from_end, -1), scores, method)
+        given["noise"] = _checked_noise(_moved(noise, from_end, -1), scores, chosen.noise_has_k)
     if index is not None:
-        _check_index(index, scores, method)
-    one_hot, probs = estimator(scores, **given)
+        _check_index(index, scores, chosen.index_has_k)
+    one_hot, probs = chosen.function(scores, **given)
 
     def restore(result: Tensor) -> Tensor:
         return _moved(result, -1, from_end).to(logits.dtype)
@@ -113,22 +97,17 @@ def sample(
     return Sample(restore(one_hot), lambda: restore(scores.softmax(-1) if probs is None else probs))
 
 
-def _lookup(method: str, given: dict) -> Callable:
-    if method not in ESTIMATORS:
-        raise ValueError(f"unknown method {method!r}; there are: {', '.join(ESTIMATORS)}")
-    takes = _options(ESTIMATORS[method])
-    if "generator" not in takes:
-        given.pop("generator", None)
-    unknown = [name for name in given if name not in takes]
+def _options(estimator: str, **given: Any) -> dict[str, Any]:
+    """The given options, after checking that the estimator has them; ``None`` is its default."""
+    known = ESTIMATORS[estimator].options
+    options = {name: value for name, value in given.items() if value is not None}
+    if "generator" not in known:
+        options.pop("generator", None)
+    unknown = [name for name in options if name not in known]
     if unknown:
-        raise ValueError(f"method {method!r} has no option {', '.join(unknown)}; it has: {', '.join(takes)}")
-    return ESTIMATORS[method]
-
-
-@functools.cache
-def _options(estimator: Callable) -> list[str]:
-    """Names of the keyword options of an estimator."""
-    return list(inspect.signature(estimator).parameters)[1:]
+        its_own = ", ".join(known) or "none"
+        raise ValueError(f"estimator {estimator!r} has no option {', '.join(unknown)}; it has: {its_own}")
+    return options
 
 
 def _moved(tensor: Tensor, source: int, target: int) -> Tensor:
@@ -146,8 +125,8 @@ def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
     return logits.masked_fill(~mask, -torch.inf)
 
 
-def _checked_noise(noise: Tensor, scores: Tensor, method: str) -> Tensor:
-    K = int(method in _NOISE_HAS_K)
+def _checked_noise(noise: Tensor, scores: Tensor, has_k: bool) -> Tensor:
+    K = int(has_k)
     if noise.dim() != scores.dim() + K or noise.shape[K:] != scores.shape:
         wanted = ["K", *scores.shape] if K else list(scores.shape)
         raise ValueError(f"noise must have shape {wanted} (categories last), got {list(noise.shape)}")
@@ -156,11 +135,11 @@ def _checked_noise(noise: Tensor, scores: Tensor, method: str) -> Tensor:
     return noise.to(scores.dtype)
 
 
-def _check_index(index: Tensor, scores: Tensor, method: str) -> None:
+def _check_index(index: Tensor, scores: Tensor, has_k: bool) -> None:
     rows, V = scores.shape[:-1], scores.shape[-1]
     if index.dtype != torch.int64:
         raise TypeError(f"index must be int64, got {index.dtype}")
-    K = int(method in _INDEX_HAS_K)
+    K = int(has_k)
     if index.dim() != len(rows) + K or index.shape[K:] != rows:
         wanted = ["K", *rows] if K else list(rows)
         raise ValueError(f"index must have shape {wanted}, got {list(index.shape)}")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from diffdecode.categorical.estimators.base import ESTIMATORS, Estimator
 from diffdecode.categorical.estimators.draws import checked_softmax, gumbel
 
 
@@ -28,3 +29,7 @@ def gumbel_soft(
     Temperature: default 1; usual range 0.1 to 1 (small: nearly one-hot, gradients of high variance).
     """
     return checked_softmax((scores + gumbel(scores, noise, generator)) / tau), None
+
+
+ESTIMATORS.register("soft", Estimator(soft, hard=False, alphas=lambda tau: (1 / tau,)))
+ESTIMATORS.register("gumbel_soft", Estimator(gumbel_soft, hard=False))

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from diffdecode.categorical.estimators.base import ESTIMATORS, Estimator
 from diffdecode.categorical.estimators.draws import checked_softmax, draw_index, gumbel
 from diffdecode.categorical.estimators.hard_choice import hard_choice, softmax_vjp
 
@@ -62,3 +63,8 @@ def st_gumbel(
         y = checked_softmax(gumbel(scores, noise, generator).add_(scores).div_(tau))
         index = y.max(-1).indices
     return hard_choice(scores, index, partial(straight_through_backward, tau=tau), y), None
+
+
+ESTIMATORS.register("st", Estimator(st, alphas=lambda tau: (1.0, 1 / tau)))
+ESTIMATORS.register("argmax_st", Estimator(argmax_st, alphas=lambda tau: (1 / tau,)))
+ESTIMATORS.register("st_gumbel", Estimator(st_gumbel))

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffdecode.categorical import sample
+from diffdecode.categorical import ESTIMATORS, sample
 from diffdecode.sequence.output_layer import Prediction, Vocabulary
 from diffdecode.sequence.scheduled_sampling.relaxed import OwnWord, decode_with_coins, gold_coins
 from diffdecode.sequence.step_decoder import LinearStepDecoder, State, first_input
-
-# The methods whose choice among all of V is, up to the discarded mass, their choice among the m best.
-FUSED_METHODS = ("soft", "argmax", "argmax_st", "sample", "st")
 
 
 @dataclass
@@ -55,17 +52,18 @@ def fused_scheduled_sampling(
         state: its state before the first step, B rows.
         gold: ``[B, T]`` reference words.
         lengths: ``[B]`` words of each sentence; only ``discarded`` depends on them.
-        own_word: its method must be one of ``FUSED_METHODS``.
+        own_word: its estimator must be ``fusable``.
         gold_probability: probability, per word, of feeding the gold word.
         generator: source of randomness, on the decoder's device.
         m: number of candidates of a choice.
         tolerance: the largest discarded mass that is accepted; 1 never falls back.
 
     Raises:
-        ValueError: the method cannot be fused.
+        ValueError: the estimator cannot be fused.
     """
-    if own_word.method not in FUSED_METHODS:
-        raise ValueError(f"method {own_word.method!r} cannot be fused; these can: {', '.join(FUSED_METHODS)}")
+    if own_word.alphas is None:
+        fusable = ", ".join(name for name, estimator in ESTIMATORS.items() if estimator.fusable)
+        raise ValueError(f"estimator {own_word.estimator!r} cannot be fused; these can: {fusable}")
     coins = gold_coins(gold, gold_probability, generator)
     found = _fused(decoder, state, gold, lengths, own_word, coins, generator, m)
     # Written so that NaN falls back, too: the dense choice names the row.
@@ -89,7 +87,7 @@ def _fused(
     batch, steps = gold.shape
     banned = None if own_word.allowed is None else (~own_word.allowed).nonzero()[:, 0]
     vocabulary = Vocabulary(decoder, batch * steps, banned)
-    m = 1 if own_word.method == "argmax" else min(m, vocabulary.candidates)
+    m = min(m, vocabulary.candidates) if own_word.alphas else 1
     gold_vectors = vocabulary.embed(gold[:, :-1])
     all_gold = [*coins.all(0).tolist(), True]
     vectors, scores, discarded = first_input(decoder, batch), [], []
@@ -110,11 +108,9 @@ def _fused(
 
 def choose_among_best(found: Prediction, own_word: OwnWord, generator: torch.Generator | None) -> Tensor:
     """Weights ``[R, m]`` of the best candidates."""
-    if own_word.method == "argmax":
+    if found.best.size(1) == 1:
         return torch.ones_like(found.best)
-    if own_word.method == "sample":
-        return sample(found.best.detach(), "st", generator=generator).one_hot
-    return sample(found.best, own_word.method, own_word.tau, generator=generator).one_hot
+    return sample(found.best, own_word.estimator, own_word.tau, generator=generator).one_hot
 
 
 @torch.no_grad()
@@ -123,14 +119,11 @@ def discarded_mass(found: Prediction, own_word: OwnWord) -> Tensor:
 
     With alpha = 1/tau, c the smallest kept log-probability, N candidates outside with total probability
     ``rest``: each has ``p^alpha = p * p^(alpha - 1) <= p * exp(c (alpha - 1))`` if alpha >= 1, and by Jensen
-    ``sum p^alpha <= N^(1 - alpha) * rest^alpha`` if alpha < 1. For a sample, alpha is 1; the estimator ``st``
-    samples at 1 and differentiates at alpha, so that both count.
+    ``sum p^alpha <= N^(1 - alpha) * rest^alpha`` if alpha < 1. Each alpha of the choice counts: ``st``, for
+    example, samples at 1 and differentiates at 1/tau. The best alone leaves nothing out.
     """
-    if own_word.method == "argmax":
-        return torch.zeros_like(found.rest)
-    alphas = {1.0 / (own_word.tau or 1.0)} if own_word.method in ("soft", "argmax_st", "st") else set()
-    alphas |= {1.0} if own_word.method in ("sample", "st") else set()
-    return torch.stack([_tail(found, alpha) for alpha in alphas]).amax(0)
+    tails = [_tail(found, alpha) for alpha in own_word.alphas or ()]
+    return torch.stack(tails).amax(0) if tails else torch.zeros_like(found.rest)
 
 
 def _tail(found: Prediction, alpha: float) -> Tensor:

@@ -15,52 +15,52 @@ from torch import Tensor
 from diffdecode.categorical import ESTIMATORS, sample
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input
 
-HARD_METHODS = ("argmax", "sample")
-
 
 @dataclass(frozen=True)
 class OwnWord:
     """How the model's own word is chosen and fed back.
 
     Attributes:
-        method: ``argmax`` or ``sample``, whose word is looked up and gives the scores no gradient (Bengio et
-            al.); or a name in ``diffdecode.categorical.ESTIMATORS``, e.g. ``soft`` (section 3.1) or
-            ``gumbel_soft`` (section 3.2).
+        estimator: a name in ``diffdecode.categorical.ESTIMATORS``: ``soft`` (section 3.1) or ``gumbel_soft``
+            (section 3.2), ``argmax`` or ``sample``, which give the scores no gradient (Bengio et al.), or
+            another that chooses one word.
         tau: temperature of the estimator, 1/alpha in the paper's notation; ``None`` is its default.
         allowed: ``[V]`` boolean, the words that may be fed back; ``None`` allows all. Padding should not be.
     """
 
-    method: str = "soft"
+    estimator: str = "soft"
     tau: float | None = None
     allowed: Tensor | None = None
 
     def __post_init__(self):
-        if self.method not in (*HARD_METHODS, *ESTIMATORS):
-            known = ", ".join((*HARD_METHODS, *ESTIMATORS))
-            raise ValueError(f"unknown method {self.method!r} for the word that is fed back; known: {known}")
-        if self.method == "reinmax_loo":
-            raise ValueError("reinmax_loo draws several words at once; a decoder step can only be fed one")
+        chosen = ESTIMATORS[self.estimator]
+        if chosen.index_has_k:
+            raise ValueError(
+                f"estimator {self.estimator!r} draws several words at once; a step can be fed only one"
+            )
+        if self.tau is not None and "tau" not in chosen.options:
+            raise ValueError(f"estimator {self.estimator!r} has no temperature, but tau={self.tau} is given")
 
     @property
-    def is_hard(self) -> bool:
-        """True if the choice passes no gradient to the scores."""
-        return self.method in HARD_METHODS
+    def gives_gradient(self) -> bool:
+        """Whether the scores get a gradient through the choice."""
+        return ESTIMATORS[self.estimator].gives_gradient
+
+    @property
+    def alphas(self) -> tuple[float, ...] | None:
+        """Inverse temperatures of the choice's softmaxes, or ``None`` if it cannot be fused."""
+        chosen = ESTIMATORS[self.estimator]
+        return None if chosen.alphas is None else chosen.alphas(self.tau or 1.0)
 
     def vectors(
         self, log_probs: Tensor, embedding: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """The chosen embedding, or mixture, ``[..., d]``; ``log_probs [..., V]``, ``embedding [V, d]``."""
-        if not self.is_hard:
-            chosen = sample(log_probs, self.method, self.tau, mask=self.allowed, generator=generator)
-            return chosen.one_hot.to(embedding.dtype) @ embedding
-        scores = log_probs.detach()
-        if self.allowed is not None:
-            scores = scores.masked_fill(~self.allowed, -torch.inf)
-        if self.method == "argmax":
-            return embedding[scores.argmax(-1)]
-        # Gumbel-max: the largest of independently perturbed scores is a sample from their softmax.
-        noise = torch.empty_like(scores).exponential_(generator=generator)
-        return embedding[(scores - noise.log()).argmax(-1)]
+        scores = log_probs if self.gives_gradient else log_probs.detach()
+        chosen = sample(scores, self.estimator, self.tau, mask=self.allowed, generator=generator).one_hot
+        if self.gives_gradient:
+            return chosen.to(embedding.dtype) @ embedding
+        return embedding[chosen.argmax(-1)]  # looked up, not multiplied: only one row gets a gradient
 
 
 def gold_coins(gold: Tensor, gold_probability: float, generator: torch.Generator | None = None) -> Tensor:
@@ -173,7 +173,7 @@ def two_pass_decode(
     inputs = embedding[torch.cat([torch.full_like(gold[:, :1], start), gold[:, :-1]], 1)]
     if bool(coins.all()):
         return run(inputs)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not own_word.is_hard):
+    with torch.set_grad_enabled(torch.is_grad_enabled() and own_word.gives_gradient):
         first = run(inputs)
     own = own_word.vectors(first[:, :-1], embedding, generator)
     mixed = torch.where(coins[..., None], inputs[:, 1:], own)

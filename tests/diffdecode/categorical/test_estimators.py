@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from diffdecode.categorical import ESTIMATORS, reinmax_backward, sample
 
-METHODS = sorted(ESTIMATORS)
-DETERMINISTIC = {"soft", "argmax_st"}
+NAMES = sorted(ESTIMATORS)
+DETERMINISTIC = {"soft", "argmax_st", "argmax"}
 SOFT = {"soft", "gumbel_soft"}
 
 
@@ -74,14 +74,14 @@ def test_frozen_gradients_of_the_package_reinmax(tau):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("tau", [1.0, 0.5, 0.07])
-@pytest.mark.parametrize(("method", "hard"), [("st_gumbel", True), ("gumbel_soft", False)])
-def test_same_bits_as_torch_gumbel_softmax(method, hard, tau, dtype):
+@pytest.mark.parametrize(("estimator", "hard"), [("st_gumbel", True), ("gumbel_soft", False)])
+def test_same_bits_as_torch_gumbel_softmax(estimator, hard, tau, dtype):
     torch.manual_seed(1)
     x, weight = torch.randn(2, 50, 11, dtype=dtype)
     for seed in range(5):
         ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
         torch.manual_seed(seed)
-        a = sample(ours, method, tau).one_hot
+        a = sample(ours, estimator, tau).one_hot
         torch.manual_seed(seed)
         b = F.gumbel_softmax(theirs, tau, hard=hard)
         (a * weight).sum().backward()
@@ -93,19 +93,19 @@ def test_same_bits_as_torch_gumbel_softmax(method, hard, tau, dtype):
 def test_sampled_methods_draw_what_multinomial_draws():
     torch.manual_seed(0)
     x = torch.randn(500, 9)
-    for method in ("st", "reinmax", "gapped_st", "gumbel_rao"):
+    for estimator in ("st", "reinmax", "gapped_st", "gumbel_rao"):
         torch.manual_seed(5)
         expected = torch.multinomial(x.softmax(-1), 1, replacement=True)[:, 0]
         torch.manual_seed(5)
-        assert torch.equal(sample(x, method).one_hot.argmax(-1), expected), method
+        assert torch.equal(sample(x, estimator).one_hot.argmax(-1), expected), estimator
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - DETERMINISTIC - {"gumbel_soft"}))
-def test_samples_follow_the_probabilities(method):
+@pytest.mark.parametrize("estimator", sorted(set(NAMES) - DETERMINISTIC - {"gumbel_soft"}))
+def test_samples_follow_the_probabilities(estimator):
     """Frequencies of 40,000 draws, within 5 standard errors."""
     scores = torch.tensor([0.3, -1.2, 2.0, -math.inf, 0.0])
-    rows = 40_000 if method != "reinmax_loo" else 20_000
-    one_hot = sample(scores.expand(rows, 5), method, generator=torch.Generator().manual_seed(1)).one_hot
+    rows = 40_000 if estimator != "reinmax_loo" else 20_000
+    one_hot = sample(scores.expand(rows, 5), estimator, generator=torch.Generator().manual_seed(1)).one_hot
     p = scores.softmax(-1)
     error = (one_hot.reshape(-1, 5).mean(0) - p).abs()
     assert (error <= 5 * (p * (1 - p) / 40_000).sqrt()).all()
@@ -170,35 +170,35 @@ def test_reinmax_is_algorithm_2_of_the_paper():
         torch.testing.assert_close(z.grad, y.grad, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_any_dim_and_strides(method):
+@pytest.mark.parametrize("estimator", NAMES)
+def test_any_dim_and_strides(estimator):
     torch.manual_seed(0)
     x = torch.randn(4, 6, 5)
     weight = torch.randn(4, 5, 6)
-    expected = gradient(x.transpose(1, 2).contiguous(), weight, method, seed=2)
-    actual = gradient(x, weight.transpose(1, 2), method, dim=1, seed=2)
+    expected = gradient(x.transpose(1, 2).contiguous(), weight, estimator, seed=2)
+    actual = gradient(x, weight.transpose(1, 2), estimator, dim=1, seed=2)
     for a, b in zip(actual, expected, strict=True):
         assert torch.equal(a.transpose(-1, -2), b)
-    assert torch.equal(gradient(x.transpose(1, 2), weight, method, seed=2)[2], expected[2])
+    assert torch.equal(gradient(x.transpose(1, 2), weight, estimator, seed=2)[2], expected[2])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("estimator", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dtype_in_is_dtype_out_and_half_is_computed_in_float32(method, dtype):
+def test_dtype_in_is_dtype_out_and_half_is_computed_in_float32(estimator, dtype):
     torch.manual_seed(0)
     x, weight = (4 * torch.randn(2, 30, 8)).to(dtype)
-    one_hot, probs, grad = gradient(x, weight, method, seed=4)
+    one_hot, probs, grad = gradient(x, weight, estimator, seed=4)
     assert one_hot.dtype == probs.dtype == grad.dtype == dtype
     assert grad.isfinite().all()
-    if dtype in (torch.float16, torch.bfloat16) and method != "gumbel_soft":
-        wide = gradient(x.float(), weight.float(), method, seed=4)
+    if dtype in (torch.float16, torch.bfloat16) and estimator != "gumbel_soft":
+        wide = gradient(x.float(), weight.float(), estimator, seed=4)
         torch.testing.assert_close(one_hot, wide[0].to(dtype))
         torch.testing.assert_close(grad.float(), wide[2], rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("method", METHODS)
-def test_masked_entries_are_exactly_zero_forward_and_backward(method, dtype):
+@pytest.mark.parametrize("estimator", NAMES)
+def test_masked_entries_are_exactly_zero_forward_and_backward(estimator, dtype):
     torch.manual_seed(0)
     x = torch.randn(40, 6, dtype=dtype)
     mask = torch.rand(40, 6) < 0.6
@@ -206,20 +206,20 @@ def test_masked_entries_are_exactly_zero_forward_and_backward(method, dtype):
     weight = torch.randn(40, 6, dtype=dtype)
     for by_mask in (True, False):
         y = x if by_mask else x.masked_fill(~mask, -math.inf)
-        one_hot, probs, grad = gradient(y, weight, method, mask=mask if by_mask else None, seed=6)
+        one_hot, probs, grad = gradient(y, weight, estimator, mask=mask if by_mask else None, seed=6)
         blocked = ~mask
         assert (one_hot.movedim(-2, 0).movedim(-1, 1)[blocked] == 0).all()
         assert (probs[blocked] == 0).all()
         assert (grad[blocked] == 0).all()
         assert grad.isfinite().all()
         assert grad[mask].abs().sum() > 0
-        if method not in SOFT:
+        if estimator not in SOFT:
             assert (one_hot.sum(-1) == 1).all()
 
 
 @settings(deadline=None, max_examples=100)
-@given(seed=st.integers(0, 10_000), method=st.sampled_from(METHODS), V=st.integers(2, 7))
-def test_a_masked_category_might_as_well_not_exist(seed, method, V):
+@given(seed=st.integers(0, 10_000), estimator=st.sampled_from(NAMES), V=st.integers(2, 7))
+def test_a_masked_category_might_as_well_not_exist(seed, estimator, V):
     """Same decision, probabilities and gradient as over the vocabulary without it; same noise elsewhere."""
     torch.manual_seed(seed)
     x, weight = torch.randn(2, 5, V, dtype=torch.float64)
@@ -227,15 +227,15 @@ def test_a_masked_category_might_as_well_not_exist(seed, method, V):
     kept = torch.arange(V) != torch.randint(V, ())
 
     def options(columns, first):
-        if method in DETERMINISTIC:
+        if estimator in DETERMINISTIC:
             return {}
-        if method == "gumbel_rao":
+        if estimator == "gumbel_rao":
             return {"noise": noise[..., columns], "index": torch.full((5,), first)}
-        return {"noise": (noise if method == "reinmax_loo" else noise[0])[..., columns]}
+        return {"noise": (noise if estimator == "reinmax_loo" else noise[0])[..., columns]}
 
     first = int(kept.nonzero()[0])  # becomes category 0
-    full = gradient(x, weight, method, mask=kept, **options(slice(None), first))
-    reduced = gradient(x[:, kept], weight[:, kept], method, **options(kept, 0))
+    full = gradient(x, weight, estimator, mask=kept, **options(slice(None), first))
+    reduced = gradient(x[:, kept], weight[:, kept], estimator, **options(kept, 0))
     for a, b in zip(full, reduced, strict=True):
         torch.testing.assert_close(a[..., kept], b, rtol=1e-12, atol=1e-14)
         assert (a[..., ~kept] == 0).all()
@@ -243,40 +243,40 @@ def test_a_masked_category_might_as_well_not_exist(seed, method, V):
 
 @pytest.mark.parametrize("tau", [None, 0.05])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-@pytest.mark.parametrize("method", METHODS)
-def test_huge_logits_stay_finite(method, dtype, tau):
+@pytest.mark.parametrize("estimator", NAMES)
+def test_huge_logits_stay_finite(estimator, dtype, tau):
     x = torch.tensor([[1e4, -1e4, 0.0, 1e4], [-1e4, -1e4, -math.inf, 1e4], [1e4, 1e4, 1e4, 1e4]], dtype=dtype)
     weight = torch.tensor([[3.0, -2.0, 0.5, 1.0]], dtype=dtype)
-    tau = None if method == "reinmax_loo" else tau
+    tau = tau if "tau" in ESTIMATORS[estimator].options else None
     for seed in range(10):
-        one_hot, probs, grad = gradient(x, weight, method, tau, seed=seed)
+        one_hot, probs, grad = gradient(x, weight, estimator, tau, seed=seed)
         assert one_hot.isfinite().all() and probs.isfinite().all() and grad.isfinite().all()
         assert grad[1, 2] == 0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("estimator", NAMES)
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0, 4), (2, 1), (4,)])
-def test_empty_batches_single_categories_and_single_vectors(method, shape):
-    one_hot, probs, grad = gradient(torch.randn(shape), torch.ones(shape), method)
+def test_empty_batches_single_categories_and_single_vectors(estimator, shape):
+    one_hot, probs, grad = gradient(torch.randn(shape), torch.ones(shape), estimator)
     assert one_hot.shape[-len(shape) :] == probs.shape == grad.shape == shape
     if shape[-1] == 1:
         assert (one_hot == 1).all() and (grad == 0).all()
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_generator_and_injected_randomness_decide_everything(method):
+@pytest.mark.parametrize("estimator", NAMES)
+def test_generator_and_injected_randomness_decide_everything(estimator):
     x = torch.randn(6, 5)
-    a = sample(x, method, generator=torch.Generator().manual_seed(3)).one_hot
+    a = sample(x, estimator, generator=torch.Generator().manual_seed(3)).one_hot
     torch.manual_seed(99)  # the global state must not matter
-    assert torch.equal(a, sample(x, method, generator=torch.Generator().manual_seed(3)).one_hot)
-    if method in DETERMINISTIC:
+    assert torch.equal(a, sample(x, estimator, generator=torch.Generator().manual_seed(3)).one_hot)
+    if estimator in DETERMINISTIC:
         return
     noise = torch.empty(2, 6, 5).exponential_()
-    options = {"noise": noise if method in ("reinmax_loo", "gumbel_rao") else noise[0]}
-    if method == "gumbel_rao":
+    options = {"noise": noise if estimator in ("reinmax_loo", "gumbel_rao") else noise[0]}
+    if estimator == "gumbel_rao":
         options["index"] = torch.zeros(6, dtype=torch.int64)
     weight = torch.randn(5)
-    first, second = (gradient(x, weight, method, seed=seed, **options) for seed in (0, 1))
+    first, second = (gradient(x, weight, estimator, seed=seed, **options) for seed in (0, 1))
     assert torch.equal(first[0], second[0]) and torch.equal(first[2], second[2])
 
 
@@ -285,8 +285,8 @@ def test_noise_is_one_notion_for_races_and_gumbel():
     x = torch.randn(200, 6)
     noise = torch.empty(200, 6).exponential_()
     expected = (x - noise.log()).argmax(-1)
-    for method in ("st", "reinmax", "gapped_st", "st_gumbel"):
-        assert torch.equal(sample(x, method, noise=noise).one_hot.argmax(-1), expected)
+    for estimator in ("st", "reinmax", "gapped_st", "st_gumbel"):
+        assert torch.equal(sample(x, estimator, noise=noise).one_hot.argmax(-1), expected)
     along_first = sample(x.T, "st", noise=noise.T, dim=0).one_hot
     assert torch.equal(along_first.argmax(0), expected)
 
@@ -309,30 +309,41 @@ def test_gumbel_rao_noise_is_that_of_the_decision():
         assert gap.abs().max() < 0.02
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - SOFT))
-def test_second_derivatives_of_hard_choices_are_refused(method):
+@pytest.mark.parametrize("estimator", sorted(set(NAMES) - SOFT - {"argmax", "sample"}))
+def test_second_derivatives_of_hard_choices_are_refused(estimator):
     x = torch.randn(3, 4, requires_grad=True)
-    (grad,) = torch.autograd.grad((sample(x, method).one_hot ** 2).sum(), x, create_graph=True)
+    (grad,) = torch.autograd.grad((sample(x, estimator).one_hot ** 2).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
 
 
-@pytest.mark.parametrize("method", sorted(SOFT))
-def test_relaxations_have_first_and_second_derivatives(method):
+@pytest.mark.parametrize("estimator", NAMES)
+def test_abilities_are_what_the_estimator_does(estimator):
+    ability = ESTIMATORS[estimator]
+    x = torch.randn(5, 4, requires_grad=True)
+    one_hot = sample(x, estimator).one_hot
+    assert one_hot.requires_grad == ability.gives_gradient
+    assert bool(((one_hot == 0) | (one_hot == 1)).all()) == ability.hard
+    assert (one_hot.dim() == 3) == ability.index_has_k
+    assert ability.fusable == (estimator in ("soft", "argmax", "argmax_st", "sample", "st"))
+
+
+@pytest.mark.parametrize("estimator", sorted(SOFT))
+def test_relaxations_have_first_and_second_derivatives(estimator):
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    noise = {} if method == "soft" else {"noise": torch.empty(3, 4, dtype=torch.float64).exponential_()}
+    noise = {} if estimator == "soft" else {"noise": torch.empty(3, 4, dtype=torch.float64).exponential_()}
 
     def relaxed(scores):
-        return sample(scores, method, 0.7, **noise).one_hot
+        return sample(scores, estimator, 0.7, **noise).one_hot
 
     assert torch.autograd.gradcheck(relaxed, x)
     assert torch.autograd.gradgradcheck(relaxed, x)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_probabilities_have_the_ordinary_gradient(method):
+@pytest.mark.parametrize("estimator", NAMES)
+def test_probabilities_have_the_ordinary_gradient(estimator):
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    result = sample(x, method)
+    result = sample(x, estimator)
     with torch.no_grad():
         assert result.probs.sum() > 0  # asked for here first: must not lose its gradient
     weight = torch.randn(3, 4, dtype=torch.float64)
@@ -341,9 +352,10 @@ def test_probabilities_have_the_ordinary_gradient(method):
     torch.testing.assert_close(grad, expected, rtol=0, atol=1e-15)
 
 
-def test_argmax_takes_the_first_of_equals():
+@pytest.mark.parametrize("estimator", ["argmax", "argmax_st"])
+def test_argmax_takes_the_first_of_equals(estimator):
     x = torch.tensor([[1.0, 2.0, 2.0], [0.0, 0.0, 0.0]])
-    assert sample(x, "argmax_st").one_hot.argmax(-1).tolist() == [1, 0]
+    assert sample(x, estimator).one_hot.argmax(-1).tolist() == [1, 0]
 
 
 def test_saves_no_more_than_the_rule_needs():
@@ -355,12 +367,12 @@ def test_saves_no_more_than_the_rule_needs():
     assert len(kept) == 2 and result.probs.data_ptr() in kept
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("estimator", NAMES)
 @pytest.mark.parametrize(
     ("value", "message"),
     [(math.nan, r"NaN or \+inf"), (math.inf, r"NaN or \+inf"), (None, "no possible category")],
 )
-def test_bad_rows_are_named(method, value, message):
+def test_bad_rows_are_named(estimator, value, message):
     for position in range(4):
         x = torch.randn(5, 3, 4)
         if value is None:
@@ -368,17 +380,17 @@ def test_bad_rows_are_named(method, value, message):
         else:
             x[3, 1, position] = value
         with pytest.raises(ValueError, match=rf"row \[3, 1\]: .*{message}"):
-            sample(x, method)
+            sample(x, estimator)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "reinmix"}, "unknown method 'reinmix'; there are: .*reinmax"),
-        ({"method": "soft", "noise": torch.ones(3, 4)}, "'soft' has no option noise"),
-        ({"method": "st_gumbel", "index": torch.zeros(3, dtype=torch.int64)}, "no option index"),
-        ({"method": "reinmax_loo", "tau": 2.0}, "'reinmax_loo' has no option tau"),
-        ({"method": "st", "samples": 3}, "'st' has no option samples"),
+        ({"estimator": "reinmix"}, "unknown gradient estimator 'reinmix'; did you mean 'reinmax'"),
+        ({"estimator": "soft", "noise": torch.ones(3, 4)}, "'soft' has no option noise"),
+        ({"estimator": "st_gumbel", "index": torch.zeros(3, dtype=torch.int64)}, "no option index"),
+        ({"estimator": "reinmax_loo", "tau": 2.0}, "'reinmax_loo' has no option tau"),
+        ({"estimator": "st", "samples": 3}, "'st' has no option samples"),
         ({"tau": 0.0}, "tau must be positive"),
         ({"tau": math.nan}, "tau must be positive"),
         ({"index": torch.tensor([0, 4, 0])}, r"index row \[1\] is not in \[0, 4\)"),
@@ -388,10 +400,10 @@ def test_bad_rows_are_named(method, value, message):
         ({"dim": 2}, "at least one category along dim 2"),
         ({"noise": torch.zeros(3, 4)}, "noise must be positive"),
         ({"noise": torch.ones(2, 3, 4)}, r"noise must have shape \[3, 4\]"),
-        ({"method": "gumbel_rao", "noise": torch.ones(3, 4)}, r"noise must have shape \['K', 3, 4\]"),
-        ({"method": "gumbel_rao", "samples": 0}, "samples"),
-        ({"method": "reinmax_loo", "samples": 1}, "samples >= 2"),
-        ({"method": "gapped_st", "gap": -1.0}, "gap"),
+        ({"estimator": "gumbel_rao", "noise": torch.ones(3, 4)}, r"noise must have shape \['K', 3, 4\]"),
+        ({"estimator": "gumbel_rao", "samples": 0}, "samples"),
+        ({"estimator": "reinmax_loo", "samples": 1}, "samples >= 2"),
+        ({"estimator": "gapped_st", "gap": -1.0}, "gap"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
@@ -411,9 +423,9 @@ def test_wrong_types_and_empty_vocabulary_are_refused():
 
 
 def test_every_method_documents_its_temperature():
-    for name, method in ESTIMATORS.items():
-        assert "Temperature" in method.__doc__, name
-    assert "second-order accurate" in ESTIMATORS["reinmax"].__doc__
+    for name, estimator in ESTIMATORS.items():
+        assert "Temperature" in estimator.function.__doc__, name
+    assert "second-order accurate" in ESTIMATORS["reinmax"].function.__doc__
 
 
 def test_backward_rules_leave_their_arguments_alone():

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
 
+from diffdecode.categorical import ESTIMATORS
 from diffdecode.sequence.best_candidates import best_candidates
 from diffdecode.sequence.output_layer import Prediction, Vocabulary
 from diffdecode.sequence.scheduled_sampling.fused import (
-    FUSED_METHODS,
     choose_among_best,
     discarded_mass,
     fused_scheduled_sampling,
@@ -56,12 +56,12 @@ def assert_same_gradients(found, expected, relative):
         assert (a - b).abs().max() <= relative * max(float(b.abs().max()), 1e-12)
 
 
-@pytest.mark.parametrize("method", ["soft", "argmax", "argmax_st"])
+@pytest.mark.parametrize("estimator", ["soft", "argmax", "argmax_st"])
 @pytest.mark.parametrize("gold_probability", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("dtype, relative", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_all_candidates_kept_is_plain_autograd(method, gold_probability, dtype, relative):
+def test_all_candidates_kept_is_plain_autograd(estimator, gold_probability, dtype, relative):
     decoder, context, gold, lengths = problem(1, dtype=dtype)
-    own = OwnWord(method, None if method == "argmax" else 0.7)
+    own = OwnWord(estimator, None if estimator == "argmax" else 0.7)
     expected = plain(decoder, context, gold, own, gold_probability)
     found = fused(decoder, context, gold, lengths, own, gold_probability, m=V)
     assert not found.fell_back and (found.discarded == 0).all()
@@ -75,11 +75,11 @@ def test_all_candidates_kept_is_plain_autograd(method, gold_probability, dtype, 
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("method", ["soft", "argmax_st"])
-def test_truncated_gradients_equal_plain_autograd_to_1e_6(seed, method):
+@pytest.mark.parametrize("estimator", ["soft", "argmax_st"])
+def test_truncated_gradients_equal_plain_autograd_to_1e_6(seed, estimator):
     """With a discarded mass below 1e-8, 8 of 40 candidates give the gradient of all."""
     decoder, context, gold, lengths = problem(seed, scale=4.0)
-    own = OwnWord(method, tau=0.02)
+    own = OwnWord(estimator, tau=0.02)
     found = fused(decoder, context, gold, lengths.fill_(5), own, 0.3, m=8, tolerance=1.0)
     expected = plain(decoder, context, gold, own, 0.3)
     if found.discarded.max() > 1e-8:
@@ -140,19 +140,19 @@ def test_discarded_mass_is_an_upper_bound(seed, m, alpha, spread):
     torch.testing.assert_close(exact, rest, atol=1e-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize("method", ["sample", "st"])
-def test_methods_that_draw_follow_the_distribution(method):
+@pytest.mark.parametrize("estimator", ["sample", "st"])
+def test_methods_that_draw_follow_the_distribution(estimator):
     log_probs = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(20_000, -1)
     found = Prediction(log_probs, torch.arange(4).expand_as(log_probs), log_probs[:, 0] * 0, 0, None)
-    frequency = choose_among_best(found, OwnWord(method), generator()).mean(0)
+    frequency = choose_among_best(found, OwnWord(estimator), generator()).mean(0)
     torch.testing.assert_close(frequency, log_probs[0].exp(), atol=0.012, rtol=0)
 
 
-@pytest.mark.parametrize("method", FUSED_METHODS)
+@pytest.mark.parametrize("estimator", [name for name, estimator in ESTIMATORS.items() if estimator.fusable])
 @pytest.mark.parametrize("tau", [1e-6, 1.0, 1e3])
-def test_every_method_is_finite(method, tau):
+def test_every_method_is_finite(estimator, tau):
     decoder, context, gold, lengths = problem(6, dtype=torch.float32)
-    own = OwnWord(method, None if method in ("argmax", "sample") else tau)
+    own = OwnWord(estimator, None if estimator in ("argmax", "sample") else tau)
     found = fused(decoder, context, gold, lengths, own, 0.3, m=8, tolerance=1.0)
     assert found.gold_log_probs.isfinite().all() and found.discarded.isfinite().all()
     for gradient in gradients(-found.gold_log_probs.sum(), decoder, context):
