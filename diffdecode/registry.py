@@ -22,7 +22,7 @@ class UnknownName(ValueError, KeyError):
 
 
 class Registry(Mapping[str, T]):
-    """Members by name, in the order of their registration.
+    """Members by name, in alphabetical order: the order of imports must not show.
 
     Args:
         kind: what its members are called in messages, e.g. ``"top-k operator"``.
@@ -67,19 +67,19 @@ class Registry(Mapping[str, T]):
     def _message(self, name: object) -> str:
         near = difflib.get_close_matches(name, self._members, n=1) if isinstance(name, str) else []
         hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"unknown {self.kind} {name!r}; {hint}known: {', '.join(self._members) or 'none'}"
+        return f"unknown {self.kind} {name!r}; {hint}known: {', '.join(self) or 'none'}"
 
     def __contains__(self, name: object) -> bool:
         return name in self._members
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._members)
+        return iter(sorted(self._members))
 
     def __len__(self) -> int:
         return len(self._members)
 
     def __repr__(self) -> str:
-        return f"<registry of {self.kind}: {', '.join(self._members)}>"
+        return f"<registry of {self.kind}: {', '.join(self)}>"
 
 
 def import_members(package: str, path: Iterable[str]) -> None:

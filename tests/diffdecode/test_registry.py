@@ -11,8 +11,8 @@ from diffdecode.registry import Registry, UnknownName
 @pytest.fixture
 def fruit():
     registry = Registry("fruit")
-    registry.register("apple", "green")
     registry.register("pear", "yellow")
+    registry.register("apple", "green")
     return registry
 
 
