@@ -15,8 +15,8 @@ class ScheduledCriterionTask:
     epoch = 1
     _built_model = None
 
-    def build_model(self, cfg, *args, **kwargs):
-        self._built_model = super().build_model(cfg, *args, **kwargs)
+    def build_model(self, cfg, from_checkpoint=False):  # fairseq looks for this name
+        self._built_model = super().build_model(cfg, from_checkpoint)
         return self._built_model
 
     def build_criterion(self, cfg, *args, **kwargs):

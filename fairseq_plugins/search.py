@@ -13,19 +13,8 @@ from fairseq.dataclass.configs import GenerationConfig
 from diffdecode.categorical import TOP_K_OPERATORS
 from diffdecode.sequence import Hypotheses, SoftBeamOptions, hard_beam, soft_beam_decode
 
-# Options of fairseq-generate that our searches would ignore: using one must not go unnoticed.
-UNUSED_OPTIONS = (
-    "sampling",
-    "diverse_beam_groups",
-    "diversity_rate",
-    "match_source_len",
-    "no_repeat_ngram_size",
-    "constraints",
-    "prefix_size",
-    "temperature",
-    "iter_decode_with_beam",
-    "retain_dropout",
-)
+# fairseq's options of generation that are used before a search is asked for.
+USED_BY_FAIRSEQ = ("score_reference", "no_seed_provided")
 
 
 @dataclass
@@ -64,21 +53,35 @@ def search_function(cfg: SearchConfig) -> Callable[..., Hypotheses]:
     return search
 
 
-def refuse_unused_options(args, search: str, more: tuple[str, ...] = (), extra: dict | None = None) -> None:
-    """Refuse options of generation that ``search`` has no use for.
+def refuse_unused_options(
+    args,
+    search: str,
+    used: tuple[str, ...],
+    seq_gen_cls=None,
+    extra_gen_cls_kwargs: dict | None = None,
+    prefix_allowed_tokens_fn: Callable | None = None,
+) -> None:
+    """Refuse whatever is asked of a generator, is not fairseq's default, and is not known to be used.
 
     Args:
-        args: fairseq's generation options.
+        args: fairseq's options of generation.
         search: what does not use them, for the message.
-        more: names of options besides ``UNUSED_OPTIONS``.
-        extra: further arguments of fairseq's generator; a language model is refused.
+        used: names of the options that it uses.
+        seq_gen_cls: as in ``build_generator``.
+        extra_gen_cls_kwargs: as in ``build_generator``; a language model is refused.
+        prefix_allowed_tokens_fn: as in ``build_generator``.
 
     Raises:
         ValueError: naming the option.
     """
     default = GenerationConfig()
-    for name in (*UNUSED_OPTIONS, *more):
-        if getattr(args, name, getattr(default, name)) != getattr(default, name):
+    for name in sorted(vars(default).keys() - {*used, *USED_BY_FAIRSEQ}):
+        given, usual = getattr(args, name, None), getattr(default, name)
+        if given is not None and given != usual:
             raise ValueError(f"--{name.replace('_', '-')} has no meaning for {search}; remove it")
-    if (extra or {}).get("lm_model") is not None:
-        raise ValueError(f"--lm-path has no meaning for {search}; remove it")
+    further = {"seq_gen_cls": seq_gen_cls, "prefix_allowed_tokens_fn": prefix_allowed_tokens_fn}
+    further |= extra_gen_cls_kwargs or {}
+    for name in sorted(further.keys() - {"lm_weight"}):
+        if further[name] is not None:
+            name = "--lm-path" if name == "lm_model" else name
+            raise ValueError(f"{name} has no meaning for {search}; remove it")

@@ -10,6 +10,9 @@ from fairseq_plugins.progress import ScheduledCriterionTask
 from fairseq_plugins.search import SearchConfig, refuse_unused_options, search_function
 from fairseq_plugins.soft_beam_generator import SoftBeamGenerator
 
+# fairseq's options of generation that decoding with the soft beam uses.
+USED = ("beam", "nbest", "max_len_a", "max_len_b", "lenpen", "unnormalized", "sacrebleu")
+
 
 @dataclass
 class DirectLossTranslationConfig(SearchConfig, TranslationConfig):
@@ -46,6 +49,7 @@ class DirectLossTranslationTask(ScheduledCriterionTask, TranslationTask):
             return super().build_generator(
                 models, args, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
             )
-        more = ("min_len", "unkpen", "print_alignment")
-        refuse_unused_options(args, "--search soft-beam", more, extra_gen_cls_kwargs)
+        refuse_unused_options(
+            args, "--search soft-beam", USED, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
+        )
         return SoftBeamGenerator(self, args, search_function(self.cfg))

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import shutil
 from argparse import Namespace
 
 import pytest
@@ -125,3 +126,20 @@ def test_bad_data_stops_before_training(tmp_path):
             data, tmp_path / "model", *TAGGER, "--criterion", "cross_entropy", "--max-epoch", "1"
         )
     assert not (tmp_path / "model" / "checkpoint_last.pt").exists()
+
+
+def test_what_a_trained_tagger_cannot_do_is_refused(trained, tmp_path):
+    with pytest.raises(ValueError, match=r"^--post-process sentencepiece .*: remove it$"):
+        output_of("generate", trained, "--post-process", "sentencepiece")
+    with pytest.raises(ValueError, match=r"^--lenpen has no meaning for --task sequence_tagging; remove it$"):
+        output_of("generate", trained, "--lenpen", "2")
+    other = Namespace(data=tmp_path / "bin", path=trained.path)
+    shutil.copytree(trained.data, other.data)
+    labels = (other.data / "dict.labels.txt").read_text().splitlines(keepends=True)
+    (other.data / "dict.labels.txt").write_text("".join(reversed(labels)))
+    with pytest.raises(ValueError, match=r"^dict\.labels\.txt: not what the checkpoint was trained with"):
+        output_of("generate", other)
+    options = [*TAGGER, "--criterion", "cross_entropy", "--max-epoch", "4"]
+    with pytest.raises(Exception, match="Cannot load model parameters") as caught:
+        toy_corpus.train(other.data, tmp_path / "run", *options, "--finetune-from-model", trained.path)
+    assert "dict.labels.txt: not what the checkpoint" in str(caught.value.__context__)

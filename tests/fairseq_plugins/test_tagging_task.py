@@ -10,6 +10,7 @@ from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.logging import metrics
 from fairseq.tasks import TASK_REGISTRY
+from omegaconf import OmegaConf
 from toy_corpus import run
 
 from fairseq_plugins.models.fixed_attention_lstm import FixedAttentionLSTMConfig, FixedAttentionLSTMModel
@@ -37,9 +38,8 @@ def binarised(folder, words=WORDS, labels=LABELS, valid=None):
 
 
 def task_for(folder, **options):
-    return SequenceTaggingTask.setup_task(
-        SequenceTaggingConfig(data=str(folder), dataset_impl="mmap", **options)
-    )
+    options = {"dataset_impl": "mmap", "post_process": None, "best_checkpoint_metric": "loss", **options}
+    return SequenceTaggingTask.setup_task(SequenceTaggingConfig(data=str(folder), **options))
 
 
 @pytest.fixture(scope="module")
@@ -381,13 +381,94 @@ def test_empty_lines_typed_in_get_no_label(task):
     assert [len(h["tokens"]) for h in generator.generate([model], only_empty)[0]] == [0]
 
 
+def changed(value):
+    """A value of an option of generation that is not its default."""
+    if isinstance(value, bool):
+        return not value
+    return "ordered" if value is None else value + 1
+
+
 @pytest.mark.parametrize(
-    ("option", "value"),
-    [("match_source_len", True), ("sampling", True), ("prefix_size", 1), ("temperature", 2.0)],
+    ("search", "used"),
+    [
+        ("tagging", {"beam", "nbest"}),
+        (
+            "soft beam in translation",
+            {"beam", "nbest", "max_len_a", "max_len_b", "lenpen", "unnormalized", "sacrebleu"},
+        ),
+    ],
 )
-def test_options_of_generation_without_meaning_are_refused(task, option, value):
-    with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} "):
-        task.build_generator([], GenerationConfig(**{option: value}))
+def test_options_of_generation_are_used_or_refused(task, search, used):
+    """Every one that fairseq has, by name."""
+    if search != "tagging":
+        task = DirectLossTranslationTask(
+            DirectLossTranslationConfig(search="soft-beam"), task.source_dictionary, task.target_dictionary
+        )
+    refused = set()
+    for name, value in vars(GenerationConfig()).items():
+        try:
+            task.build_generator([], Namespace(**{"beam": 5, name: changed(value)}))
+        except ValueError as error:
+            refused.add(name)
+            assert str(error).startswith(f"--{name.replace('_', '-')} has no meaning for ")
+    assert vars(GenerationConfig()).keys() - refused == {
+        *used,
+        "score_reference",
+        "no_seed_provided",
+    }
+    for further in ("lm_model", "prefix_allowed_tokens_fn", "seq_gen_cls"):
+        given = {"extra_gen_cls_kwargs": {"lm_model": 1}} if further == "lm_model" else {further: print}
+        with pytest.raises(ValueError, match=" has no meaning for "):
+            task.build_generator([], GenerationConfig(), **given)
+
+
+def test_gluing_labels_together_is_refused(corpus):
+    with pytest.raises(ValueError, match=r"--post-process sentencepiece .*: remove it"):
+        task_for(corpus, post_process="sentencepiece").build_generator([], GenerationConfig())
+
+
+@pytest.mark.parametrize("metric", ["f1", "macro_f1"])
+def test_a_metric_that_the_labels_do_not_have_is_refused(tmp_path, metric):
+    folder = binarised(tmp_path, labels=["S-PER O I-PER", "O O", "O O O O O O"])
+    with pytest.raises(ValueError, match=f"metric {metric} needs the labels O, B-.* S-PER.*: use accuracy"):
+        task_for(folder, best_checkpoint_metric=metric)
+    task_for(folder, best_checkpoint_metric="accuracy")
+
+
+def test_a_joined_dictionary_is_refused(tmp_path):
+    binarised(tmp_path)
+    run("preprocess", "-s", "words", "-t", "labels", "--trainpref", tmp_path / "train", "--joined-dictionary",
+        "--destdir", tmp_path / "joined")  # fmt: skip
+    with pytest.raises(ValueError, match=r"dict\.labels\.txt holds the words, too: .* without --joined-dict"):
+        task_for(tmp_path / "joined")
+
+
+def reordered(corpus, folder, suffix):
+    """The corpus with one dictionary turned round."""
+    data = folder / f"other-{suffix}"
+    shutil.copytree(corpus, data)
+    lines = (data / f"dict.{suffix}.txt").read_text().splitlines()
+    (data / f"dict.{suffix}.txt").write_text("".join(f"{line}\n" for line in reversed(lines)))
+    return data
+
+
+def small_model(task):
+    config = {"_name": "fixed_attention_lstm", "encoder_hidden_size": 8, "decoder_hidden_size": 8}
+    return task.build_model(OmegaConf.create(config))
+
+
+def test_a_checkpoint_knows_its_dictionaries(corpus, tmp_path):
+    state = small_model(task_for(corpus)).state_dict()
+    small_model(task_for(corpus)).half().load_state_dict(state)
+    for suffix in ("labels", "words"):
+        other = small_model(task_for(reordered(corpus, tmp_path, suffix)))
+        with pytest.raises(
+            ValueError, match=rf"^dict\.{suffix}\.txt: not what the checkpoint was trained with"
+        ):
+            other.load_state_dict(state)
+    old = {name: value for name, value in state.items() if "dictionary_versions" not in name}
+    assert len(old) == len(state) - 1
+    small_model(task_for(corpus)).load_state_dict(old)
 
 
 def test_ensembles_prefixes_and_bad_beams_are_refused(task):

@@ -7,6 +7,7 @@ from fairseq import metrics, utils
 from fairseq_plugins.scoring.span_f1 import SpanCounts, is_bio
 
 WORDS, RIGHT = "_words", "_right_words"
+SPAN_METRICS = ("f1", "macro_f1")
 SPANS = {name: f"_{name}_spans:" for name in ("gold", "predicted", "correct")}
 
 
@@ -20,8 +21,22 @@ class TagCounter:
 
     def __init__(self, dictionary, label_ids):
         self.dictionary = dictionary
-        names = {dictionary[i] for i in label_ids.tolist()}
-        self.types = sorted({name.partition("-")[2] for name in names - {"O"}}) if is_bio(names) else []
+        self.names = [dictionary[i] for i in label_ids.tolist()]
+        spans = set(self.names) - {"O"} if is_bio(self.names) else ()
+        self.types = sorted({name.partition("-")[2] for name in spans})
+
+    def refuse_missing(self, metric):
+        """Refuse a *metric* that these labels do not have, before it is looked for after the first epoch.
+
+        Raises:
+            ValueError: naming the option and what to do.
+        """
+        if metric in SPAN_METRICS and not self.types:
+            shown = f"{', '.join(self.names[:5])}{' ...' if self.names[5:] else ''}"
+            raise ValueError(
+                f"--best-checkpoint-metric {metric} needs the labels O, B-... and I-...; these are {shown}: "
+                "use accuracy"
+            )
 
     def count(self, gold, predicted):
         """What a worker logs for a batch: integers under the same keys for every batch of a data set.

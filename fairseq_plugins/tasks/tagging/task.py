@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass, field
 from typing import Optional
 
-import torch
 from fairseq import utils
 from fairseq.data import data_utils
 from fairseq.data.indexed_dataset import get_available_dataset_impl
@@ -18,8 +17,12 @@ from omegaconf import II
 from fairseq_plugins.progress import ScheduledCriterionTask
 from fairseq_plugins.search import SearchConfig, refuse_unused_options, search_function
 from fairseq_plugins.tasks.tagging.data import WithoutEos, load_words_and_labels, make_dataset
+from fairseq_plugins.tasks.tagging.dictionaries import TrainedDictionaries, label_ids, refuse_joined
 from fairseq_plugins.tasks.tagging.generator import TaggingGenerator, decode
 from fairseq_plugins.tasks.tagging.metrics import TagCounter, reduce_counts
+
+# fairseq's options of generation that decoding of one label per word uses.
+USED = ("beam", "nbest")
 
 
 @dataclass
@@ -38,6 +41,9 @@ class SequenceTaggingConfig(SearchConfig):
         default=1,
         metadata={"help": "how often an epoch reads train if there are shards train1, train2"},
     )
+    # Options of other groups that the task has to know.
+    post_process: Optional[str] = II("common_eval.post_process")
+    best_checkpoint_metric: Optional[str] = II("checkpoint.best_checkpoint_metric")
     dataset_impl: Optional[ChoiceEnum(get_available_dataset_impl())] = II("dataset.dataset_impl")
 
 
@@ -61,7 +67,9 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
             raise ValueError(f"--upsample-primary {cfg.upsample_primary} must be at least 1")
         self._words, self._labels = words, labels
         self.label_ids = label_ids(labels)
+        refuse_joined(words, labels, cfg.target_lang)
         self._counter = TagCounter(labels, self.label_ids)
+        self._counter.refuse_missing(cfg.best_checkpoint_metric)
 
     @classmethod
     def setup_task(cls, cfg, **kwargs):
@@ -75,6 +83,12 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
             for suffix in (cfg.source_lang, cfg.target_lang)
         )
         return cls(cfg, words, labels)
+
+    def build_model(self, cfg, from_checkpoint=False):
+        model = super().build_model(cfg, from_checkpoint)
+        suffixes = self.cfg.source_lang, self.cfg.target_lang
+        model.trained_dictionaries = TrainedDictionaries(self._words, self._labels, suffixes)
+        return model
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         folders = utils.split_paths(self.cfg.data)
@@ -95,7 +109,14 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
     ):
         if getattr(args, "score_reference", False):
             return super().build_generator(models, args, extra_gen_cls_kwargs=extra_gen_cls_kwargs)
-        refuse_unused_options(args, "--task sequence_tagging", extra=extra_gen_cls_kwargs)
+        if self.cfg.post_process is not None:
+            raise ValueError(
+                f"--post-process {self.cfg.post_process} would join labels as it joins pieces of words: "
+                "remove it"
+            )
+        refuse_unused_options(
+            args, "--task sequence_tagging", USED, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
+        )
         return TaggingGenerator(self.label_ids, args.beam, search_function(self.cfg))
 
     def valid_step(self, sample, model, criterion):
@@ -118,17 +139,3 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
     @property
     def target_dictionary(self):
         return self._labels
-
-
-def label_ids(dictionary):
-    """Ids ``[L]`` of the real labels of a label dictionary, in increasing order.
-
-    fairseq-preprocess fills a dictionary up with symbols ``madeupword...`` of count 0 (``--padding-factor``).
-
-    Raises:
-        ValueError: there are none.
-    """
-    ids = [i for i in range(dictionary.nspecial, len(dictionary)) if dictionary.count[i] > 0]
-    if not ids:
-        raise ValueError("the label dictionary holds no label: is the label file empty?")
-    return torch.tensor(ids)
