@@ -20,8 +20,8 @@ from wasabi import msg
 
 import spacy_components
 from diffdecode.files.atomic import write_bytes
+from diffdecode.files.text import numbered_lines
 from spacy_components.training.corpus import make_example
-from spacy_components.training.formats.files import numbered_lines
 from spacy_components.training.scorers import parse_scores
 
 READY_CONFIG = Path(spacy_components.__file__).parent / "configs" / "parser.cfg"

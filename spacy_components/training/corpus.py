@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from spacy import registry
 from spacy.language import Language
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.training.corpus import FILE_TYPE, walk_corpus
 from spacy.vocab import Vocab
 
 from spacy_components.sdp_graph import as_doc
-from spacy_components.training.formats import read_conllu, read_labelled_text, read_sdp2015
+from spacy_components.training.formats import read_docs
 
 Reader = Callable[[Language], Iterable[Example]]
 
@@ -88,7 +89,7 @@ def create_corpus(
 
     def read(vocab: Vocab) -> Iterator[Doc]:
         for file in walk_corpus(path, FILE_TYPE):
-            yield from DocBin().from_disk(file).get_docs(vocab)
+            yield from read_docs(file, vocab, format="spacy")
 
     return Corpus(read, gold_tokens=gold_tokens, max_length=max_length, limit=limit, shuffle=shuffle)
 
@@ -97,7 +98,8 @@ def create_corpus(
 def create_sdp2015_corpus(path: Path, limit: int = 0, shuffle: bool = False) -> Reader:
     """Reads an ``.sdp`` file of SDP 2015 (``.gz`` too) without conversion, on its own tokens."""
     path = _existing(path)
-    return Corpus(lambda vocab: read_sdp2015(path, vocab), limit=limit, shuffle=shuffle)
+    read = partial(read_docs, path, format="sdp2015")
+    return Corpus(read, limit=limit, shuffle=shuffle)
 
 
 @registry.readers("diffdecode.Conllu.v1")
@@ -115,10 +117,7 @@ def create_conllu_corpus(
     See ``read_conllu`` for tree, graph and subtypes, and ``Corpus`` for the rest.
     """
     path = _existing(path)
-
-    def read(vocab: Vocab) -> Iterator[Doc]:
-        return read_conllu(path, vocab, tree=tree, graph=graph, subtypes=subtypes)
-
+    read = partial(read_docs, path, format="conllu", tree=tree, graph=graph, subtypes=subtypes)
     return Corpus(read, gold_tokens=gold_tokens, limit=limit, shuffle=shuffle)
 
 
@@ -128,7 +127,7 @@ def create_labelled_text_corpus(
 ) -> Reader:
     """Reads ``label<TAB>text`` lines (``.gz`` too) without conversion, with exclusive categories."""
     path = _existing(path)
-    read = lambda vocab: read_labelled_text(path, vocab)  # noqa: E731 - as short as its name
+    read = partial(read_docs, path, format="labelled-text")
     return Corpus(read, gold_tokens=gold_tokens, limit=limit, shuffle=shuffle)
 
 

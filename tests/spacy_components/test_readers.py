@@ -208,7 +208,7 @@ def test_conllu_circles_of_empty_nodes_end(tmp_path):
         ("SpaceAfter=No", "SpaceAfter=No\tx", 8, "11 tab-separated columns"),
         ("4:nsubj	_", "7:nsubj	_", 3, "'7:nsubj' in column DEPS"),
         ("4:nsubj	_", "4	_", 3, "'4' in column DEPS"),
-        ("PRON	PRP	Case=Nom", "NOPE	PRP	Case=Nom", 1, "NOPE"),
+        ("PRON	PRP	Case=Nom", "NOPE	PRP	Case=Nom", 3, "NOPE"),
     ],
 )
 def test_conllu_names_file_and_line_of_bad_input(tmp_path, old, new, line, message):

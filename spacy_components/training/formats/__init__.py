@@ -1,7 +1,7 @@
-"""File formats that become spaCy documents: SDP 2015, CoNLL-U (basic and enhanced), labelled text.
+"""Files that become spaCy documents: SDP 2015, CoNLL-U (basic and enhanced), labelled text, ``.spacy``.
 
 Each reader yields one ``Doc`` a sentence, opens ``.gz`` files too, and names the file and the line of bad
-input.
+input (``diffdecode.files.text.FormatError``, a ``ValueError``).
 """
 
 from spacy_components.training.formats.by_suffix import FORMATS, read_docs

@@ -8,6 +8,7 @@ from pathlib import Path
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
+from diffdecode.files.text import FormatError
 from spacy_components.training.formats.conllu_trees import read_conllu
 from spacy_components.training.formats.labelled_text import read_labelled_text
 from spacy_components.training.formats.sdp2015 import read_sdp2015
@@ -28,7 +29,7 @@ def format_of(path: Path, given: str = "auto") -> str:
 
 
 def read_docs(
-    path: Path,
+    path: str | Path,
     vocab: Vocab,
     *,
     format: str = "auto",
@@ -36,13 +37,26 @@ def read_docs(
     graph: bool = False,
     subtypes: bool = True,
 ) -> Iterator[Doc]:
-    """Yields the documents of a file; tree, graph and subtypes are for CoNLL-U (see ``read_conllu``)."""
-    match format_of(path, format):
+    """Yields the documents of a file; tree, graph and subtypes are for CoNLL-U (see ``read_conllu``).
+
+    Raises FormatError (a ValueError) that names the file, and the line of bad text; ValueError for an unknown
+    format; OSError for a file that cannot be opened.
+    """
+    match format_of(Path(path), format):
         case "spacy":
-            yield from DocBin().from_disk(path).get_docs(vocab)
+            yield from _read_docbin(path, vocab)
         case "sdp2015":
             yield from read_sdp2015(path, vocab)
         case "conllu":
             yield from read_conllu(path, vocab, tree=tree, graph=graph, subtypes=subtypes)
         case "labelled-text":
             yield from read_labelled_text(path, vocab)
+
+
+def _read_docbin(path: str | Path, vocab: Vocab) -> Iterator[Doc]:
+    content = Path(path).read_bytes()
+    try:
+        yield from DocBin().from_bytes(content).get_docs(vocab)
+    except Exception as error:  # of zlib, msgpack, numpy or spaCy, wherever the damage shows
+        problem = f"spaCy cannot read it as a .spacy file ({type(error).__name__}: {error})"
+        raise FormatError(path, None, problem) from error

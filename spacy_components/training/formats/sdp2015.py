@@ -2,23 +2,25 @@
 
 Columns: id, form, lemma, pos, top (+/-), pred (+/-), frame, and then, for the k-th token with pred ``+`` in
 order, the label of the arc from that predicate to the row's token, or ``_``. Lemmas and frames are part of
-the annotation, not of the input, so they do not go into the documents.
+the annotation, not of the input, so they do not go into the documents. A pos ``_`` is no tag.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import TextIO
 
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
+from diffdecode.files.text import UNWRITABLE, Block, FormatError, blocks
 from spacy_components.sdp_graph import get_graph, set_graph
-from spacy_components.training.formats.files import Block, FormatError, blocks
 
 HEADER = "#SDP 2015"
 FIXED_COLUMNS = 7
+NOTHING = "_"
 SENTENCE_ID = "sent_id"
 
 
@@ -32,12 +34,12 @@ def read_sdp2015(path: str | Path, vocab: Vocab) -> Iterator[Doc]:
     if first.lines[0].strip() != HEADER:
         raise FormatError(path, first.start, f"expected the header {HEADER!r}, found {first.lines[0]!r:.60}")
     rest = Block(first.start + 1, first.lines[1:])
-    for block in (rest, *sentences) if rest.lines else sentences:
+    for block in chain([rest] if rest.lines else [], sentences):
         yield _read_sentence(path, block, vocab)
 
 
 def _read_sentence(path: str | Path, block: Block, vocab: Vocab) -> Doc:
-    comments = [line for line in block.lines if line.startswith("#")]
+    comments = list(takewhile(lambda line: line.startswith("#"), block.lines))
     start = block.start + len(comments)
     rows = [line.split("\t") for line in block.lines[len(comments) :]]
     if not rows:
@@ -49,11 +51,11 @@ def _read_sentence(path: str | Path, block: Block, vocab: Vocab) -> Doc:
     for i, row in enumerate(rows):
         _check_arguments(path, start + i, row, len(predicates), i in predicates and predicates.index(i))
         labels = row[FIXED_COLUMNS:]
-        arcs += [(head, i, label) for head, label in zip(predicates, labels) if label != "_"]
+        arcs += [(head, i, label) for head, label in zip(predicates, labels) if label != NOTHING]
     doc = Doc(
         vocab,
         words=[row[1] for row in rows],
-        tags=[row[3] for row in rows],
+        tags=["" if row[3] == NOTHING else row[3] for row in rows],
         sent_starts=[i == 0 for i in range(len(rows))],
     )
     set_graph(doc, arcs, [i for i, row in enumerate(rows) if row[4] == "+"])
@@ -82,37 +84,48 @@ def _check_arguments(path: str | Path, line: int, row: list[str], predicates: in
         )
     if "" in labels:
         raise FormatError(path, line, "empty argument column, expected a label or _")
-    if own is not False and labels[own] != "_":
+    if own is not False and labels[own] != NOTHING:
         raise FormatError(path, line, f"arc {labels[own]!r} from the token to itself")
 
 
 def write_sdp2015(docs: Iterable[Doc], file: TextIO) -> None:
-    """Writes documents with a graph in the same format, lemma and frame as ``_``.
+    """Writes documents with a graph in the same format, one sentence each, lemma and frame as ``_``.
 
-    Raises ValueError for a document without a graph, for two labels on one pair of tokens (the format has
-    room for one) and for a word with a tab or line end.
+    Raises ValueError for what :func:`read_sdp2015` could not give back: a document without tokens or without
+    a graph, two labels on one pair of tokens (the format has room for one), the label or tag ``_`` (which
+    means that there is none), and a tab, line end or NUL in a word, tag, label or sentence id. Nothing is
+    written then.
     """
-    file.write(f"{HEADER}\n")
+    sentences = []
     for number, doc in enumerate(docs, start=1):
-        name = doc.user_data.get(SENTENCE_ID, number)
-        file.write(f"#{name}\n" + "".join("\t".join(row) + "\n" for row in _rows(doc, name)) + "\n")
+        name = str(doc.user_data.get(SENTENCE_ID, number))
+        if UNWRITABLE & set(name) or name != name.strip():
+            raise ValueError(f"document {number}: the sentence id {name!r:.60} cannot be written in one line")
+        sentences.append(f"#{name}\n" + "".join("\t".join(row) + "\n" for row in _rows(doc, name)) + "\n")
+    file.write("".join([f"{HEADER}\n", *sentences]))
 
 
-def _rows(doc: Doc, name: str | int) -> Iterator[list[str]]:
+def _rows(doc: Doc, name: str) -> Iterator[list[str]]:
     graph = get_graph(doc)
     if graph is None:
         raise ValueError(f"document {name} has no graph in doc._.sdp")
+    if not len(doc):
+        raise ValueError(f"document {name} has no tokens; SDP 2015 cannot write that")
     predicates = sorted({arc.head for arc in graph.arcs})
-    labels = {(arc.head, arc.dep): arc.label for arc in graph.arcs}
+    labels = {(arc.head, arc.dep): _cell(name, "label", arc.label) for arc in graph.arcs}
     if len(labels) < len(graph.arcs):
         raise ValueError(
             f"document {name} has two arcs between the same two tokens; SDP 2015 cannot write that"
         )
     for token in doc:
-        if {"\t", "\n", "\r"} & set(token.text):
-            raise ValueError(
-                f"document {name}: word {token.text!r} cannot be written in a tab-separated file"
-            )
+        word = token.text if token.text == NOTHING else _cell(name, "word", token.text)
+        tag = _cell(name, "tag", token.tag_) if token.tag_ else NOTHING
         top, pred = ("+" if token.i in tokens else "-" for tokens in (graph.top, predicates))
-        fixed = [str(token.i + 1), token.text, "_", token.tag_ or "_", top, pred, "_"]
-        yield fixed + [labels.get((head, token.i), "_") for head in predicates]
+        fixed = [str(token.i + 1), word, NOTHING, tag, top, pred, NOTHING]
+        yield fixed + [labels.get((head, token.i), NOTHING) for head in predicates]
+
+
+def _cell(name: str, kind: str, text: str) -> str:
+    if text == NOTHING or UNWRITABLE & set(text):
+        raise ValueError(f"document {name}: {kind} {text!r:.60} cannot be written in this format")
+    return text
