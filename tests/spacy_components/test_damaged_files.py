@@ -81,7 +81,7 @@ def test_the_undamaged_files_are_read(tmp_path):
 def test_damaged_text_is_read_or_refused(suffix, zipped, tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged")
 
-    @settings(max_examples=60 if zipped else 300, deadline=None)
+    @settings(max_examples=60 if zipped else 300)
     @given(content=damaged(CONTENTS[suffix], zipped=zipped))
     def attempt(content):
         path = written(folder, content, f"a{suffix}{'.gz' if zipped else ''}")
@@ -95,13 +95,13 @@ def test_damaged_text_is_read_or_refused(suffix, zipped, tmp_path_factory):
     attempt()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(content=damaged(CONTENTS[".spacy"]))
 def test_a_damaged_docbin_is_read_or_refused(content, tmp_path_factory):
     read_or_refused(written(tmp_path_factory.mktemp("damaged"), content, "a.spacy"), read_all)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=damaged(b"one text\nzwei\n"))
 def test_damaged_raw_text_is_read_or_refused(content, tmp_path_factory):
     for line in (
@@ -212,7 +212,7 @@ def annotation(doc, number):
     return [token.text for token in doc], tags, name, get_graph(doc)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(docs=st.lists(any_docs(), max_size=2))
 def test_sdp_written_is_read_or_refused_by_the_writer(docs, tmp_path_factory):
     file = io.StringIO(newline="")
