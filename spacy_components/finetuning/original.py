@@ -7,7 +7,7 @@ from spacy.tokens import Doc
 from spacy.util import logger
 from thinc.api import Model
 
-from spacy_components.ml.listening.listener import got_batch
+from spacy_components.ml.listening.mailbox import got_batch
 from spacy_components.ml.thinc_glue.parameters import parameters
 
 

@@ -10,7 +10,7 @@ from spacy.ty import ListenedToComponent
 from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
-from spacy_components.ml.listening.listener import batch_identity, is_listener, listens
+from spacy_components.ml.listening.mailbox import batch_identity, is_listener, listening_nodes, listens
 from spacy_components.ml.thinc_glue.parameters import Steps, keys_of_part
 
 
@@ -76,13 +76,23 @@ class ListenedPipe(TrainablePipe):
         return True
 
     def find_listeners(self, component: Any) -> None:
-        """Add all layers of a component that listen to this one."""
-        if isinstance(getattr(component, "model", None), Model):
-            for node in component.model.walk():
-                if is_listener(node, self.kind, self.name):
-                    self.add_listener(node, component.name)
-                    node.attrs["mailbox"].pipe = self
-                    self._listening_pipes[component.name] = component
+        """Add all layers of a component that listen to this one.
+
+        A layer that listens to ``"*"`` belongs to the nearest component before its own: spaCy calls this in
+        the order of the pipeline, and the last one has it.
+        """
+        for node in listening_nodes(component):
+            mailbox = node.attrs["mailbox"]
+            mailbox.before.add(self)
+            node.attrs["component"] = component.name
+            if is_listener(node, self.kind, self.name):
+                if mailbox.pipe is not None:
+                    mailbox.pipe.remove_listener(node, component.name)
+                self.add_listener(node, component.name)
+                mailbox.pipe = self
+                self._listening_pipes[component.name] = component
+            elif mailbox.pipe is self:  # it was renamed
+                mailbox.pipe = None
 
     @property
     def stands_alone(self) -> bool:

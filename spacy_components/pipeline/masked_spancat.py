@@ -1,8 +1,6 @@
 """``masked_spancat``: spaCy's span categoriser for corpora where some documents are not annotated."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from spacy.language import Language
@@ -10,6 +8,8 @@ from spacy.pipeline.spancat import DEFAULT_SPANCAT_MODEL, DEFAULT_SPANS_KEY, Spa
 from spacy.training import Example
 from thinc.api import Model
 from thinc.types import Ragged
+
+from spacy_components.ml.listening.upstream import require_upstreams
 
 
 @Language.factory(
@@ -34,7 +34,7 @@ def make_masked_spancat(
     threshold: float,
     max_positive: int | None,
     scorer: Callable | None,
-) -> MaskedSpanCategorizer:
+) -> "MaskedSpanCategorizer":
     """Same options as ``spancat``."""
     return MaskedSpanCategorizer(
         nlp.vocab,
@@ -54,6 +54,17 @@ class MaskedSpanCategorizer(SpanCategorizer):
     spaCy's ``spancat`` reads a document without ``doc.spans[spans_key]`` as one where no candidate is a span.
     A document with an empty group under the key is annotated: it has no spans.
     """
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        """As ``spancat`` does, after a check that every listener in the pipeline has someone to listen to."""
+        require_upstreams(nlp, get_examples)
+        super().initialize(get_examples, nlp=nlp, labels=labels)
 
     def get_loss(
         self, examples: Iterable[Example], spans_scores: tuple[Ragged, np.ndarray]

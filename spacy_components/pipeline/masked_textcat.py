@@ -1,14 +1,14 @@
 """``masked_textcat``: spaCy's exclusive text classifier for corpora where some documents are not labelled."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from spacy.language import Language
 from spacy.pipeline.textcat import DEFAULT_SINGLE_TEXTCAT_MODEL, TextCategorizer
 from spacy.training import Example
 from thinc.api import Model
+
+from spacy_components.ml.listening.upstream import require_upstreams
 
 
 @Language.factory(
@@ -31,7 +31,7 @@ from thinc.api import Model
 )
 def make_masked_textcat(
     nlp: Language, name: str, model: Model, threshold: float, scorer: Callable | None
-) -> MaskedTextCategorizer:
+) -> "MaskedTextCategorizer":
     """Same options as ``textcat``."""
     return MaskedTextCategorizer(nlp.vocab, model, name, threshold=threshold, scorer=scorer)
 
@@ -42,6 +42,18 @@ class MaskedTextCategorizer(TextCategorizer):
     spaCy's ``textcat`` reads a document without ``cats`` as one where every category is wrong. A document
     with some of the labels is complete: as in ``textcat``, categories it does not mention are 0.
     """
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+        positive_label: str | None = None,
+    ) -> None:
+        """As ``textcat`` does, after a check that every listener in the pipeline has someone to listen to."""
+        require_upstreams(nlp, get_examples)
+        super().initialize(get_examples, nlp=nlp, labels=labels, positive_label=positive_label)
 
     def _examples_to_truth(self, examples: Iterable[Example]) -> tuple[np.ndarray, np.ndarray]:
         examples = list(examples)

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from spacy_components.finetuning.drift import DRIFTS, drift
 from spacy_components.finetuning.original import Original
 from spacy_components.ml.listening.standalone import replaced_parse_listener
+from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.trees.decisions import TreeDecision, TreeDecoder, surrogate_from_config
 from spacy_components.ml.trees.losses import TREE_LOSSES, TreeSet
 from spacy_components.ml.trees.models import DocScores
@@ -182,6 +183,7 @@ class SpigotParser(ListenedPipe):
         labels (Optional[Sequence[str]]): The labels, instead of those of the examples.
         """
         validate_get_examples(get_examples, "SpigotParser.initialize")
+        require_upstreams(nlp, get_examples)
         found = self._labels_of(get_examples()) if labels is None else labels
         if "pretrained_labels" in self.model.attrs:
             self._take_labels(self.model.attrs["pretrained_labels"](self.model), found)

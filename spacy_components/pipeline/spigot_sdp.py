@@ -17,6 +17,7 @@ from spacy_components.ml.graphs.decisions import GraphDecision, GraphDecoder
 from spacy_components.ml.graphs.losses import GRAPH_LOSSES
 from spacy_components.ml.graphs.scorers import GraphScores
 from spacy_components.ml.listening.standalone import replaced_graph_listener
+from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.trees.decisions import surrogate_from_config
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
@@ -136,6 +137,7 @@ class SpigotSdp(ListenedPipe):
         labels (Optional[Dict[str, List[str]]]): ``label_data``, instead of what is in the examples.
         """
         validate_get_examples(get_examples, "SpigotSdp.initialize")
+        require_upstreams(nlp, get_examples)
         if labels is None:
             labels = label_inventory(example.reference for example in get_examples())
         if not labels["labels"]:

@@ -178,6 +178,6 @@ def test_an_open_batch_stays_where_it_is():
     """Half of an update can be pickled: the copy holds no batch, the original has closed its own."""
     nlp, examples = make_pipeline(*parsers(), ("tagger", tagger_config(head_concat())))
     nlp.get_pipe("spigot_parser").update(examples)
-    other = pickle.loads(pickle.dumps(nlp.get_pipe("tagger")))
-    boxes = [node.attrs["mailbox"] for node in other.model.walk() if "mailbox" in node.attrs]
+    other = pickle.loads(pickle.dumps(nlp))
+    boxes = [n.attrs["mailbox"] for n in other.get_pipe("tagger").model.walk() if "mailbox" in n.attrs]
     assert boxes and all(box.batch_id is None is box.pipe._open_batch for box in boxes)

@@ -293,7 +293,7 @@ def test_delivered_graph_and_gradient_are_those_of_the_layer():
         )
         for doc in docs
     ]
-    from spacy_components.ml.listening.listener import GraphGradient
+    from spacy_components.ml.listening.gradients import GraphGradient
 
     decision.add([GraphGradient(*parts) for parts in gradients])
     pairs = {id(tensor): gradient for tensor, gradient in decision.pairs()}

@@ -44,7 +44,7 @@ from stanza_models import (
 
 from diffdecode.structure import nonprojective_tree, tree_argmax
 from spacy_components.finetuning.snapshot import Snapshot
-from spacy_components.ml.listening.listener import ArcGradient
+from spacy_components.ml.listening.gradients import ArcGradient
 from spacy_components.ml.stanza.checkpoint import CheckpointFiles
 from spacy_components.ml.trees.decisions import TreeDecoder, surrogate_from_config
 from spacy_components.ml.trees.losses import TreeSet

@@ -14,7 +14,7 @@ from diffdecode.structure.graphs.layer import graph_argmax
 from diffdecode.structure.graphs.parts import GraphParts, SemanticGraph, semantic_graph
 from diffdecode.structure.surrogates import Surrogate
 from spacy_components.ml.graphs.scorers import GraphScores
-from spacy_components.ml.listening.listener import GraphGradient
+from spacy_components.ml.listening.gradients import GraphGradient
 from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
 from spacy_components.ml.trees.decisions import flat_rows, gives_gradient
 from spacy_components.ml.trees.models import DocScores

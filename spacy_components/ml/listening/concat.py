@@ -11,7 +11,7 @@ from spacy.tokens import Doc
 from thinc.api import Model, glorot_uniform_init
 from thinc.types import Floats2d, Ints1d, Ints2d
 
-from spacy_components.ml.listening.listener import ArcGradient, GraphGradient
+from spacy_components.ml.listening.gradients import ArcGradient, GraphGradient
 from spacy_components.ml.thinc_glue.tok2vec_width import initialize_tok2vec
 
 
@@ -40,7 +40,7 @@ def build_head_concat(
 
 
 def _head_init(model: Model, X=None, Y=None) -> None:
-    model.layers[1].initialize()
+    model.layers[1].initialize(X=X)
     width = initialize_tok2vec(model.layers[0], X, model.name)
     if model.has_dim("nO") is None:
         model.set_dim("nO", 2 * width)
@@ -96,7 +96,7 @@ def build_graph_concat(
 
 def _graph_init(model: Model, X=None, Y=None) -> None:
     graph = model.layers[1]
-    graph.initialize()
+    graph.initialize(X=X)
     width = initialize_tok2vec(model.layers[0], X, model.name)
     labels = _labels(graph)
     if not labels:

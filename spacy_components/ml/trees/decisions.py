@@ -14,7 +14,7 @@ from diffdecode.structure.surrogates import Surrogate, make_surrogate
 from diffdecode.structure.surrogates.base import SURROGATES
 from diffdecode.structure.surrogates.pipeline import Pipeline
 from diffdecode.structure.trees.layer import tree_argmax
-from spacy_components.ml.listening.listener import ArcGradient
+from spacy_components.ml.listening.gradients import ArcGradient
 from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
 from spacy_components.ml.trees.losses import TreeSet
 from spacy_components.ml.trees.models import DocScores

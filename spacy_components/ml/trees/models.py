@@ -10,7 +10,7 @@ from thinc.api import ArgsKwargs, Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 from torch import nn
 
-from spacy_components.ml.listening.listener import listens
+from spacy_components.ml.listening.mailbox import listens
 from spacy_components.ml.segments import SegmentedDocs, Segmenter, segment_docs
 from spacy_components.ml.thinc_glue.tok2vec_width import initialize_tok2vec
 from spacy_components.ml.thinc_glue.torch_shim import TorchShim

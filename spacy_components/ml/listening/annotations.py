@@ -1,0 +1,78 @@
+"""The two kinds of decisions that can be listened to, as they are found on documents."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from spacy.attrs import HEAD, IS_SPACE
+from spacy.tokens import Doc
+from thinc.api import Model
+
+from spacy_components.sdp_graph import get_graph, has_graph
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A kind of decision.
+
+    noun (str): What a document has, or has not.
+    maker (str): What is called a component that makes it.
+    attributes (Tuple[str, ...]): What a component that makes it says it ``assigns``.
+    is_on (Callable[[Doc], bool]): Whether a document has it, or a part of it.
+    read (Callable[[Model, Doc], numpy.ndarray]): It, for a listener.
+    """
+
+    noun: str
+    maker: str
+    attributes: tuple[str, ...]
+    is_on: Callable[[Doc], bool]
+    read: Callable[[Model, Doc], np.ndarray]
+
+    def is_missing(self, doc: Doc) -> bool:
+        """Whether a document lacks it. Where there are not two words there is nothing to decide.
+
+        doc (Doc): The document.
+        RETURNS (bool): Whether it has two or more words (white space is none) and no such annotation.
+        """
+        return len(doc) > 1 and not self.is_on(doc) and (doc.to_array(IS_SPACE) == 0).sum() > 1
+
+
+def has_parse(doc: Doc) -> bool:
+    """Whether a document has a parse, or a part of one.
+
+    doc (Doc): The document.
+    RETURNS (bool): Whether a token has a label or a head; spaCy itself only looks at the labels.
+    """
+    return doc.has_annotation("DEP") or bool(doc.to_array(HEAD).any())
+
+
+def read_heads(model: Model, doc: Doc) -> np.ndarray:
+    """The parse on a document.
+
+    model (Model): The listener.
+    doc (Doc): The document; one without a parse has no heads.
+    RETURNS (numpy.ndarray): ``[n]`` int64 heads, -1 for the root.
+    """
+    relative = doc.to_array(HEAD).astype(np.int64)
+    return np.where(relative == 0, -1, np.arange(len(doc)) + relative)
+
+
+def read_arcs(model: Model, doc: Doc) -> np.ndarray:
+    """The semantic graph on a document.
+
+    model (Model): The listener, which knows the labels' numbers.
+    doc (Doc): The document; one without a graph has no arcs.
+    RETURNS (numpy.ndarray): ``[arcs, 3]`` int64: head, dependent and label (-1 if unknown).
+    """
+    graph = get_graph(doc)
+    if graph is None:
+        return np.zeros((0, 3), dtype=np.int64)
+    number = {label: i for i, label in enumerate(model.attrs["labels"])}
+    arcs = [(head, dep, number.get(label, -1)) for head, dep, label in graph.arcs]
+    return np.array(arcs, dtype=np.int64).reshape(-1, 3)
+
+
+ANNOTATIONS = {
+    "parse": Annotation("parse", "parser", ("token.head", "token.dep"), has_parse, read_heads),
+    "graph": Annotation("semantic graph", "semantic parser", ("doc._.sdp",), has_graph, read_arcs),
+}
