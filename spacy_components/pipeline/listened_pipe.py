@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spacy_components.ml.listening.mailbox import batch_identity, is_listener, listening_nodes, listens
 from spacy_components.ml.thinc_glue.parameters import Steps, keys_of_part
+from spacy_components.ml.thinc_glue.untrusted import read_weights_only
 
 
 class ListenedPipe(TrainablePipe):
@@ -33,6 +34,7 @@ class ListenedPipe(TrainablePipe):
     """What its listeners listen for."""
 
     def __init__(self, vocab, model: Model, name: str):
+        read_weights_only(model)
         self.vocab = vocab
         self.model = model
         self.name = name

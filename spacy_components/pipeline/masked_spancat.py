@@ -10,6 +10,7 @@ from thinc.api import Model
 from thinc.types import Ragged
 
 from spacy_components.ml.listening.upstream import require_upstreams
+from spacy_components.ml.thinc_glue.untrusted import read_weights_only
 
 
 @Language.factory(
@@ -36,6 +37,7 @@ def make_masked_spancat(
     scorer: Callable | None,
 ) -> "MaskedSpanCategorizer":
     """Same options as ``spancat``."""
+    read_weights_only(model)
     return MaskedSpanCategorizer(
         nlp.vocab,
         model,

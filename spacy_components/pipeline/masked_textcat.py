@@ -9,6 +9,7 @@ from spacy.training import Example
 from thinc.api import Model
 
 from spacy_components.ml.listening.upstream import require_upstreams
+from spacy_components.ml.thinc_glue.untrusted import read_weights_only
 
 
 @Language.factory(
@@ -33,6 +34,7 @@ def make_masked_textcat(
     nlp: Language, name: str, model: Model, threshold: float, scorer: Callable | None
 ) -> "MaskedTextCategorizer":
     """Same options as ``textcat``."""
+    read_weights_only(model)
     return MaskedTextCategorizer(nlp.vocab, model, name, threshold=threshold, scorer=scorer)
 
 

@@ -76,14 +76,14 @@ def import_parser(files: CheckpointFiles, *, lang: str | None = None, sentencize
     model["segmenter"] = {"@misc": "diffdecode.sentences.v1", "required": False}
     settings = {"model": model, "projective": False, "multi_root": False}
     parser = nlp.add_pipe("spigot_parser", config=settings)
-    load_parser(parser.model, parts, state)
+    load_parser(parser.model, files, parts, state)
     parser.initialize(lambda: [Example.from_dict(nlp.make_doc("a"), {})])
     return nlp
 
 
 def _language(code: str | None) -> str:
     """spaCy's code for a language of Stanza's; ``xx`` if spaCy does not have it."""
-    code = (code or "xx").partition("-")[0]
+    code = str(code or "xx").partition("-")[0]
     try:
         get_lang_class(code)
     except ImportError:

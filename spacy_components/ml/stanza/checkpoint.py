@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffdecode.files.atomic import atomic_path, atomic_write
+from spacy_components.ml.thinc_glue.untrusted import UnusableFile, bare_name, blamed_on
 
 MODEL_TYPES = {
     "transition": "a transition-based parser, which has no scores of arcs",
@@ -48,21 +48,22 @@ def read_checkpoint(files: CheckpointFiles) -> tuple[dict[str, Any], dict[str, T
     files (CheckpointFiles): The files.
     RETURNS (Tuple[dict, Dict[str, Tensor]]): What ``build_net`` takes, plain data that msgpack can store; and
         the values of all parameters of the module it builds.
-    Raises ValueError if the file holds no graph-based parser that can be used, or a file is missing.
+    Raises UnusableFile if the file holds no graph-based parser that can be used, or a file is missing.
     """
     require_stanza()
     found = _load(files.checkpoint)
-    _refuse_unsupported(found, files.checkpoint)
-    config = {name: getattr(value, "name", value) for name, value in found["config"].items()}  # of enums
-    parts = {"config": _plain(config), "vocab": _plain(found["vocab"])}
-    state = dict(found["model"])
-    for name, value in (
-        ("pretrain", _read_pretrain(files, config, state)),
-        ("charlms", _read_charlms(files, config, state)),
-        ("transformer", _read_transformer(files, config, state)),
-    ):
-        if value is not None:
-            parts[name] = value
+    with blamed_on(str(files.checkpoint)):
+        _refuse_unsupported(found, files.checkpoint)
+        config = {name: getattr(value, "name", value) for name, value in found["config"].items()}  # of enums
+        parts = {"config": _plain(config), "vocab": _plain(found["vocab"])}
+        state = dict(found["model"])
+        for name, value in (
+            ("pretrain", _read_pretrain(files, config, state)),
+            ("charlms", _read_charlms(files, config, state)),
+            ("transformer", _read_transformer(files, config, state)),
+        ):
+            if value is not None:
+                parts[name] = value
     return parts, state
 
 
@@ -81,15 +82,17 @@ def build_net(
     charlms (Optional[dict]): What the character language models are made from.
     transformer (Optional[dict]): Settings of the transformer and files of its tokenizer.
     RETURNS (torch.nn.Module): A ``GraphParser``.
+    Raises UnusableFile if the vocabularies are no vocabularies.
     """
     require_stanza()
     from stanza.models.depparse.model import GraphParser
     from stanza.models.pos.vocab import MultiVocab
 
     bert_model, bert_tokenizer, saved = _build_transformer(transformer)
+    name = config["bert_model"] if transformer else None
     with TemporaryDirectory() as folder:  # Stanza takes a character language model from a file only
         net = GraphParser(
-            {"charlm": False, "bert_model": None, **config, **_write_charlms(charlms, Path(folder))},
+            config | {"bert_model": name} | _write_charlms(charlms, Path(folder)),
             MultiVocab.load_state_dict(vocab),
             emb_matrix=None if pretrain is None else torch.zeros(pretrain["shape"]),
             bert_model=bert_model,
@@ -97,7 +100,33 @@ def build_net(
             force_bert_saved=saved,
         )
     net.bert_finetuning = saved
+    _require_vocabularies(net)
     return net
+
+
+def _require_vocabularies(net: nn.Module) -> None:
+    names = net.vocab.keys()
+    charlms = [getattr(net, module).vocab["char"] for module in CHARLMS if hasattr(net, module)]
+    for vocab in [*(net.vocab[name] for name in names), *charlms]:
+        require_vocabulary(vocab)
+
+
+def require_vocabulary(vocab: Any) -> None:
+    """Check that any word finds a row of a vocabulary's embedding.
+
+    vocab (Any): One of Stanza's vocabularies.
+    Raises UnusableFile if the number of one of its units is none.
+    """
+    from stanza.models.common.vocab import UNK, CompositeVocab
+
+    units, numbers = vocab._id2unit, vocab._unit2id
+    keys = list(units) if isinstance(vocab, CompositeVocab) else None
+    parts = [(units, numbers)] if keys is None else [(units[key], numbers[key]) for key in keys]
+    for units_of_part, number in parts:
+        texts = all(isinstance(unit, str) for unit in units_of_part)
+        rows = all(type(i) is int and 0 <= i < len(units_of_part) for i in number.values())
+        if not (texts and rows and UNK in number):
+            raise UnusableFile(f"a {type(vocab).__name__} of a Stanza parser has units without a number")
 
 
 def write_checkpoint(net: nn.Module, config: dict[str, Any], path: str | Path) -> None:
@@ -166,30 +195,37 @@ def require_stanza() -> None:
 
 def _load(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
-        raise ValueError(f"there is no file {path}")
+        raise UnusableFile(f"there is no file {path}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
+    except Exception as error:  # whatever a damaged file makes an unpickler say
+        raise UnusableFile(
             f"{path} is no file of Stanza's, or one from a version so old that loading it could execute what "
             "is in it. In the second case load and save it once with stanza 1.12.1."
         ) from error
 
 
 def _refuse_unsupported(found: Any, path: str | Path) -> None:
-    """Raises ValueError for everything but a graph-based dependency parser."""
+    """Raises UnusableFile for everything but a graph-based dependency parser."""
     if not isinstance(found, dict) or not {"model", "vocab", "config"} <= set(found):
-        raise ValueError(f"{path} is no checkpoint of a Stanza model (it lacks model, vocab or config)")
-    if not isinstance(found["vocab"], Mapping) or "deprel" not in found["vocab"]:
-        raise ValueError(f"{path} is no dependency parser: its vocabulary has no relations (deprel)")
+        raise UnusableFile(f"{path} is no checkpoint of a Stanza model (it lacks model, vocab or config)")
+    if not all(isinstance(found[part], Mapping) for part in ("model", "vocab", "config")):
+        raise UnusableFile(f"{path} is damaged: its model, vocab and config are no tables")
+    if "deprel" not in found["vocab"]:
+        raise UnusableFile(f"{path} is no dependency parser: its vocabulary has no relations (deprel)")
     older = "transition" if "output_basic.weight" in found["model"] else "graph"
     kind = found.get("model_type") or older
     if kind != "graph":
-        raise ValueError(f"{path} is {MODEL_TYPES.get(kind, kind)}. Only graph-based parsers can be used.")
+        raise UnusableFile(f"{path} is {MODEL_TYPES.get(kind, kind)}. Only graph-based parsers can be used.")
     if found["config"].get("reversed"):
-        raise ValueError(f"{path} was trained with --reversed: it reads sentences from right to left")
+        raise UnusableFile(f"{path} was trained with --reversed: it reads sentences from right to left")
     if found["config"].get("use_peft") or found.get("bert_lora"):
-        raise ValueError(f"{path} has LoRA weights (use_peft), which are not supported")
+        raise UnusableFile(f"{path} has LoRA weights (use_peft), which are not supported")
+    for name, value in found["model"].items():
+        if not isinstance(value, Tensor) or not value.isfinite().all():
+            raise UnusableFile(
+                f"{path} is damaged: its parameter {name!r:.80} is no tensor of finite numbers"
+            )
 
 
 def _plain(value: Any) -> Any:
@@ -205,17 +241,17 @@ def _read_pretrain(files: CheckpointFiles, config: dict[str, Any], state: dict[s
     if not config["pretrain"]:
         return None
     if files.pretrain is None:
-        raise ValueError(
+        raise UnusableFile(
             f"{files.checkpoint} uses word vectors, which are in a file of their own: give it as --pretrain "
             "(in a config: pretrain)"
         )
     found = _load(files.pretrain)
     if not isinstance(found, dict) or not {"emb", "vocab"} <= set(found):
-        raise ValueError(f"{files.pretrain} holds no word vectors of Stanza's (it lacks emb or vocab)")
+        raise UnusableFile(f"{files.pretrain} holds no word vectors of Stanza's (it lacks emb or vocab)")
     vectors = torch.as_tensor(found["emb"])
     expected = state["trans_pretrained.weight"].shape[1]
     if vectors.shape[1] != expected:
-        raise ValueError(
+        raise UnusableFile(
             f"the vectors in {files.pretrain} have {vectors.shape[1]} numbers, but {files.checkpoint} was "
             f"trained with {expected}"
         )
@@ -230,16 +266,16 @@ def _read_charlms(files: CheckpointFiles, config: dict[str, Any], state: dict[st
     for module, path in zip(CHARLMS, (files.charlm_forward, files.charlm_backward)):
         option = _option(module)
         if path is None:
-            raise ValueError(
+            raise UnusableFile(
                 f"{files.checkpoint} uses character language models, which are in files of their own: give "
                 f"this one as --{option.replace('_', '-')} (in a config: {option})"
             )
         found = _load(path)
         found = found if "state_dict" in found else found.get("model", {})
         if not {"state_dict", "vocab", "args"} <= set(found):
-            raise ValueError(f"{path} is no character language model of Stanza's")
+            raise UnusableFile(f"{path} is no character language model of Stanza's")
         if found["is_forward_lm"] != (module == "charmodel_forward"):
-            raise ValueError(f"{path} reads in the wrong direction for --{option.replace('_', '-')}")
+            raise UnusableFile(f"{path} reads in the wrong direction for --{option.replace('_', '-')}")
         state |= {f"{module}.{name}": value for name, value in found["state_dict"].items()}
         parts[module] = {name: _plain(found[name]) for name in ("args", "vocab", "pad", "is_forward_lm")}
     return parts
@@ -250,13 +286,15 @@ def _option(module: str) -> str:
     return module.replace("charmodel", "charlm")
 
 
-def _write_charlms(charlms: dict[str, Any] | None, folder: Path) -> dict[str, str]:
+def _write_charlms(charlms: dict[str, Any] | None, folder: Path) -> dict[str, Any]:
     """Models with values yet to be loaded; returns the settings that lead to them."""
     from stanza.models.common.char_model import CharacterLanguageModel
     from stanza.models.common.vocab import CharVocab
 
-    paths = {}
+    paths: dict[str, Any] = dict.fromkeys(CHARLMS.values()) | {"charlm": bool(charlms)}
     for module, parts in (charlms or {}).items():
+        if module not in CHARLMS:
+            raise UnusableFile(f"{module!r:.80} is no character language model of a Stanza parser")
         vocab = {"char": CharVocab.load_state_dict(parts["vocab"])}
         model = CharacterLanguageModel(parts["args"], vocab, parts["pad"], parts["is_forward_lm"])
         paths[CHARLMS[module]] = str(folder / f"{module}.pt")
@@ -267,13 +305,15 @@ def _write_charlms(charlms: dict[str, Any] | None, folder: Path) -> dict[str, st
 def _read_transformer(files: CheckpointFiles, config: dict[str, Any], state: dict[str, Tensor]):
     if not config.get("bert_model"):
         return None
+    if not isinstance(config["bert_model"], str):
+        raise UnusableFile(f"{files.checkpoint} is damaged: its transformer is {config['bert_model']!r:.80}")
     from stanza.models.common.bert_embedding import load_bert
 
     name = str(files.transformer or config["bert_model"])
     try:
         model, tokenizer = load_bert(name)
     except OSError as error:
-        raise ValueError(
+        raise UnusableFile(
             f"{files.checkpoint} uses the transformer {name}, which could not be loaded ({error}). Give a "
             "folder that has it as --transformer (in a config: transformer)"
         ) from error
@@ -282,7 +322,8 @@ def _read_transformer(files: CheckpointFiles, config: dict[str, Any], state: dic
         state |= {f"bert_model.{key}": value for key, value in model.float().state_dict().items()}
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        texts = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+        files_in = (path for path in sorted(Path(folder).iterdir()) if path.is_file())
+        texts = {path.name: path.read_bytes() for path in files_in}
     return {
         "model_type": model.config.model_type,
         "config": _plain(model.config.to_dict()),
@@ -292,6 +333,17 @@ def _read_transformer(files: CheckpointFiles, config: dict[str, Any], state: dic
     }
 
 
+def write_files(files: dict[str, bytes], folder: Path) -> None:
+    """Write files that a saved pipeline holds.
+
+    files (Dict[str, bytes]): Their content by their names.
+    folder (Path): Where to.
+    Raises UnusableFile, before anything is written, for a name that would lead elsewhere.
+    """
+    for path, content in [(folder / bare_name(name), content) for name, content in files.items()]:
+        path.write_bytes(content)
+
+
 def _build_transformer(parts: dict[str, Any] | None) -> tuple[nn.Module | None, Any, bool]:
     """The module, its tokenizer, and whether it belongs to the checkpoint."""
     if parts is None:
@@ -299,10 +351,10 @@ def _build_transformer(parts: dict[str, Any] | None) -> tuple[nn.Module | None, 
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     settings = {name: value for name, value in parts["config"].items() if name != "model_type"}
-    model = AutoModel.from_config(AutoConfig.for_model(parts["model_type"], **settings)).float()
+    described = AutoConfig.for_model(parts["model_type"], **settings)
+    model = AutoModel.from_config(described, trust_remote_code=False).float()
     with TemporaryDirectory() as folder:
-        for name, content in parts["tokenizer"].items():
-            Path(folder, name).write_bytes(content)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        write_files(parts["tokenizer"], Path(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     tokenizer.model_max_length = parts["longest"]
     return model, tokenizer, parts["saved"]

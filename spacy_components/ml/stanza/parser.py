@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from spacy import registry
 from spacy.tokens import Doc
@@ -13,9 +14,15 @@ from thinc.api import ArgsKwargs, Model
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from spacy_components.ml.segments import Segmenter, segment_docs, sentences
-from spacy_components.ml.stanza.checkpoint import CheckpointFiles, build_net, read_checkpoint
+from spacy_components.ml.segments import SegmentBatch, Segmenter, segment_docs, sentences
+from spacy_components.ml.stanza.checkpoint import (
+    CheckpointFiles,
+    build_net,
+    read_checkpoint,
+    require_vocabulary,
+)
 from spacy_components.ml.stanza.inputs import (
+    Word,
     WordBatch,
     attributes_used,
     read_words,
@@ -23,6 +30,7 @@ from spacy_components.ml.stanza.inputs import (
     word_batches,
 )
 from spacy_components.ml.thinc_glue.torch_shim import TorchShim
+from spacy_components.ml.thinc_glue.untrusted import MemoryBudget, UnusableFile, blamed_on
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.ml.trees.scorers import TreeScores
 
@@ -140,27 +148,46 @@ def build_scorer(**parts) -> StanzaScorer:
         from stanza.models.common.pretrain import PretrainedWordVocab
 
         pretrain_vocab = PretrainedWordVocab.load_state_dict(parts["pretrain"]["vocab"])
+        require_vocabulary(pretrain_vocab)
+        if len(pretrain_vocab) > parts["pretrain"]["shape"][0]:
+            raise UnusableFile("the word vectors of this Stanza parser are fewer than its words")
     return StanzaScorer(build_net(**parts), pretrain_vocab)
 
 
-def load_parser(model: Model, parts: dict[str, Any], state: dict[str, Tensor]) -> None:
-    """Give the model of ``diffdecode.StanzaParser.v1`` a parser.
+def load_parser(
+    model: Model, files: CheckpointFiles, parts: dict[str, Any], state: dict[str, Tensor]
+) -> None:
+    """Give the model of ``diffdecode.StanzaParser.v1`` a parser, once it has parsed a word.
 
     model (Model): The model.
-    parts, state: What ``read_checkpoint`` returned.
-    Raises ValueError if the parameters do not fit the settings.
+    files (CheckpointFiles): Where it comes from.
+    parts, state: What ``read_checkpoint`` returned of them.
+    Raises UnusableFile if the parameters do not fit the settings, or there is no parsing with them.
     """
-    scorer = build_scorer(**parts)
-    try:
-        scorer.net.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"the parameters of this Stanza parser do not fit its settings: {error}") from error
+    with blamed_on(str(files.checkpoint)):
+        with MemoryBudget(sum(value.numel() for value in state.values())):
+            scorer = build_scorer(**parts)
+        try:
+            scorer.net.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise UnusableFile(f"the parameters do not fit the settings: {reason:.300}") from error
+        scorer.eval()
+        with torch.no_grad():
+            scorer([_probe()], 0.0)
+        scorer.train()
     model.shims[0].adopt(scorer, **parts)
+
+
+def _probe() -> WordBatch:
+    """A sentence of one word."""
+    word = Word("a", "X", "X", "A=B|C=D", "a")
+    return WordBatch(SegmentBatch(np.zeros((1, 1), dtype=np.int64), np.ones(1, dtype=np.int64)), [[word]])
 
 
 def _init(files: CheckpointFiles | None, model: Model, X=None, Y=None) -> None:
     if files is not None and model.shims[0].module is None:
-        load_parser(model, *read_checkpoint(files))
+        load_parser(model, files, *read_checkpoint(files))
     _parser(model)
 
 

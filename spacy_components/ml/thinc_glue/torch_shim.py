@@ -10,6 +10,8 @@ import srsly
 import torch
 from thinc.api import Optimizer, PyTorchShim, get_torch_default_device, torch2xp, xp2torch
 
+from spacy_components.ml.thinc_glue.untrusted import MemoryBudget, blamed_on
+
 
 class TorchShim(PyTorchShim):
     """A torch module that is built once its widths are known. Unlike thinc's own shim,
@@ -97,13 +99,17 @@ class TorchShim(PyTorchShim):
 
         bytes_data (bytes): The output of ``to_bytes``.
         RETURNS (TorchShim): Itself.
+        Raises UnusableFile if this is not what it wrote.
         """
-        message = srsly.msgpack_loads(bytes_data)
         self.cfg, self._model = {}, None
-        if message["widths"]:
-            self.materialize(**message["widths"])
+        with blamed_on("a saved model"):
+            message = srsly.msgpack_loads(bytes_data)
             state = {name: torch.from_numpy(numpy.array(value)) for name, value in message["state"].items()}
-            self._model.load_state_dict(state)
+            if message["widths"]:
+                with MemoryBudget(sum(value.numel() for value in state.values())):
+                    module = self._build(**message["widths"])
+                module.load_state_dict(state)
+                self.adopt(module, **message["widths"])
         return self
 
     def _parameters(self):
