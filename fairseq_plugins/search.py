@@ -1,17 +1,19 @@
-"""Options of the search at test time, shared by the tasks.
+"""What a task searches, and the options of the search at test time, shared by the tasks.
 
-They are the tasks' because fairseq's own options of generation cannot be extended; fairseq does not store
-them in checkpoints, so they are given again to ``fairseq-generate``.
+The options are the tasks' because fairseq's own options of generation cannot be extended; fairseq does not
+store them in checkpoints, so they are given again to ``fairseq-generate``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
+from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.dataclass.configs import GenerationConfig
 
 from diffdecode.categorical import TOP_K_OPERATORS
-from diffdecode.sequence import Hypotheses, SoftBeamOptions, hard_beam, soft_beam_decode
+from diffdecode.sequence import Hypotheses, SearchSpace, SoftBeamOptions, hard_beam, soft_beam_decode
 
 # fairseq's options of generation that are used before a search is asked for.
 USED_BY_FAIRSEQ = ("score_reference", "no_seed_provided")
@@ -29,8 +31,21 @@ class SearchConfig(FairseqDataclass):
         default=10.0, metadata={"help": "soft-beam only: peakedness in decoding, in 1/score^2"}
     )
     search_operator: ChoiceEnum(sorted(TOP_K_OPERATORS)) = field(
-        default="peaked", metadata={"help": "soft-beam only: relaxation of the top-k"}
+        default="peaked", metadata={"help": "soft-beam only: continuous top-k"}
     )
+
+
+def translation_space(dictionary: Dictionary) -> SearchSpace:
+    """Every symbol but BOS; EOS ends a hypothesis of at least one word, as fairseq-generate has it."""
+    every = torch.arange(len(dictionary))
+    return SearchSpace(every[every != dictionary.bos()], dictionary.eos(), dictionary.pad(), shortest=1)
+
+
+def search_space(task) -> SearchSpace:
+    """What the decoder of a task may emit: ``task.search_space``; fairseq's own tasks translate."""
+    if hasattr(type(task), "search_space"):
+        return task.search_space
+    return translation_space(task.target_dictionary)
 
 
 def search_function(cfg: SearchConfig) -> Callable[..., Hypotheses]:

@@ -27,6 +27,7 @@ def options_of(config) -> dict[str, str]:
         "--" + field.name.replace("_", "-"): shown(field.default)
         for field in dataclasses.fields(config)
         if not field.name.startswith("_") and not str(field.default).startswith("${")
+        if "new" not in field.metadata  # an old name
     }
 
 

@@ -54,11 +54,11 @@ CONTINUATIONS = {
     "cross entropy, continued": ("ce_continued", "--dropout 0.3 --criterion cross_entropy"),
     "scheduled sampling, greedy": (
         "dss_greedy",
-        f"{SAMPLING} --relaxation soft_argmax --alpha 2 --alpha-growth 1.5",
+        f"{SAMPLING} --estimator soft --alpha 2 --alpha-growth 1.5",
     ),
     "scheduled sampling, Gumbel": (
         "dss_gumbel",
-        f"{SAMPLING} --relaxation gumbel_soft --alpha 1 --alpha-growth 1.5",
+        f"{SAMPLING} --estimator gumbel_soft --alpha 1 --alpha-growth 1.5",
     ),
     "direct loss": (
         "direct",

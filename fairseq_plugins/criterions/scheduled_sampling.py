@@ -9,7 +9,7 @@ from typing import Optional
 
 import torch
 from fairseq import utils
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
@@ -24,16 +24,12 @@ from diffdecode.sequence import (
     relaxed_decode,
     two_pass_decode,
 )
-from fairseq_plugins.criterions._search import encode, search_space
-from fairseq_plugins.criterions.annealed import AlphaConfig, alpha_at, check_schedule
-from fairseq_plugins.decoders import step_decoder
+from fairseq_plugins.criterions.annealed import AnnealedConfig, AnnealedCriterion
+from fairseq_plugins.decoders import encode, step_decoder
+from fairseq_plugins.old_names import old_name
 
-# What the paper calls soft argmax is the library's ``soft``; alpha is 1/tau for these two.
-PEAKED = {"soft_argmax": "soft", "gumbel_soft": "gumbel_soft"}
-OTHERS = tuple(
-    name for name, one in ESTIMATORS.items() if name not in PEAKED.values() and not one.index_has_k
-)
-RELAXATIONS = (*PEAKED, *OTHERS)
+# A step is fed one word, or one mixture of words.
+CHOICES = tuple(name for name, one in ESTIMATORS.items() if not one.index_has_k)
 
 # When the m best candidates are enough for a choice, and from which vocabulary on they are cheaper.
 FUSED_FROM_ALPHA = 2.0
@@ -41,16 +37,16 @@ FUSED_FROM_VOCABULARY = 1000
 
 
 @dataclass
-class ScheduledSamplingConfig(AlphaConfig):
-    relaxation: ChoiceEnum(RELAXATIONS) = field(
-        default="soft_argmax",
+class ScheduledSamplingConfig(AnnealedConfig):
+    estimator: ChoiceEnum(CHOICES) = field(
+        default="soft",
         metadata={
-            "help": "how the model's own word is fed back: soft_argmax (3.1), gumbel_soft (3.2), argmax or "
-            "sample (Bengio et al. 2015), or a gradient estimator"
+            "help": "how the model's own word is fed back: soft (soft argmax, 3.1), gumbel_soft (3.2), "
+            "argmax or sample (Bengio et al. 2015), or another gradient estimator"
         },
     )
     alpha: float = field(
-        default=1.0, metadata={"help": "peakedness of soft_argmax and gumbel_soft in the first epoch"}
+        default=1.0, metadata={"help": "peakedness of soft and gumbel_soft in the first epoch"}
     )
     tau: Optional[float] = field(
         default=None, metadata={"help": "temperature of a gradient estimator (default: the estimator's own)"}
@@ -79,38 +75,58 @@ class ScheduledSamplingConfig(AlphaConfig):
     fused_tolerance: float = field(
         default=1e-3, metadata={"help": "largest probability outside the candidates of a fused choice"}
     )
+    relaxation: Optional[str] = old_name("estimator", {"soft_argmax": "soft"})
 
 
 @register_criterion("differentiable_scheduled_sampling", dataclass=ScheduledSamplingConfig)
-class ScheduledSamplingCriterion(FairseqCriterion):
+class ScheduledSamplingCriterion(AnnealedCriterion):
     """Cross entropy of a decoder that is fed gold words and its own, relaxed, words.
 
     Validation is teacher-forced cross entropy: comparable over epochs and with cross-entropy training.
     """
 
+    config = ScheduledSamplingConfig
+    loss_unit = math.log(2)
+    averaged = ("alpha", "gold_prob", "redone")
+
     def __init__(self, cfg: ScheduledSamplingConfig, task):
-        super().__init__(task)
-        _check(cfg, task)
-        self.cfg = cfg
-        self.epoch, self.num_updates = 1, 0
-        space = search_space(task)
+        super().__init__(cfg, task)
         allowed = torch.zeros(len(task.target_dictionary), dtype=torch.bool)
-        allowed[space.symbols] = True
+        allowed[self.space.symbols] = True
         allowed[self.padding_idx] = False
         self.register_buffer("allowed", allowed)
 
-    def check_model(self, model) -> None:
-        """Called by tasks before training: refuse a decoder that cannot be run step by step."""
-        step_decoder(model)
+    def check_options(self) -> None:
+        """Refuse options that cannot work, before training.
 
-    def set_progress(self, epoch: int, num_updates: int) -> None:
-        """Called by tasks before each training step; alpha and p_gold are functions of it."""
-        self.epoch, self.num_updates = epoch, num_updates
+        Raises:
+            ValueError: naming the option and what to do.
+        """
+        cfg = self.cfg
+        if not 0 <= cfg.label_smoothing < 1:
+            raise ValueError(f"--label-smoothing {cfg.label_smoothing} must be at least 0 and less than 1")
+        if not cfg.gold_decay > 0:
+            raise ValueError(f"--gold-decay {cfg.gold_decay} must be positive")
+        if cfg.tau is not None and not cfg.tau > 0:
+            raise ValueError(f"--tau {cfg.tau} must be positive")
+        if cfg.tau is not None and self._mixes_words:
+            raise ValueError(f"--tau is not used by --estimator {cfg.estimator}; its peakedness is --alpha")
+        if cfg.tau is not None and "tau" not in ESTIMATORS[cfg.estimator].options:
+            raise ValueError(f"--estimator {cfg.estimator} has no temperature; remove --tau")
+        if cfg.fused_candidates < 1:
+            raise ValueError(f"--fused-candidates {cfg.fused_candidates} must be at least 1")
+
+    def changing_schedules(self) -> dict[str, str]:
+        """What changes in training, each with the option that makes it constant."""
+        changing = super().changing_schedules()
+        if self.cfg.gold_schedule in ("linear", "inverse_sigmoid"):
+            changing["the gold probability"] = "--gold-schedule always or never"
+        return changing
 
     @property
-    def alpha(self) -> float:
-        """Peakedness in this epoch."""
-        return alpha_at(self.cfg, self.epoch)
+    def _mixes_words(self) -> bool:
+        """Whether a mixture of words is fed back, whose peakedness is alpha."""
+        return not ESTIMATORS[self.cfg.estimator].hard
 
     @property
     def p_gold(self) -> float:
@@ -121,9 +137,8 @@ class ScheduledSamplingCriterion(FairseqCriterion):
     @property
     def own_word(self) -> OwnWord:
         """How the model's own word is chosen now."""
-        if self.cfg.relaxation in PEAKED:
-            return OwnWord(PEAKED[self.cfg.relaxation], 1.0 / self.alpha, self.allowed)
-        return OwnWord(self.cfg.relaxation, self.cfg.tau, self.allowed)
+        tau = 1.0 / self.alpha if self._mixes_words else self.cfg.tau
+        return OwnWord(str(self.cfg.estimator), tau, self.allowed)
 
     def forward(self, model, sample, reduce=True):
         """Compute the loss of a batch.
@@ -134,31 +149,20 @@ class ScheduledSamplingCriterion(FairseqCriterion):
         3) logging outputs to display while training
         """
         target = model.get_targets(sample, None)
-        logs = {}
+        means = {}
         if not self.training or self.p_gold == 1:
             log_probs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True)
             loss, nll = self._cross_entropy(log_probs, target, reduce)
         elif self.cfg.rollout == "stepwise" and self._can_be_fused(model):
-            loss, logs = self._fused(model, sample, target, reduce)
-            nll = loss.sum()
+            loss, nll, means["redone"] = self._fused(model, sample, target, reduce)
         else:
             decode = self._two_passes if self.cfg.rollout == "two_pass" else self._stepwise
             loss, nll = self._cross_entropy(decode(model, sample, target), target, reduce)
-        sentences = target.size(0)
         if self.training:
-            logs["gold_prob"] = self.p_gold * sentences
-            if self.cfg.relaxation in PEAKED:
-                logs["alpha"] = self.alpha * sentences
-        sample_size = sentences if self.cfg.sentence_avg else sample["ntokens"]
-        logs = {
-            "loss": loss.sum().data,
-            "nll_loss": nll.data,
-            "ntokens": sample["ntokens"],
-            "nsentences": sentences,
-            "sample_size": sample_size,
-            **logs,
-        }
-        return loss, sample_size, logs
+            means["gold_prob"] = self.p_gold
+            if self._mixes_words:
+                means["alpha"] = self.alpha
+        return loss, *self.report(sample, target, loss, nll, **means)
 
     def _cross_entropy(self, log_probs, target, reduce):
         """Loss with label smoothing, and the sum of negative log-likelihoods."""
@@ -214,44 +218,10 @@ class ScheduledSamplingCriterion(FairseqCriterion):
             tolerance=self.cfg.fused_tolerance,
         )
         nll = -found.gold_log_probs.masked_fill(~inside, 0.0)
-        return nll.sum() if reduce else nll.flatten(), {"redone": found.fell_back * target.size(0)}
+        return nll.sum() if reduce else nll.flatten(), nll.sum(), float(found.fell_back)
 
-    @staticmethod
-    def reduce_metrics(logging_outputs) -> None:
+    @classmethod
+    def reduce_metrics(cls, logging_outputs) -> None:
         """Aggregate logging outputs from data parallel training."""
-
-        def total(name):
-            return sum(log.get(name, 0) for log in logging_outputs)
-
-        sample_size, ntokens = total("sample_size"), total("ntokens")
-        metrics.log_scalar("loss", total("loss") / sample_size / math.log(2), sample_size, round=3)
-        metrics.log_scalar("nll_loss", total("nll_loss") / ntokens / math.log(2), ntokens, round=3)
+        super().reduce_metrics(logging_outputs)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
-        for name in ("alpha", "gold_prob", "redone"):
-            if any(name in log for log in logging_outputs):
-                metrics.log_scalar(name, total(name) / total("nsentences"), weight=0, round=4)
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        """Everything logged is a sum over sentences."""
-        return True
-
-
-def _check(cfg: ScheduledSamplingConfig, task) -> None:
-    """Refuse options that cannot work, before training.
-
-    Raises:
-        ValueError: naming the option and what to do.
-    """
-    if not 0 <= cfg.label_smoothing < 1:
-        raise ValueError(f"--label-smoothing {cfg.label_smoothing} must be at least 0 and less than 1")
-    if not cfg.gold_decay > 0:
-        raise ValueError(f"--gold-decay {cfg.gold_decay} must be positive")
-    if cfg.tau is not None and not cfg.tau > 0:
-        raise ValueError(f"--tau {cfg.tau} must be positive")
-    if cfg.tau is not None and cfg.relaxation in (*PEAKED, "argmax", "sample"):
-        raise ValueError(f"--tau is not used by --relaxation {cfg.relaxation}; its peakedness is --alpha")
-    if cfg.fused_candidates < 1:
-        raise ValueError(f"--fused-candidates {cfg.fused_candidates} must be at least 1")
-    changes = cfg.gold_schedule in ("linear", "inverse_sigmoid")
-    check_schedule(cfg, task, {"the gold probability": "--gold-schedule always or never"} if changes else {})

@@ -3,27 +3,31 @@
 # fairseq turns the fields of a config into command-line options and understands only typing.Optional.
 # ruff: noqa: UP045
 
-import math
 from dataclasses import dataclass, field, replace
-from typing import Optional
+from functools import partial
+from typing import NamedTuple, Optional
 
 import torch
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
-from fairseq.logging import metrics
+from torch import Tensor
 
 from diffdecode.categorical import TOP_K_OPERATORS, beam_overlap
 from diffdecode.sequence import (
     HammingCost,
     SoftBeamOptions,
+    State,
+    StepDecoder,
     hard_beam,
     normalised,
     soft_beam,
     truncated_soft_beam,
 )
-from fairseq_plugins.criterions._search import keep_encoder_output, label_costs, search_space
-from fairseq_plugins.criterions.annealed import AlphaConfig, alpha_at, check_schedule
-from fairseq_plugins.decoders import step_decoder
+from fairseq_plugins.criterions.annealed import AnnealedConfig, AnnealedCriterion
+from fairseq_plugins.criterions.collapse import CollapseWatch
+from fairseq_plugins.criterions.costs import label_costs
+from fairseq_plugins.decoders import keep_encoder_output, step_decoder
+from fairseq_plugins.old_names import old_name
 
 # The weights of a soft search, B * T * K * K * V numbers, up to which activations are kept (some 200 MB)
 # instead of computed again in the backward pass: with few labels that would double the time for nothing.
@@ -31,14 +35,14 @@ KEPT_WEIGHTS = 2**24
 
 
 @dataclass
-class SoftBeamConfig(AlphaConfig):
+class SoftBeamConfig(AnnealedConfig):
     objective: ChoiceEnum(["direct", "hinge"]) = field(
         default="direct",
         metadata={"help": "direct: expected cost of the beam's best (Eq. 2); hinge: soft max-margin (2.5)"},
     )
     soft_beam_size: int = field(default=3, metadata={"help": "beam elements in training"})
-    top_k_operator: ChoiceEnum(sorted(TOP_K_OPERATORS)) = field(
-        default="peaked", metadata={"help": "relaxation of the top-k; peaked is the paper's Algorithm 2"}
+    operator: ChoiceEnum(sorted(TOP_K_OPERATORS)) = field(
+        default="peaked", metadata={"help": "continuous top-k; peaked is the paper's Algorithm 2"}
     )
     hard_forward: bool = field(
         default=False, metadata={"help": "select hard in the forward pass, soft in the backward pass"}
@@ -67,45 +71,87 @@ class SoftBeamConfig(AlphaConfig):
     extra_steps: int = field(
         default=0, metadata={"help": "translation only: steps of the search beyond the reference"}
     )
+    top_k_operator: Optional[str] = old_name("operator")
+
+
+class Problem(NamedTuple):
+    """What is searched for a batch of B sentences.
+
+    Attributes:
+        decoder: the model.
+        state: its state before the first step.
+        lengths: ``[B]`` steps of the search.
+        cost: of each symbol.
+    """
+
+    decoder: StepDecoder
+    state: State
+    lengths: Tensor
+    cost: HammingCost
 
 
 @register_criterion("soft_beam", dataclass=SoftBeamConfig)
-class SoftBeamCriterion(FairseqCriterion):
+class SoftBeamCriterion(AnnealedCriterion):
     """Direct loss or hinge on a soft beam in training, and on the hard beam in validation.
 
     Losses at different alpha cannot be compared, so validation takes the limit of the same objective: its
-    value on the hard beam of the same size.
+    value on the hard beam of the same size. The cost is counted in symbols: unlike cross entropy, it is not a
+    number of bits. Alpha is annealed across epochs (section 2.3).
     """
 
+    config = SoftBeamConfig
+    averaged = ("alpha", "beam_overlap", "redone")
+
     def __init__(self, cfg: SoftBeamConfig, task):
-        super().__init__(task)
-        _check(cfg, task)
-        self.cfg = cfg
-        self.epoch = 1
+        super().__init__(cfg, task)
         self.register_buffer("wrong_costs", label_costs(cfg.wrong_label_costs, task.target_dictionary))
-        self._space = search_space(task)
-        if cfg.soft_beam_size > self._space.size:
-            raise ValueError(
-                f"--soft-beam-size {cfg.soft_beam_size} is more than the {self._space.size} symbols that can "
-                "be predicted"
-            )
         # Tagging has as many labels as words: no further steps, and lengths that are all the same.
-        translates = self._space.eos is not None
+        translates = self.space.eos is not None
         self.extra_steps = cfg.extra_steps if translates else 0
         self.length_penalty = cfg.length_penalty if translates else 0.0
+        self._collapse = CollapseWatch()
 
-    def check_model(self, model) -> None:
-        """Called by tasks before training: refuse a decoder that cannot be run step by step."""
-        step_decoder(model)
+    def check_options(self) -> None:
+        """Refuse options that cannot work, before training.
+
+        Raises:
+            ValueError: naming the option and what to do.
+        """
+        cfg, size = self.cfg, self.cfg.soft_beam_size
+        if size < 1:
+            raise ValueError(f"--soft-beam-size {size} must be at least 1")
+        if size > self.space.size:
+            raise ValueError(
+                f"--soft-beam-size {size} is more than the {self.space.size} symbols that can be predicted"
+            )
+        if not 0 <= cfg.ce_weight <= 1:
+            raise ValueError(f"--ce-weight {cfg.ce_weight} must be between 0 and 1")
+        if cfg.soft_beam_candidates and cfg.soft_beam_candidates < size:
+            raise ValueError(
+                f"--soft-beam-candidates {cfg.soft_beam_candidates} must be 0 or at least --soft-beam-size "
+                f"{size}"
+            )
+        if cfg.soft_beam_candidates and TOP_K_OPERATORS[cfg.operator].tail_bound is None:
+            bounded = ", ".join(name for name, one in TOP_K_OPERATORS.items() if one.tail_bound is not None)
+            raise ValueError(
+                f"--soft-beam-candidates needs an operator that can bound what it leaves out, and "
+                f"--operator {cfg.operator} cannot: use one of {bounded}, or --soft-beam-candidates 0"
+            )
+        for name in ("length_penalty", "extra_steps"):
+            if getattr(cfg, name) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(cfg, name)} must not be negative")
 
     def set_progress(self, epoch: int, num_updates: int) -> None:
         """Called by tasks before each training step; alpha is a function of the epoch."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self._collapse.next_epoch(self.epoch)
+        super().set_progress(epoch, num_updates)
 
-    @property
-    def alpha(self) -> float:
-        """Peakedness in this epoch (section 2.3: annealed across epochs)."""
-        return alpha_at(self.cfg, self.epoch)
+    def train(self, mode: bool = True) -> "SoftBeamCriterion":
+        """Training or validation, before which the beam of the epoch is looked at."""
+        if not mode and self.training:
+            self._collapse.look(self.epoch)
+        return super().train(mode)
 
     def forward(self, model, sample, reduce=True):
         """Compute the loss of a batch.
@@ -116,20 +162,12 @@ class SoftBeamCriterion(FairseqCriterion):
         3) logging outputs to display while training
         """
         encoder_out, target, gold_scores = self._teacher_forcing(model, sample)
+        problem = self._problem(model, encoder_out, target)
         search = self._soft_search if self.training else self._hard_search
-        objective, extra_logs = search(model, encoder_out, target, gold_scores)
-        nll = -gold_scores
+        cost, max_score, means = search(problem, target)
+        objective, nll = self._objective(cost, max_score, gold_scores, target), -gold_scores
         loss = torch.lerp(objective, nll, self.cfg.ce_weight) if self.cfg.ce_weight else objective
-        sample_size = target.size(0) if self.cfg.sentence_avg else sample["ntokens"]
-        logs = {
-            "loss": loss.sum().data,
-            "nll_loss": nll.sum().data,
-            "ntokens": sample["ntokens"],
-            "nsentences": target.size(0),
-            "sample_size": sample_size,
-            **extra_logs,
-        }
-        return loss.sum() if reduce else loss, sample_size, logs
+        return loss.sum() if reduce else loss, *self.report(sample, target, loss, nll.sum(), **means)
 
     def _teacher_forcing(self, model, sample):
         """Encoder output, target ``[B, T]`` and s(y*) ``[B]``, the reference's score (section 2.5).
@@ -148,44 +186,48 @@ class SoftBeamCriterion(FairseqCriterion):
         return encoder_outputs[0], target, scores if in_loss else scores.detach()
 
     def _problem(self, model, encoder_out, target):
-        """Decoder, its first state, lengths ``[B]``, candidates and cost of a batch."""
-        space = self._space
-        if space.symbols.device != target.device:
-            space = self._space = replace(space, symbols=space.symbols.to(target.device))
+        if self.space.symbols.device != target.device:
+            self.space = replace(self.space, symbols=self.space.symbols.to(target.device))
         decoder = step_decoder(model)
         lengths = target.ne(self.padding_idx).sum(1) + self.extra_steps
         cost = HammingCost(target, self.padding_idx, self.wrong_costs)
-        return decoder, decoder.init_state(encoder_out), lengths, space, cost
+        return Problem(decoder, decoder.init_state(encoder_out), lengths, cost)
 
-    def _soft_search(self, model, encoder_out, target, gold_scores):
-        decoder, state, lengths, space, cost = self._problem(model, encoder_out, target)
+    def _soft_search(self, problem, target):
+        """Expected cost ``[B]``, score ``[B]`` of the best, and what is logged, on the soft beam."""
         options = SoftBeamOptions(
             self.cfg.soft_beam_size,
             self.alpha,
-            self.cfg.top_k_operator,
+            self.cfg.operator,
             self.cfg.hard_forward,
             cost_weight=self._cost_weight,
             length_penalty=self.length_penalty,
-            recompute=target.numel() * self.cfg.soft_beam_size**2 * space.size > KEPT_WEIGHTS,
+            recompute=target.numel() * self.cfg.soft_beam_size**2 * self.space.size > KEPT_WEIGHTS,
         )
-        problem = (decoder, state, lengths, space, options, cost, _mean_overlap)
-        sentences, logs = target.size(0), {}
+        search = soft_beam
         if self.cfg.soft_beam_candidates:
-            limits = self.cfg.soft_beam_candidates, self.cfg.soft_beam_tolerance
-            found = truncated_soft_beam(*problem, *limits)
-            logs["redone"] = found.fell_back * sentences
-        else:
-            found = soft_beam(*problem)
-        logs["alpha"] = self.alpha * sentences
-        logs["beam_overlap"] = torch.stack(found.observed).mean() * sentences
-        return self._objective(found.direct_loss(), found.max_score(), gold_scores, target), logs
+            search = partial(
+                truncated_soft_beam,
+                size=self.cfg.soft_beam_candidates,
+                tolerance=self.cfg.soft_beam_tolerance,
+            )
+        decoder, state, lengths, cost = problem
+        found = search(decoder, state, lengths, self.space, options, cost=cost, observe=_mean_overlap)
+        overlap = torch.stack(found.observed).mean()
+        self._collapse.add(overlap)
+        means = {"alpha": self.alpha, "beam_overlap": overlap}
+        if self.cfg.soft_beam_candidates:
+            means["redone"] = float(found.fell_back)
+        return found.direct_loss(), found.max_score(), means
 
-    def _hard_search(self, model, encoder_out, target, gold_scores):
-        decoder, state, lengths, space, cost = self._problem(model, encoder_out, target)
-        found = hard_beam(decoder, state, lengths, self.cfg.soft_beam_size, space, cost, self._cost_weight)
-        ranking = normalised(found.scores, space.lengths(found.symbols), self.length_penalty)
+    def _hard_search(self, problem, target):
+        """The same on the hard beam."""
+        decoder, state, lengths, cost = problem
+        size, weight = self.cfg.soft_beam_size, self._cost_weight
+        found = hard_beam(decoder, state, lengths, size, self.space, cost, weight)
+        ranking = normalised(found.scores, self.space.lengths(found.symbols), self.length_penalty)
         best, index = ranking.max(1, keepdim=True)
-        return self._objective(found.costs.gather(1, index)[:, 0], best[:, 0], gold_scores, target), {}
+        return found.costs.gather(1, index)[:, 0], best[:, 0], {}
 
     @property
     def _cost_weight(self):
@@ -198,49 +240,7 @@ class SoftBeamCriterion(FairseqCriterion):
         words = target.ne(self.padding_idx).sum(1)
         return torch.relu(max_score - normalised(gold_scores, words, self.length_penalty))
 
-    @staticmethod
-    def reduce_metrics(logging_outputs) -> None:
-        """Aggregate logging outputs from data parallel training."""
-
-        def total(name):
-            return sum(log.get(name, 0) for log in logging_outputs)
-
-        sample_size, ntokens = total("sample_size"), total("ntokens")
-        # The cost is counted in symbols: unlike cross entropy, it is not a number of bits.
-        metrics.log_scalar("loss", total("loss") / sample_size, sample_size, round=3)
-        metrics.log_scalar("nll_loss", total("nll_loss") / ntokens / math.log(2), ntokens, round=3)
-        for name in ("alpha", "beam_overlap", "redone"):
-            if any(name in log for log in logging_outputs):
-                metrics.log_scalar(name, total(name) / total("nsentences"), weight=0, round=4)
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        """Everything logged is a sum over sentences."""
-        return True
-
 
 def _mean_overlap(chosen, scores):
     """Mean overlap of the rows of a selection ``[B, K, J, C]``: 0 distinct, 1 all the same."""
     return beam_overlap(chosen.flatten(2)).mean()
-
-
-def _check(cfg: SoftBeamConfig, task) -> None:
-    """Refuse options that cannot work, before training.
-
-    Raises:
-        ValueError: naming the option and what to do.
-    """
-    if cfg.soft_beam_size < 1:
-        raise ValueError(f"--soft-beam-size {cfg.soft_beam_size} must be at least 1")
-    if not 0 <= cfg.ce_weight <= 1:
-        raise ValueError(f"--ce-weight {cfg.ce_weight} must be between 0 and 1")
-    if cfg.soft_beam_candidates and cfg.soft_beam_candidates < cfg.soft_beam_size:
-        raise ValueError(
-            f"--soft-beam-candidates {cfg.soft_beam_candidates} must be 0 or at least --soft-beam-size "
-            f"{cfg.soft_beam_size}"
-        )
-    if cfg.length_penalty < 0:
-        raise ValueError(f"--length-penalty {cfg.length_penalty} must not be negative")
-    if cfg.extra_steps < 0:
-        raise ValueError(f"--extra-steps {cfg.extra_steps} must not be negative")
-    check_schedule(cfg, task, more={})

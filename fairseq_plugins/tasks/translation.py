@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
-from fairseq_plugins.criterions._search import search_space
+from diffdecode.sequence import SearchSpace
 from fairseq_plugins.progress import ScheduledCriterionTask
-from fairseq_plugins.search import SearchConfig, refuse_unused_options, search_function
+from fairseq_plugins.search import SearchConfig, refuse_unused_options, search_function, translation_space
 from fairseq_plugins.soft_beam_generator import SoftBeamGenerator
 
 # fairseq's options of generation that decoding with the soft beam uses.
@@ -33,9 +33,9 @@ class DirectLossTranslationTask(ScheduledCriterionTask, TranslationTask):
     """
 
     @property
-    def search_space(self):
+    def search_space(self) -> SearchSpace:
         """What a hypothesis may hold: every symbol but BOS."""
-        return search_space(self)
+        return translation_space(self.target_dictionary)
 
     def build_generator(
         self,

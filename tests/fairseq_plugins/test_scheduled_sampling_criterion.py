@@ -13,7 +13,7 @@ from fairseq.tasks.fairseq_task import FairseqTask
 
 from diffdecode.sequence import gold_probability
 from fairseq_plugins.criterions.scheduled_sampling import (
-    RELAXATIONS,
+    CHOICES,
     ScheduledSamplingConfig,
     ScheduledSamplingCriterion,
 )
@@ -87,8 +87,8 @@ def greedy_words(model, sample):
     return torch.stack(found, 1)
 
 
-@pytest.mark.parametrize("relaxation", ["argmax", "soft_argmax", "argmax_st"])
-def test_hard_and_peaked_rollouts_are_teacher_forcing_of_greedy_words(model, relaxation):
+@pytest.mark.parametrize("estimator", ["argmax", "soft", "argmax_st"])
+def test_hard_and_peaked_rollouts_are_teacher_forcing_of_greedy_words(model, estimator):
     sample = sample_for(model)
     written = greedy_words(model, sample)
     previous = torch.cat([sample["net_input"]["prev_output_tokens"][:, :1], written[:, :-1]], 1)
@@ -97,15 +97,15 @@ def test_hard_and_peaked_rollouts_are_teacher_forcing_of_greedy_words(model, rel
     )
     inside = sample["target"].ne(1)
     expected = -log_probs.gather(2, sample["target"][..., None])[..., 0][inside].sum()
-    loss, _, _ = criterion_for(model, relaxation=relaxation, alpha=1e7, alpha_max=1e7)(model, sample)
+    loss, _, _ = criterion_for(model, estimator=estimator, alpha=1e7, alpha_max=1e7)(model, sample)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("rollout", ["stepwise", "two_pass"])
-@pytest.mark.parametrize("relaxation", RELAXATIONS)
-def test_every_relaxation_trains(model, relaxation, rollout):
+@pytest.mark.parametrize("estimator", CHOICES)
+def test_every_estimator_trains(model, estimator, rollout):
     torch.manual_seed(0)
-    criterion = criterion_for(model, relaxation=relaxation, rollout=rollout)
+    criterion = criterion_for(model, estimator=estimator, rollout=rollout)
     loss, _, logs = criterion(model, sample_for(model))
     loss.backward()
     assert torch.isfinite(loss)
@@ -113,17 +113,17 @@ def test_every_relaxation_trains(model, relaxation, rollout):
     assert (model.decoder.embed_tokens.weight.grad[model.decoder.dictionary.pad()] == 0).all() or (
         model.decoder.embed_tokens is model.encoder.embed_tokens
     )
-    assert ("alpha" in logs) == (relaxation in ("soft_argmax", "gumbel_soft"))
+    assert ("alpha" in logs) == (estimator in ("soft", "gumbel_soft"))
 
 
-@pytest.mark.parametrize("relaxation", ["soft_argmax", "argmax", "argmax_st"])
-def test_fused_step_is_the_same_loss_and_gradient(model, relaxation, monkeypatch):
+@pytest.mark.parametrize("estimator", ["soft", "argmax", "argmax_st"])
+def test_fused_step_is_the_same_loss_and_gradient(model, estimator, monkeypatch):
     monkeypatch.setattr("fairseq_plugins.criterions.scheduled_sampling.FUSED_FROM_VOCABULARY", 1)
     sample = sample_for(model)
     results = []
     for no_fused in (False, True):
-        tau = {"tau": 0.25} if relaxation == "argmax_st" else {}
-        criterion = criterion_for(model, relaxation=relaxation, alpha=4.0, no_fused=no_fused, **tau)
+        tau = {"tau": 0.25} if estimator == "argmax_st" else {}
+        criterion = criterion_for(model, estimator=estimator, alpha=4.0, no_fused=no_fused, **tau)
         model.zero_grad()
         loss, _, logs = criterion(model, sample)
         loss.backward()
@@ -150,7 +150,7 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     data = toy_corpus.write_corpus(tmp_path)
     options = [*toy_corpus.TAGGER, "--criterion", "differentiable_scheduled_sampling"]
-    options += ["--relaxation", "gumbel_soft", "--gold-schedule", "linear", "--gold-decay", "4"]
+    options += ["--estimator", "gumbel_soft", "--gold-schedule", "linear", "--gold-decay", "4"]
     toy_corpus.train(data, tmp_path / "whole", *options, "--max-epoch", "4")
     whole = toy_corpus.logged(caplog, "train")
     caplog.clear()
@@ -163,8 +163,8 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path, caplog):
 
 
 REFUSED = {
-    "tau": ({"relaxation": "soft_argmax", "tau": 1.0}, "--tau is not used by --relaxation soft_argmax"),
-    "negative tau": ({"relaxation": "reinmax", "tau": -1.0}, "--tau -1.0 must be positive"),
+    "tau": ({"estimator": "soft", "tau": 1.0}, "--tau is not used by --estimator soft"),
+    "negative tau": ({"estimator": "reinmax", "tau": -1.0}, "--tau -1.0 must be positive"),
     "decay": ({"gold_decay": 0.0}, "--gold-decay 0.0 must be positive"),
     "alpha": ({"alpha": 0.0}, "--alpha 0.0 must be positive"),
     "smoothing": ({"label_smoothing": 1.0}, "--label-smoothing 1.0 must be"),

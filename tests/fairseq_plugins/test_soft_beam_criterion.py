@@ -1,5 +1,6 @@
 """The criterion soft_beam: its hard limit, its gradient, its schedule after a resume, its errors."""
 
+import dataclasses
 import logging
 from argparse import Namespace
 
@@ -11,10 +12,11 @@ from fairseq.tasks.fairseq_task import FairseqTask
 
 from diffdecode.categorical import TOP_K_OPERATORS
 from diffdecode.sequence import HammingCost, SearchSpace, SoftBeamOptions, annealed_alpha, soft_beam
-from fairseq_plugins.criterions._search import label_costs
+from fairseq_plugins.criterions.costs import label_costs
 from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriterion
 from fairseq_plugins.decoders import step_decoder
 from fairseq_plugins.progress import ScheduledCriterionTask
+from fairseq_plugins.search import translation_space
 
 
 class ToyTask(ScheduledCriterionTask, FairseqTask):
@@ -23,8 +25,12 @@ class ToyTask(ScheduledCriterionTask, FairseqTask):
     def __init__(self, model, tagging=True):
         super().__init__(Namespace())
         self.words = model.decoder.dictionary
-        if tagging:
-            self.label_ids = torch.arange(4, len(self.words))
+        tags = SearchSpace(torch.arange(4, len(self.words)))
+        self.space = tags if tagging else translation_space(self.words)
+
+    @property
+    def search_space(self):
+        return self.space
 
     @property
     def target_dictionary(self):
@@ -104,7 +110,7 @@ def test_gradient_reaches_every_parameter_and_is_finite(model):
 @pytest.mark.parametrize("hard_forward", [False, True])
 @pytest.mark.parametrize("operator", sorted(TOP_K_OPERATORS))
 def test_every_operator_trains(model, operator, hard_forward):
-    criterion = criterion_for(model, alpha=1.0, top_k_operator=operator, hard_forward=hard_forward).train()
+    criterion = criterion_for(model, alpha=1.0, operator=operator, hard_forward=hard_forward).train()
     loss, _, logs = criterion(model, sample_for(model))
     loss.backward()
     assert torch.isfinite(loss) and 0 <= float(logs["beam_overlap"]) <= logs["nsentences"] * (1 + 1e-5)
@@ -265,6 +271,42 @@ def test_options_that_cannot_work_are_refused(name):
     options, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         criterion_for(toy_models.tagger(), **options)
+
+
+def test_an_operator_without_a_tail_bound_searches_all_candidates(monkeypatch):
+    unbounded = dataclasses.replace(TOP_K_OPERATORS["softsort"], tail_bound=None)
+    monkeypatch.setitem(TOP_K_OPERATORS._members, "softsort", unbounded)
+    criterion_for(toy_models.tagger(), operator="softsort")
+    with pytest.raises(ValueError, match=r"--operator softsort cannot: use one of .*lapsum.*, peaked"):
+        criterion_for(toy_models.tagger(), operator="softsort", soft_beam_candidates=4)
+
+
+def test_a_collapsed_beam_is_a_warning_once_an_epoch(caplog):
+    """At a very small alpha all elements are the same mixture; at a large one they are distinct."""
+    model = toy_models.spread(toy_models.tagger(), 2.0)
+    sample = sample_for(model)
+
+    def warnings_of_three_epochs(**options):
+        caplog.clear()
+        criterion = criterion_for(model, alpha_growth=1.0, **options)
+        for epoch in (1, 2, 3):
+            criterion.train()
+            for update in range(2):
+                criterion.set_progress(epoch, 2 * epoch + update)
+                criterion(model, sample)
+            if epoch != 2:  # an epoch without validation
+                for _ in range(2):
+                    criterion.eval()
+                    criterion(model, sample)
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    found = warnings_of_three_epochs(alpha=1e-6)
+    assert [f"in epoch {epoch} " in message for epoch, message in zip((1, 2, 3), found, strict=True)] == [
+        True
+    ] * 3
+    assert all("use a larger --alpha" in message for message in found)
+    assert warnings_of_three_epochs(alpha=1e6, alpha_max=1e6) == []
+    assert warnings_of_three_epochs(alpha=1e-6, soft_beam_size=1) == []
 
 
 def test_annealing_needs_a_task_that_tells_the_epoch():

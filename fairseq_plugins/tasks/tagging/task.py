@@ -14,6 +14,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
+from diffdecode.sequence import SearchSpace
 from fairseq_plugins.progress import ScheduledCriterionTask
 from fairseq_plugins.search import SearchConfig, refuse_unused_options, search_function
 from fairseq_plugins.tasks.tagging.data import WithoutEos, load_words_and_labels, make_dataset
@@ -131,6 +132,11 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         # First come, first logged: these are decoded labels, a criterion's own accuracy is teacher-forced.
         reduce_counts(logging_outputs)
         super().reduce_metrics(logging_outputs, criterion)
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """What a hypothesis may hold: the labels; it is as long as its sentence."""
+        return SearchSpace(self.label_ids)
 
     @property
     def source_dictionary(self):

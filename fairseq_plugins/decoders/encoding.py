@@ -1,0 +1,30 @@
+"""One pass of the encoder for a loss that decodes by itself."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def keep_encoder_output(model: nn.Module) -> Iterator[list]:
+    """Within the block, collect what ``model.encoder`` returns, so that a search need not encode again."""
+    collected: list = []
+    handle = model.encoder.register_forward_hook(lambda module, arguments, output: collected.append(output))
+    try:
+        yield collected
+    finally:
+        handle.remove()
+
+
+def encode(model: nn.Module, sample: dict):
+    """What the model's encoder returns for a batch, ``sample["net_input"]`` of B sentences.
+
+    With several workers the model is called as a whole: only then are its gradients exchanged.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        with keep_encoder_output(model) as collected:
+            model(**sample["net_input"])
+        return collected[0]
+    return model.encoder.forward_torchscript(sample["net_input"])
