@@ -11,6 +11,7 @@ from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
 from spacy_components.ml.listening.mailbox import batch_identity, is_listener, listening_nodes, listens
+from spacy_components.ml.thinc_glue.finite import culprit_named
 from spacy_components.ml.thinc_glue.parameters import Steps, keys_of_part
 from spacy_components.ml.thinc_glue.untrusted import read_weights_only
 
@@ -149,9 +150,11 @@ class ListenedPipe(TrainablePipe):
         docs = [example.predicted for example in examples]
         set_dropout_rate(self.model, drop)
         scores, backprop = self.model.begin_update(docs)
-        loss, pairs = self.get_loss(examples, scores)
+        with culprit_named(self.name, self.model):
+            scores.require_finite()
+            loss, pairs = self.get_loss(examples, scores)
+            drift, pull = self.get_drift(docs, scores)
         losses[self.name] += loss
-        drift, pull = self.get_drift(docs, scores)
         if pull:
             losses[f"{self.name}_drift"] = losses.get(f"{self.name}_drift", 0.0) + drift
         listeners = self.listeners

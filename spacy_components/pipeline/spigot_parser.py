@@ -19,6 +19,7 @@ from spacy_components.finetuning.drift import DRIFTS, drift
 from spacy_components.finetuning.original import Original
 from spacy_components.ml.listening.standalone import replaced_parse_listener
 from spacy_components.ml.listening.upstream import require_upstreams
+from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.trees.decisions import TreeDecision, TreeDecoder, surrogate_from_config
 from spacy_components.ml.trees.losses import TREE_LOSSES, TreeSet
 from spacy_components.ml.trees.models import DocScores
@@ -230,7 +231,8 @@ class SpigotParser(ListenedPipe):
             label's number (-1 for a root and for white space).
         """
         scores = self.model.predict(list(docs))
-        heads, labels = self.decoder.predict(scores)
+        with culprit_named(self.name, self.model):
+            heads, labels = self.decoder.predict(scores)
         within = heads - np.repeat(offsets(scores.segments.doc_lengths), scores.segments.doc_lengths)
         return scores.segments.by_doc(np.stack([within, labels], axis=1))
 
@@ -266,7 +268,7 @@ class SpigotParser(ListenedPipe):
             self._original = Original(self.model, self.name)
         original = self._original.scores(docs, self.model)
         parts = [drift(kind, *pair, self.trees) for pair in zip(scores.scores, original.scores)]
-        total = self.training["drift_weight"] * torch.stack(parts).sum()
+        total = require_finite(self.training["drift_weight"] * torch.stack(parts).sum(), "the drift")
         return float(total.detach()), [(total, None)]
 
     def rehearse(
@@ -291,7 +293,9 @@ class SpigotParser(ListenedPipe):
         if self.training["drift"] is not None:
             set_dropout_rate(self.model, drop)
             scores, backprop = self.model.begin_update(docs)
-            loss, pairs = self.get_drift(docs, scores)
+            with culprit_named(self.name, self.model):
+                scores.require_finite()
+                loss, pairs = self.get_drift(docs, scores)
             losses[self.name] = losses.get(self.name, 0.0) + loss
             backprop(pairs)
             if sgd is not None:
@@ -341,7 +345,7 @@ class SpigotParser(ListenedPipe):
                 losses.append(self._loss_of(part, gold, labels))
         if not losses:
             return 0.0, []
-        total = torch.stack(losses).sum()
+        total = require_finite(torch.stack(losses).sum(), "the loss")
         return float(total.detach()), [(total, None)]
 
     def _gold(self, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from spacy_components.ml.graphs.losses import GRAPH_LOSSES
 from spacy_components.ml.graphs.scorers import GraphScores
 from spacy_components.ml.listening.standalone import replaced_graph_listener
 from spacy_components.ml.listening.upstream import require_upstreams
+from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.trees.decisions import surrogate_from_config
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
@@ -168,7 +169,8 @@ class SpigotSdp(ListenedPipe):
             number.
         """
         scores = self.model.predict(list(docs))
-        arcs = self.decoder.predict(scores, self.deterministic)
+        with culprit_named(self.name, self.model):
+            arcs = self.decoder.predict(scores, self.deterministic)
         arcs = arcs[np.argsort(arcs[:, 1], kind="stable")]
         lengths = scores.segments.doc_lengths
         doc = np.searchsorted(np.cumsum(lengths), arcs[:, 1], side="right")
@@ -213,7 +215,7 @@ class SpigotSdp(ListenedPipe):
         losses = [loss for loss in losses if loss is not None]
         if not losses:
             return 0.0, []
-        total = torch.stack(losses).sum()
+        total = require_finite(torch.stack(losses).sum(), "the loss")
         return float(total.detach()), [(total, None)]
 
     def _loss_of(self, part: GraphScores, arcs: np.ndarray, known: np.ndarray) -> torch.Tensor | None:

@@ -39,6 +39,7 @@ class GraphDecoder:
         RETURNS (numpy.ndarray): ``[arcs, 3]``: positions of head and dependent (head -1: a top), label.
         """
         arcs = [np.zeros((0, 3), dtype=np.int64)]
+        scores.require_finite()
         for part in scores.scores:
             graph = _best(part, deterministic)
             arcs.append(arc_positions(part.batch, graph).cpu().numpy())

@@ -30,6 +30,11 @@ class GraphScores:
     lengths: Tensor
     parts: GraphParts
 
+    @property
+    def by_name(self) -> dict[str, Tensor]:
+        """The scores, under the names that messages give them."""
+        return self.parts._asdict()
+
 
 class GraphScorer(nn.Module, ABC):
     """Segments of concatenated word vectors to their :class:`GraphScores`.

@@ -10,6 +10,7 @@ from thinc.api import Model
 from thinc.types import Ints1d, Ints2d
 
 from spacy_components.ml.graphs.decisions import GraphDecoder
+from spacy_components.ml.thinc_glue.finite import culprit_named
 from spacy_components.ml.trees.decisions import TreeDecoder, surrogate_from_config
 from spacy_components.ml.trees.losses import TreeSet
 
@@ -76,6 +77,8 @@ def _init(model: Model, X=None, Y=None) -> None:
 
 def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
     scores, backprop_scores = model.layers[0](docs, is_train)
+    with culprit_named(model.name, model):
+        scores.require_finite()
     decision = model.attrs["decide"](scores)
 
     def backprop(gradients) -> list:

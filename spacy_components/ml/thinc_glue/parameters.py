@@ -32,6 +32,17 @@ def _parameters(nodes: Iterable[Model]) -> Iterator[tuple[Key, Any]]:
                 yield (shim.id, name), torch2xp(value.detach())
 
 
+def named_parameters(model: Model) -> Iterator[tuple[str, Any]]:
+    """Where each parameter is, for messages, and its array.
+
+    Args:
+        model: the model.
+    """
+    for node in model.walk():
+        for (_, name), value in _parameters([node]):
+            yield f"{name} ({node.name})", value
+
+
 def _torch_modules(nodes: Iterable[Model]) -> Iterator[tuple[PyTorchShim, Any]]:
     for node in nodes:
         for shim in node.shims:

@@ -16,6 +16,7 @@ from diffdecode.structure.surrogates.pipeline import Pipeline
 from diffdecode.structure.trees.layer import tree_argmax
 from spacy_components.ml.listening.gradients import ArcGradient
 from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
+from spacy_components.ml.thinc_glue.finite import require_finite
 from spacy_components.ml.trees.losses import TreeSet
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.ml.trees.scorers import TreeScores
@@ -74,9 +75,11 @@ class TreeDecoder:
         """
         heads, labels = np.arange(scores.segments.size), np.full(scores.segments.size, -1)
         heads[scores.segments.spaces] = scores.segments.hosts
+        scores.require_finite()
         for part in scores.scores:
             chosen = self.trees.best(part.arcs, part.lengths)
-            label = torch.where(chosen > 0, part.label_scores(chosen).argmax(2), -1)
+            of_labels = require_finite(part.label_scores(chosen), "the scores of labels")
+            label = torch.where(chosen > 0, of_labels.argmax(2), -1)
             words = part.batch.tokens[part.batch.is_word]
             heads[words] = head_positions(part.batch, chosen.cpu().numpy())[part.batch.is_word]
             labels[words] = label.cpu().numpy()[part.batch.is_word]

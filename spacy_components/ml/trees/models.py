@@ -12,6 +12,7 @@ from torch import nn
 
 from spacy_components.ml.listening.mailbox import listens
 from spacy_components.ml.segments import SegmentedDocs, Segmenter, segment_docs
+from spacy_components.ml.thinc_glue.finite import require_finite
 from spacy_components.ml.thinc_glue.tok2vec_width import initialize_tok2vec
 from spacy_components.ml.thinc_glue.torch_shim import TorchShim
 from spacy_components.ml.trees.scorers import BiaffineScorer, MlpScorer, SegmentEncoder
@@ -27,6 +28,12 @@ class DocScores:
     def __init__(self, segments: SegmentedDocs, scores: Sequence[Any]):
         self.segments = segments
         self.scores = list(scores)
+
+    def require_finite(self) -> None:
+        """Check that each score is a number; raises NotFinite otherwise."""
+        for part in self.scores:
+            for name, values in part.by_name.items():
+                require_finite(values, f"the scores of {name}")
 
 
 @registry.architectures("diffdecode.BiaffineParser.v1")

@@ -32,6 +32,11 @@ class TreeScores:
     arcs: Tensor
     label_scores: Callable[[Tensor], Tensor]
 
+    @property
+    def by_name(self) -> dict[str, Tensor]:
+        """The scores that are there already, under the names that messages give them."""
+        return {"arcs": self.arcs}
+
 
 class SegmentEncoder(nn.Module):
     """Word vectors of a padded batch, read by a BiLSTM if ``depth`` > 0, and a root vector before them.
