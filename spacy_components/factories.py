@@ -57,7 +57,14 @@ DEFAULT_PARSER_MODEL = Config().from_str(default_parser_config)["model"]
         "drift_weight": 1.0,
         "scorer": {"@scorers": "diffdecode.parse_scorer.v1"},
     },
-    default_score_weights={"dep_uas": 0.5, "dep_las": 0.5, "dep_las_per_type": None},
+    default_score_weights={
+        "dep_uas": 0.5,
+        "dep_las": 0.5,
+        "dep_las_per_type": None,
+        "sents_p": None,
+        "sents_r": None,
+        "sents_f": 0.0,
+    },
 )
 def make_spigot_parser(
     nlp: Language,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from pathlib import Path
+
+from diffdecode.files.text import numbered_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,15 +32,10 @@ def read_lines(folder: Path, name: str) -> list[str]:
         FileNotFoundError: neither exists.
         ValueError: it is empty, is no UTF-8, or its compression is damaged; the message names it.
     """
-    for path, opened in ((folder / name, open), (folder / f"{name}.gz", gzip.open)):
+    for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
-            try:
-                with opened(path, "rt", encoding="utf-8") as file:
-                    text = file.read()
-            except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-                raise ValueError(f"{path} cannot be read: {error}") from None
-            if not text:
+            lines = [line for _, line in numbered_lines(path)]
+            if not lines:
                 raise ValueError(f"{path} is empty")
-            # Not splitlines(): other tools do not end a line at a form feed or a Unicode separator.
-            return text.removesuffix("\n").split("\n")
+            return lines
     raise FileNotFoundError(f"{folder / name} (or {name}.gz) does not exist: give the folder with --data")

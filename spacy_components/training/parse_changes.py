@@ -9,7 +9,7 @@ from typing import Any
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from spacy_components.sdp_graph import Arc, aligned_graph
+from spacy_components.sdp_graph import Arc, aligned_graph, has_graph
 from spacy_components.training.scorers import cats_scores, parse_scores, sdp_scores
 
 CASES = {
@@ -97,12 +97,14 @@ def compare_parses(before: Iterable[Doc], after: Iterable[Doc], references: Iter
 
 
 def _scores(examples: Sequence[Example]) -> dict[str, float]:
-    """UAS over all tokens, labelled F1 of graphs, accuracy of categories: what the references allow."""
+    """UAS over all tokens, labelled F1 of graphs, accuracy of categories: of what both sides have."""
     labels = sorted({label for example in examples for label in example.reference.cats})
+    classified = labels and all(example.predicted.cats for example in examples)
+    drawn = any(has_graph(example.predicted) for example in examples)
     scores = {
         "uas": parse_scores(examples)["dep_uas"],
-        "lf": sdp_scores(examples)["sdp_lf"],
-        "acc": cats_scores(examples, labels=labels)["cats_acc"] if labels else None,
+        "lf": sdp_scores(examples)["sdp_lf"] if drawn else None,
+        "acc": cats_scores(examples, labels=labels)["cats_acc"] if classified else None,
     }
     return {name: score for name, score in scores.items() if score is not None}
 

@@ -28,7 +28,9 @@ GRAPH_KEYS = ("up", "ur", "uf", "um", "lp", "lr", "lf", "lm")
 
 @registry.scorers("diffdecode.parse_scorer.v1")
 def make_parse_scorer(ignore_labels: Sequence[str] = ("p", "punct")) -> ScoreFunction:
-    """Scores ``dep_uas``, ``dep_las``, ``dep_las_per_type`` as spaCy's parser does, on annotated tokens only.
+    """Scores what spaCy's parser does: ``dep_uas``, ``dep_las``, ``dep_las_per_type``, ``sents_p/r/f``.
+
+    Only annotated tokens count, and for the sentences only documents with sentences.
 
     ignore_labels: relations that are not scored (lower case), spaCy's own by default. Universal Dependencies
     results usually score every token: ``[]``.
@@ -37,11 +39,15 @@ def make_parse_scorer(ignore_labels: Sequence[str] = ("p", "punct")) -> ScoreFun
 
 
 def _score_parses(ignored: frozenset[str], examples: Iterable[Example], **_: Any) -> dict[str, Any]:
-    return parse_scores(examples, ignored)
+    examples = list(examples)
+    return parse_scores(examples, ignored) | sentence_scores(examples)
 
 
 def parse_scores(examples: Iterable[Example], ignored: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """F1 of (dependent, head) and (dependent, head, label); None where no reference has a parse."""
+    """F1 of (dependent, head) and (dependent, head, label); None where no reference has a parse.
+
+    A predicted token without a relation counts as one without an arc.
+    """
     unlabelled, labelled = PRFScore(), PRFScore()
     per_label: dict[str, PRFScore] = {}
     for example in examples:
@@ -62,6 +68,17 @@ def parse_scores(examples: Iterable[Example], ignored: frozenset[str] = frozense
     return {"dep_uas": unlabelled.fscore, "dep_las": labelled.fscore, "dep_las_per_type": types}
 
 
+def sentence_scores(examples: Iterable[Example]) -> dict[str, Any]:
+    """``sents_p``, ``sents_r`` and ``sents_f`` of whole sentences; None where no reference has sentences.
+
+    References without sentences are skipped; a predicted document without any counts as one that finds none.
+    """
+    scores = Scorer.score_spans(
+        examples, "sents", has_annotation=lambda doc: doc.has_annotation("SENT_START")
+    )
+    return {key: scores[key] for key in ("sents_p", "sents_r", "sents_f")}
+
+
 def _system_arcs(example: Example, ignored: frozenset[str]) -> tuple[set[tuple[int, int, str]], int]:
     """Predicted arcs in the reference's token numbers, and how many have no place there.
 
@@ -73,7 +90,7 @@ def _system_arcs(example: Example, ignored: frozenset[str]) -> tuple[set[tuple[i
     for token in example.predicted:
         dep, head = place[token.i], place[token.head.i]
         unannotated = dep is not None and not reference[dep].dep
-        if token.is_space or unannotated or _dep(token) in ignored:
+        if token.is_space or unannotated or not token.dep or _dep(token) in ignored:
             continue
         if dep is None or head is None:
             unalignable += 1
@@ -151,8 +168,18 @@ def _score_cats(by_config: bool, examples: Iterable[Example], **kwargs: Any) -> 
 
 
 def cats_scores(examples: Iterable[Example], multi_label: bool = False, **kwargs: Any) -> dict[str, Any]:
-    """``Scorer.score_cats`` without the unlabelled documents; None where there is no labelled one."""
-    labelled = [example for example in examples if example.reference.cats]
+    """``Scorer.score_cats`` without the unlabelled documents; None where there is no labelled one.
+
+    An exclusive document is labelled if one of its categories is more than 0.
+    Raises ValueError for a labelled document for which no categories were predicted.
+    """
+    labelled = [eg for eg in examples if (eg.reference.cats if multi_label else _best(eg.reference.cats))]
+    for example in labelled:
+        if not example.predicted.cats:
+            raise ValueError(
+                f"no categories were predicted for {example.predicted.text!r:.60}: the pipeline has no text "
+                "classifier, or it did not run"
+            )
     scores = Scorer.score_cats(labelled, "cats", multi_label=multi_label, **kwargs) | {"cats_acc": None}
     if not labelled:
         return dict.fromkeys(scores)
@@ -163,4 +190,5 @@ def cats_scores(examples: Iterable[Example], multi_label: bool = False, **kwargs
 
 
 def _best(cats: dict[str, float]) -> str | None:
-    return max(cats, key=cats.__getitem__, default=None)
+    """The category with the highest score; None where none has more than 0."""
+    return max((name for name, score in cats.items() if score > 0), key=cats.__getitem__, default=None)

@@ -204,6 +204,47 @@ def test_parse_scores_without_gold_are_none():
     assert scorer("diffdecode.parse_scorer.v1")([unparsed])["dep_las"] is None
 
 
+def test_parse_scores_do_not_read_a_missing_prediction_as_roots():
+    gold = tree([0, 0, 0], ["root", "obj", "obj"])
+    scores = scorer("diffdecode.parse_scorer.v1")([Example(plain(3), gold)])
+    assert (
+        scores["dep_uas"] == scores["dep_las"] == scores["sents_f"] == 0.0
+        and not scores["dep_las_per_type"]["root"]["p"]
+    )
+    partly = Example(tree([0, 0, 0], ["root", "obj", ""]), gold)
+    found = scorer("diffdecode.parse_scorer.v1")([partly])
+    assert found["dep_uas"] == pytest.approx(2 * 2 / (2 + 3))  # 2 arcs, both right, of 3
+
+
+def sentences(starts, gold=True):
+    return Doc(
+        NLP.vocab, words=WORDS[: len(starts)], sent_starts=[bool(start) for start in starts] if gold else None
+    )
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(*[st.lists(st.booleans(), min_size=4, max_size=4)] * 2, st.booleans()), max_size=4))
+def test_sentence_scores_are_those_of_spacys_parser(cases):
+    examples = [
+        Example(sentences([1, *system]), sentences([1, *gold], known)) for system, gold, known in cases
+    ]
+    ours = scorer("diffdecode.parse_scorer.v1")(examples)
+    stock = registry.scorers.get("spacy.parser_scorer.v1")()(examples)
+    assert [ours[f"sents_{key}"] for key in "prf"] == [stock[f"sents_{key}"] for key in "prf"]
+    assert (ours["sents_f"] is None) == (not any(known for _, _, known in cases))
+
+
+def test_sentence_scores_by_hand():
+    example = Example(sentences([1, 0, 1, 0]), sentences([1, 0, 1, 1]))
+    scores = scorer("diffdecode.parse_scorer.v1")(
+        [example, Example(plain(4), plain(4)), Example(plain(4), sentences([1, 0, 0, 0]))]
+    )
+    assert (scores["sents_p"], scores["sents_r"]) == (
+        1 / 2,
+        1 / 4,
+    )  # a b | c d; of a b | c | d and one that is missed
+
+
 # ---- categories and spans ------------------------------------------------------------------------
 
 
@@ -259,3 +300,20 @@ def test_stock_span_scorer_already_leaves_out_documents_without_the_key():
     annotated.spans["sc"][0].label_ = "X"
     examples = [Example(annotated.copy(), annotated), Example(annotated.copy(), unannotated)]
     assert spancat_score(examples, spans_key="sc")["spans_sc_f"] == 1.0
+
+
+def test_cats_scores_leave_out_documents_of_which_no_category_is_known():
+    right = classified({"A": 0.0, "B": 1.0}, {"A": 0.2, "B": 0.8})
+    nothing = classified({"A": 0.0, "B": 0.0}, {"A": 0.9, "B": 0.1})
+    scores = scorer("diffdecode.cats_scorer.v1")([right, nothing, nothing], labels=["A", "B"])
+    assert scores["cats_acc"] == scores["cats_micro_f"] == 1.0
+    assert scorer("diffdecode.cats_scorer.v1")([nothing], labels=["A", "B"])["cats_acc"] is None
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_cats_that_were_not_predicted_are_an_error(multi_label):
+    missing = classified({"A": 1.0, "B": 0.0}, {})
+    with pytest.raises(ValueError, match="no categories were predicted for 'a b c"):
+        scorer("diffdecode.cats_scorer.v1", multi_label=multi_label)([missing], labels=["A", "B"])
+    unlabelled = classified({}, {})
+    assert scorer("diffdecode.cats_scorer.v1", multi_label=multi_label)([unlabelled])["cats_acc"] is None
