@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from html import escape
 from typing import Any
@@ -12,6 +13,7 @@ from spacy.tokens import Doc
 from spacy_components.sdp_graph import get_graph
 
 CHANGED = " ✱"
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_displacy(doc: Doc, source: str = "sdp", marked: Collection[int] = ()) -> dict[str, Any]:
@@ -32,8 +34,13 @@ def to_displacy(doc: Doc, source: str = "sdp", marked: Collection[int] = ()) -> 
         top = [token.i for token in doc if token.head.i == token.i]
     else:
         raise ValueError(f"source {source!r}, expected 'sdp' or 'tree'")
-    words = [{"text": token.text, "tag": _tag(token.tag_, token.i, top, marked)} for token in doc]
+    words = [{"text": drawable(token.text), "tag": _tag(token.tag_, token.i, top, marked)} for token in doc]
     return {"words": words, "arcs": [_arc(*arc, marked) for arc in arcs]}
+
+
+def drawable(text: str) -> str:
+    """The text with a replacement character for each control character that XML cannot hold."""
+    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 # displaCy escapes words, but puts tags and labels such as conj>nsubj into the SVG as they are.
@@ -41,14 +48,14 @@ def to_displacy(doc: Doc, source: str = "sdp", marked: Collection[int] = ()) -> 
 
 def _tag(tag: str, token: int, top: Collection[int], marked: Collection[int]) -> str:
     root = ["top" + (CHANGED if token in marked else "")] if token in top else []
-    return " ".join([part for part in [escape(tag), *root] if part])
+    return " ".join([part for part in [escape(drawable(tag)), *root] if part])
 
 
 def _arc(head: int, dep: int, label: str, marked: Collection[int]) -> dict[str, Any]:
     return {
         "start": min(head, dep),
         "end": max(head, dep),
-        "label": escape(label) + (CHANGED if dep in marked else ""),
+        "label": escape(drawable(label)) + (CHANGED if dep in marked else ""),
         "dir": "left" if dep < head else "right",
     }
 

@@ -6,13 +6,13 @@ from html import escape
 from pathlib import Path
 from typing import Annotated
 
-import spacy
 from spacy.cli._util import Arg, Opt, app, setup_gpu
 from spacy.language import Language
 from wasabi import msg
 
 from diffdecode.files.atomic import write_text
-from spacy_components.display import render_svg
+from spacy_components.cli.bad_input import load_pipeline, one_line_errors
+from spacy_components.display import drawable, render_svg
 from spacy_components.training.corpus import make_example
 from spacy_components.training.formats import read_docs
 from spacy_components.training.parse_changes import CASES, ParseChanges, Sentence, compare_parses
@@ -32,19 +32,18 @@ def compare_parses_cli(
     html: Annotated[
         Path | None, Opt("--html", help="Write changed trees, before and after, to this page")
     ] = None,
-    examples: Annotated[int, Opt("--examples", "-n", help="How many sentences the page shows")] = 20,
+    examples: Annotated[int, Opt("--examples", "-n", min=0, help="How many sentences the page shows")] = 20,
     graph: Annotated[bool, Opt("--graph/--no-graph", help="CoNLL-U: read the enhanced graphs")] = False,
     use_gpu: Annotated[int, Opt("--gpu-id", "-g", help="GPU, or -1 for the CPU")] = -1,
 ):
     """Compare the trees of two pipelines as in Table 3 of the SPIGOT paper (Peng et al., 2018)."""
     setup_gpu(use_gpu)
-    try:
-        changes = compare(spacy.load(before), spacy.load(after), data, graph)
-    except ValueError as error:
-        msg.fail("Cannot compare", str(error), exits=1)
+    with one_line_errors("Cannot compare"):
+        changes = compare(load_pipeline(before), load_pipeline(after), data, graph)
+        if html is not None:
+            write_text(html, html_page(changes, examples))
     print_changes(changes)
     if html is not None:
-        write_text(html, html_page(changes, examples))
         msg.good(f"{min(len(changes.diff), examples)} of {len(changes.diff)} changed trees drawn in {html}")
 
 
@@ -103,4 +102,4 @@ def _section(sentence: Sentence) -> str:
         f"<figure><figcaption>{name}</figcaption>{render_svg(doc, 'tree', sentence.changed)}</figure>"
         for name, doc in (("before", sentence.before), ("after", sentence.after))
     ]
-    return "\n".join([f"<h2>{escape(sentence.after.text)}</h2>", *figures])
+    return "\n".join([f"<h2>{escape(drawable(sentence.after.text))}</h2>", *figures])

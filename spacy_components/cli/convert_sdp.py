@@ -10,6 +10,9 @@ from spacy.cli._util import Arg, Opt, app
 from spacy.tokens import DocBin
 from wasabi import msg
 
+from diffdecode.files.atomic import write_bytes
+from diffdecode.files.text import FormatError
+from spacy_components.cli.bad_input import one_line_errors
 from spacy_components.sdp_graph import has_graph
 from spacy_components.training.formats import FORMATS, read_docs
 
@@ -29,13 +32,11 @@ def convert_sdp_cli(
     subtypes: Annotated[
         bool, Opt("--subtypes/--no-subtypes", help="CoNLL-U: keep nmod:about, not just nmod")
     ] = True,
-    limit: Annotated[int, Opt("--limit", "-n", help="Only so many sentences; 0 for all")] = 0,
+    limit: Annotated[int, Opt("--limit", "-n", min=0, help="Only so many sentences; 0 for all")] = 0,
 ):
     """Convert SDP 2015, CoNLL-U (basic or enhanced) or labelled text to .spacy, with doc._.sdp."""
-    try:
+    with one_line_errors("Cannot convert"):
         docs = convert(input_path, output_path, format, lang, tree, graph, subtypes, limit)
-    except ValueError as error:
-        msg.fail("Cannot convert", str(error), exits=1)
     msg.good(f"{output_path}: {summary(docs)}")
 
 
@@ -51,13 +52,15 @@ def convert(
 ) -> list[spacy.tokens.Doc]:
     """Writes the documents of ``input_path`` to ``output_path`` with their graphs, and returns them.
 
-    Raises ValueError for bad input, with its file and line.
+    Raises ValueError for bad input, with its file and line, and for a file without documents.
     """
     vocab = spacy.blank(lang).vocab
     docs = list(read_docs(input_path, vocab, format=format, tree=tree, graph=graph, subtypes=subtypes))
+    if not docs:
+        raise FormatError(input_path, None, "no documents")
     docs = docs[: limit or None]
     output_path.parent.mkdir(parents=True, exist_ok=True)
-    DocBin(docs=docs, store_user_data=True).to_disk(output_path)
+    write_bytes(output_path, DocBin(docs=docs, store_user_data=True).to_bytes())
     return docs
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import spacy
 import tqdm
 import typer
 from spacy import util
@@ -21,6 +20,7 @@ from wasabi import msg
 import spacy_components
 from diffdecode.files.atomic import write_bytes
 from diffdecode.files.text import numbered_lines
+from spacy_components.cli.bad_input import load_pipeline, one_line_errors
 from spacy_components.training.corpus import make_example
 from spacy_components.training.scorers import parse_scores
 
@@ -43,14 +43,13 @@ def distill_parser_cli(
         float,
         Opt("--held-out", help="Share of the lines to choose the best pipeline on, and as many to report on"),
     ] = 0.05,
-    limit: Annotated[int, Opt("--limit", "-n", help="Read only so many lines; 0 for all")] = 0,
+    limit: Annotated[int, Opt("--limit", "-n", min=0, help="Read only so many lines; 0 for all")] = 0,
     seed: Annotated[int, Opt("--seed", help="Of the draw of held-out lines")] = 0,
     use_gpu: Annotated[int, Opt("--gpu-id", "-g", help="GPU, or -1 for the CPU")] = -1,
 ):
     """Train a spigot_parser on what a parser, such as spaCy's own, makes of raw text."""
     setup_gpu(use_gpu, silent=True)
-    overrides = parse_config_overrides(ctx.args)
-    try:
+    with one_line_errors("Cannot distil"):
         scores = distill(
             teacher,
             text,
@@ -60,10 +59,8 @@ def distill_parser_cli(
             limit=limit,
             seed=seed,
             use_gpu=use_gpu,
-            overrides=overrides,
+            overrides=parse_config_overrides(ctx.args),
         )
-    except ValueError as error:
-        msg.fail("Cannot distil", str(error), exits=1)
     rows = [
         ("UAS", f"{100 * scores['uas']:.2f}"),
         ("LAS", f"{100 * scores['las']:.2f}"),
@@ -89,20 +86,19 @@ def distill(
     """Parses the text, trains on the parses, and measures how often the two parsers agree.
 
     Returns ``uas, las, docs, tokens`` on held-out text (the training has not seen it, nor chosen by it).
-    Raises ValueError if the teacher sets no parse, or if there is too little text.
+    Raises ValueError if the teacher sets no parse, if there is too little text, or for bad input.
     """
-    parser = spacy.load(teacher)
+    parser = load_pipeline(teacher)
+    settings = as_teacher(parser, teacher, config)
     splits = split(parse(parser, read_texts(text, limit)), held_out, seed)
     paths = {name: output / "corpus" / f"{name}.spacy" for name in SPLITS}
     paths["train"].parent.mkdir(parents=True, exist_ok=True)
     for name, docs in splits.items():
         write_bytes(paths[name], DocBin(attrs=["HEAD", "DEP"], docs=docs).to_bytes())
     msg.info(", ".join(f"{name}: {len(docs)} documents" for name, docs in splits.items()))
-    settings = as_teacher(parser, teacher, config) | {
-        f"paths.{name}": str(paths[name]) for name in ("train", "dev")
-    }
+    settings |= {f"paths.{name}": str(paths[name]) for name in ("train", "dev")}
     train(config, output, use_gpu=use_gpu, overrides=settings | (overrides or {}))
-    return agreement(spacy.load(output / "model-best"), splits["test"])
+    return agreement(load_pipeline(output / "model-best"), splits["test"])
 
 
 def read_texts(path: Path, limit: int = 0) -> list[str]:

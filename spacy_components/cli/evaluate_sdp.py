@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import spacy
-import srsly
 from spacy.cli._util import Arg, Opt, app, setup_gpu
 from spacy.training import Example
 from wasabi import msg
 
+from diffdecode.files.atomic import write_json
+from spacy_components.cli.bad_input import load_pipeline, one_line_errors
+from spacy_components.sdp_graph import has_graph
 from spacy_components.training.corpus import make_example
 from spacy_components.training.formats import read_docs
 from spacy_components.training.scorers import GRAPH_KEYS, sdp_scores
@@ -32,24 +34,24 @@ def evaluate_sdp_cli(
 ):
     """Score graphs as SDP 2015 does: labelled and unlabelled, with tops and without."""
     setup_gpu(use_gpu)
-    try:
+    with one_line_errors("Cannot evaluate"):
         scores = evaluate(gold, system, lang)
-    except ValueError as error:
-        msg.fail("Cannot evaluate", str(error), exits=1)
+        if output is not None:
+            write_json(output, scores)
     header = ("", *(key.upper() for key in GRAPH_KEYS))
     rows = [
         (name, *(f"{100 * score[f'sdp_{key}']:.2f}" for key in GRAPH_KEYS)) for name, score in scores.items()
     ]
     msg.table(rows, header=header, divider=True, aligns=("l", *"r" * len(GRAPH_KEYS)))
     if output is not None:
-        srsly.write_json(output, scores)
         msg.good(f"Scores written to {output}")
 
 
 def evaluate(gold: Path, system: Path, lang: str = "en") -> dict[str, dict[str, Any]]:
     """Scores ``with tops`` and ``without tops``; ``system`` is a file of documents or a pipeline's folder.
 
-    Raises ValueError if there is no gold graph, or if the two files do not have the same sentences.
+    Raises ValueError for bad input, if one of the two has no graph at all, or if the two files do not have
+    the same sentences.
     """
     examples = _run_pipeline(gold, system) if system.is_dir() else _read_pairs(gold, system, lang)
     scores = {
@@ -57,11 +59,13 @@ def evaluate(gold: Path, system: Path, lang: str = "en") -> dict[str, dict[str, 
     }
     if scores["with tops"]["sdp_lf"] is None:
         raise ValueError(f"{gold}: no document has a graph")
+    if not any(has_graph(example.predicted) for example in examples):
+        raise ValueError(f"{system} gives no document a graph")
     return scores
 
 
 def _run_pipeline(gold: Path, folder: Path) -> list[Example]:
-    nlp = spacy.load(folder)
+    nlp = load_pipeline(folder)
     examples = [make_example(nlp, reference, gold_tokens=True) for reference in _read(gold, nlp.vocab)]
     docs = nlp.pipe(example.predicted for example in examples)
     return [Example(doc, example.reference) for doc, example in zip(docs, examples)]

@@ -56,7 +56,7 @@ def graph_edges(graph: SdpGraph, tops: bool = True) -> set[Edge]:
     return {tuple(arc) for arc in graph.arcs} | virtual
 
 
-class GraphScores:
+class GraphPRF:
     """LP, LR, LF, LM over labelled edges and UP, UR, UF, UM over (head, dependent) pairs.
 
     Counts are summed over all graphs (micro average). Two labels on one pair of tokens are two labelled edges

@@ -13,11 +13,11 @@ from typing import Any
 
 from spacy import registry
 from spacy.scorer import PRFScore, Scorer
-from spacy.tokens import Token
+from spacy.tokens import Doc, Token
 from spacy.training import Example
 
 from spacy_components.sdp_graph import SdpGraph, get_graph, one_to_one
-from spacy_components.training.graph_scores import GraphScores, graph_edges
+from spacy_components.training.graph_scores import GraphPRF, graph_edges
 
 ScoreFunction = Callable[..., dict[str, Any]]
 GRAPH_KEYS = ("up", "ur", "uf", "um", "lp", "lr", "lf", "lm")
@@ -73,9 +73,11 @@ def sentence_scores(examples: Iterable[Example]) -> dict[str, Any]:
 
     References without sentences are skipped; a predicted document without any counts as one that finds none.
     """
-    scores = Scorer.score_spans(
-        examples, "sents", has_annotation=lambda doc: doc.has_annotation("SENT_START")
-    )
+
+    def has_sentences(doc: Doc) -> bool:
+        return doc.has_annotation("SENT_START")
+
+    scores = Scorer.score_spans(examples, "sents", has_annotation=has_sentences)
     return {key: scores[key] for key in ("sents_p", "sents_r", "sents_f")}
 
 
@@ -125,7 +127,7 @@ def sdp_scores(examples: Iterable[Example], tops: bool = True) -> dict[str, Any]
     A predicted document without a graph counts as one without edges. A predicted edge that touches a token
     which does not stand one to one for a reference token is wrong.
     """
-    scores = GraphScores()
+    scores = GraphPRF()
     for example in examples:
         gold = get_graph(example.reference)
         if gold is not None:

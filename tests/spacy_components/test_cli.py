@@ -1,5 +1,6 @@
 """The spacy sub-commands, run in process."""
 
+import gzip
 import json
 
 import pytest
@@ -138,3 +139,91 @@ def test_compare_parses_of_a_pipeline_without_a_parser(tmp_path):
     blank, data = str(tmp_path / "blank"), write(tmp_path, "gold.sdp", SDP)
     code, said = spacy_cli("compare-parses", blank, blank, data)
     assert code == 1 and "has no parse from the system 'before'" in said.replace("\n", " ")
+
+
+# ---- bad input: one line, exit code 1, nothing written -------------------------------------------
+
+DAMAGED = {
+    "data.sdp": SDP.replace("ARG1", "ARG1\tx").encode(),
+    "latin.conllu": b"1\tcaf\xe9\t_\t_\t_\t_\t0\troot\t_\t_\n",
+    "swapped.tsv": b"sentence\tlabel\na good film\t1\nbad\t1\nfine\t1\n",
+    "data.sdp.gz": gzip.compress(SDP.encode())[:-9],
+    "data.spacy": DocBin().to_bytes()[:-5],
+    "empty.conllu": b"\n",
+    "data.unknown": b"",
+}
+
+
+def refused(folder, *arguments):
+    """What a command says that must refuse its input and leave the folder as it was."""
+    before = sorted(folder.rglob("*"))
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.exception
+    assert sorted(folder.rglob("*")) == before
+    said = result.output.replace("\n", " ")
+    assert said.count("✘") == 1 and "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_data_is_one_line(tmp_path, name):
+    bad = tmp_path / name
+    bad.write_bytes(DAMAGED[name])
+    good, out = write(tmp_path, "good.sdp", SDP), str(tmp_path / "new" / "out")
+    refused(tmp_path, "convert-sdp", str(bad), out + ".spacy")
+    refused(tmp_path, "evaluate-sdp", str(bad), good, "--output", out)
+    refused(tmp_path, "evaluate-sdp", good, str(bad), "--output", out)
+
+
+def test_damaged_data_for_pipelines_is_one_line(tmp_path):
+    nlp, bad = pipeline(tmp_path / "nlp", True), tmp_path / "data.sdp"
+    bad.write_bytes(DAMAGED["data.sdp"])
+    page = str(tmp_path / "page.html")
+    assert "data.sdp, line 4" in refused(tmp_path, "compare-parses", nlp, nlp, str(bad), "--html", page)
+    assert "data.sdp, line 4" in refused(tmp_path, "evaluate-sdp", str(bad), nlp, "--output", page)
+    bad.write_bytes(b"one\nzwei\n\xff\n")
+    assert "data.sdp, line 3" in refused(tmp_path, "distill-parser", nlp, str(bad), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [("config.cfg", b"[nlp"), ("meta.json", b"{"), ("vocab/strings.json", b"x"), ("tokenizer", b"\xc1")],
+)
+def test_a_damaged_pipeline_is_one_line(tmp_path, damage):
+    name, content = damage
+    nlp, good = tmp_path / "nlp", write(tmp_path, "good.sdp", SDP)
+    pipeline(nlp, True)
+    (nlp / name).write_bytes(content)
+    for command in (["compare-parses", str(nlp), str(nlp), good], ["evaluate-sdp", good, str(nlp)]):
+        assert str(nlp) in refused(tmp_path, *command).replace(" ", "")
+    refused(tmp_path, "distill-parser", str(nlp), good, str(tmp_path / "out"))
+
+
+def test_a_damaged_config_is_one_line(tmp_path):
+    nlp, text = pipeline(tmp_path / "nlp", True), write(tmp_path, "a.txt", "a b\nc d\ne f\ng h\n")
+    config = write(tmp_path, "bad.cfg", "[nlp\n")
+    said = refused(tmp_path, "distill-parser", nlp, text, str(tmp_path / "out"), "-c", config)
+    assert "Cannot distil" in said
+
+
+def test_evaluate_sdp_does_not_take_no_graphs_for_empty_ones(tmp_path):
+    spacy.blank("en").to_disk(tmp_path / "blank")
+    blank, gold = str(tmp_path / "blank"), write(tmp_path, "gold.sdp", SDP)
+    assert "gives no document a graph" in refused(tmp_path, "evaluate-sdp", gold, blank)
+    assert "no document has a graph" in refused(
+        tmp_path, "evaluate-sdp", write(tmp_path, "a.tsv", "1\tb a\n0\ta b\n"), gold
+    )
+
+
+def test_unknown_languages_and_unwritable_outputs_are_one_line(tmp_path):
+    gold = write(tmp_path, "gold.sdp", SDP)
+    assert "zzz" in refused(tmp_path, "convert-sdp", gold, str(tmp_path / "a.spacy"), "--lang", "zzz")
+    (tmp_path / "folder").mkdir()
+    assert "cannot write" in refused(tmp_path, "convert-sdp", gold, str(tmp_path / "folder"))
+    assert "cannot write" in refused(tmp_path, "evaluate-sdp", gold, gold, "-o", str(tmp_path / "folder"))
+
+
+def test_a_negative_limit_is_a_wrong_use(tmp_path):
+    gold = write(tmp_path, "gold.sdp", SDP)
+    code, _ = spacy_cli("convert-sdp", gold, str(tmp_path / "a.spacy"), "--limit", "-1")
+    assert code == 2 and not (tmp_path / "a.spacy").exists()

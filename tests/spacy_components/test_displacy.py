@@ -1,11 +1,18 @@
 """Graphs and trees drawn with displaCy."""
 
+from html import unescape
+from xml.etree import ElementTree
+
 import pytest
 import spacy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from spacy.tokens import Doc
 
+from spacy_components.cli.compare_parses import html_page
 from spacy_components.display import render_svg, to_displacy
-from spacy_components.sdp_graph import set_graph
+from spacy_components.sdp_graph import get_graph, set_graph
+from spacy_components.training.parse_changes import compare_parses
 
 NLP = spacy.blank("en")
 
@@ -53,3 +60,54 @@ def test_missing_annotation_is_named():
         to_displacy(doc, "tree")
     with pytest.raises(ValueError, match="expected 'sdp' or 'tree'"):
         to_displacy(doc, "ucca")
+
+
+TEXTS = st.text(st.sampled_from("a<>&\"'{}\n\x00\x0b\u2028\ufffe") | st.characters(codec="utf-8"), max_size=4)
+
+
+@st.composite
+def any_docs(draw):
+    words = draw(st.lists(TEXTS.filter(bool), max_size=4))
+    heads = [draw(st.integers(0, i)) for i in range(len(words))]
+    texts = [[draw(TEXTS) for _ in words] for _ in range(2)]
+    doc = Doc(NLP.vocab, words=words, tags=texts[0], heads=heads, deps=[dep or "x" for dep in texts[1]])
+    tokens = st.integers(0, max(len(words) - 1, 0))
+    pairs = draw(st.sets(st.tuples(tokens, tokens), max_size=5)) if words else []
+    set_graph(
+        doc,
+        [(h, d, draw(TEXTS.filter(bool))) for h, d in pairs if h != d],
+        draw(st.sets(tokens)) if words else (),
+    )
+    return doc
+
+
+@settings(max_examples=150)
+@given(doc=any_docs(), source=st.sampled_from(["sdp", "tree"]))
+def test_every_graph_and_tree_is_a_well_formed_picture_of_itself(doc, source):
+    parsed = to_displacy(doc, source)
+    arcs = {(a["end"], a["start"]) if a["dir"] == "left" else (a["start"], a["end"]) for a in parsed["arcs"]}
+    if source == "sdp":
+        expected = {(head, dep) for head, dep, _ in get_graph(doc).arcs}
+    else:
+        expected = {(token.head.i, token.i) for token in doc if token.head.i != token.i}
+    assert arcs == expected
+    svg = ElementTree.fromstring(render_svg(doc, source))
+    name = "{http://www.w3.org/2000/svg}"
+    assert len(svg.findall(f"{name}g")) == len(parsed["arcs"])
+    assert len(svg.findall(f"{name}text")) == len(doc)
+
+
+@settings(max_examples=60)
+@given(doc=any_docs().filter(lambda doc: len(doc) > 1))
+def test_the_page_of_changes_says_only_what_is_in_the_trees(doc):
+    other = Doc(
+        NLP.vocab, words=[t.text for t in doc], heads=[len(doc) - 1] * len(doc), deps=["y"] * len(doc)
+    )
+    page = html_page(compare_parses([doc], [other], [doc]))
+    assert (
+        page.count("<svg")
+        == page.count("</svg>")
+        == (0 if [t.head.i for t in doc] == [t.head.i for t in other] else 2)
+    )
+    assert page.count("<h2>") <= 1 and page.count("<h1>") == 1 and "\0" not in page
+    assert unescape(page).startswith("<!DOCTYPE html>")

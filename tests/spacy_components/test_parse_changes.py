@@ -76,3 +76,12 @@ def test_what_does_not_fit_together_is_named():
         compare_parses([tree(0, 0)], [Doc(NLP.vocab, words=["a", "b"])], [tree(0, 0)])
     with pytest.raises(ValueError, match="shorter"):
         compare_parses([tree(0, 0)], [], [])
+
+
+def test_what_the_pipelines_do_not_predict_is_left_out_of_the_table():
+    gold = tree(1, 1, 1, arcs=[(1, 0, "X")], cats={"A": 1.0, "B": 0.0})
+    row = next(compare_parses([tree(1, 1, 1)], [tree(1, 1, 1)], [gold]).rows())
+    assert row["uas"] == 1.0 and not {"lf", "acc"} & set(row)
+    both = tree(1, 1, 1, arcs=[(1, 0, "X")], cats={"A": 0.2, "B": 0.1})
+    row = next(compare_parses([both], [both.copy()], [gold]).rows())
+    assert row["lf"] == row["acc"] == 1.0

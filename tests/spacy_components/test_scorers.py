@@ -14,7 +14,7 @@ from spacy.training import Example
 
 from spacy_components.sdp_graph import SdpGraph, set_graph
 from spacy_components.training import scorers  # noqa: F401 - registers the scorers
-from spacy_components.training.graph_scores import GraphScores, graph_edges
+from spacy_components.training.graph_scores import GraphPRF, graph_edges
 
 NLP = spacy.blank("en")
 WORDS = list("abcdefgh")
@@ -122,7 +122,7 @@ def test_sdp_edges_on_misaligned_tokens_are_wrong():
 
 
 def test_two_labels_on_one_pair_are_one_unlabelled_edge():
-    scores = GraphScores()
+    scores = GraphPRF()
     gold = SdpGraph(((0, 1, "X"), (0, 1, "Y")), ())
     scores.add(graph_edges(gold), graph_edges(SdpGraph(((0, 1, "X"),), ())))
     assert (scores.labelled.gold, scores.unlabelled.gold) == (2, 1)
@@ -235,14 +235,11 @@ def test_sentence_scores_are_those_of_spacys_parser(cases):
 
 
 def test_sentence_scores_by_hand():
-    example = Example(sentences([1, 0, 1, 0]), sentences([1, 0, 1, 1]))
-    scores = scorer("diffdecode.parse_scorer.v1")(
-        [example, Example(plain(4), plain(4)), Example(plain(4), sentences([1, 0, 0, 0]))]
-    )
-    assert (scores["sents_p"], scores["sents_r"]) == (
-        1 / 2,
-        1 / 4,
-    )  # a b | c d; of a b | c | d and one that is missed
+    found = Example(sentences([1, 0, 1, 0]), sentences([1, 0, 1, 1]))  # a b | c d, of a b | c | d
+    missed = Example(plain(4), sentences([1, 0, 0, 0]))
+    unknown = Example(sentences([1, 0, 1, 0]), plain(4))
+    scores = scorer("diffdecode.parse_scorer.v1")([found, missed, unknown])
+    assert (scores["sents_p"], scores["sents_r"]) == (1 / 2, 1 / 4)
 
 
 # ---- categories and spans ------------------------------------------------------------------------
