@@ -28,8 +28,8 @@ lstm_depth = 0
 max_length = 192
 
 [model.tok2vec]
-@architectures = "spacy.HashEmbedCNN.v2"
-pretrained_vectors = null
+@architectures = "diffdecode.HashEmbedCNN.v1"
+vectors = null
 width = 96
 depth = 4
 embed_size = 2000
@@ -117,8 +117,8 @@ lstm_depth = 0
 max_length = 96
 
 [model.tok2vec]
-@architectures = "spacy.HashEmbedCNN.v2"
-pretrained_vectors = null
+@architectures = "diffdecode.HashEmbedCNN.v1"
+vectors = null
 width = 96
 depth = 4
 embed_size = 2000

@@ -20,6 +20,7 @@ from spacy_components.finetuning.original import Original
 from spacy_components.ml.listening.standalone import replaced_parse_listener
 from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
+from spacy_components.ml.thinc_glue.hash_embed_cnn import warn_of_unused_vectors
 from spacy_components.ml.trees.decisions import TreeDecision, TreeDecoder, surrogate_from_config
 from spacy_components.ml.trees.losses import TREE_LOSSES, TreeSet
 from spacy_components.ml.trees.models import DocScores
@@ -185,6 +186,7 @@ class SpigotParser(ListenedPipe):
         """
         validate_get_examples(get_examples, "SpigotParser.initialize")
         require_upstreams(nlp, get_examples)
+        warn_of_unused_vectors(nlp)
         found = self._labels_of(get_examples()) if labels is None else labels
         if "pretrained_labels" in self.model.attrs:
             self._take_labels(self.model.attrs["pretrained_labels"](self.model), found)

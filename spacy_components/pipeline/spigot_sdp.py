@@ -19,6 +19,7 @@ from spacy_components.ml.graphs.scorers import GraphScores
 from spacy_components.ml.listening.standalone import replaced_graph_listener
 from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
+from spacy_components.ml.thinc_glue.hash_embed_cnn import warn_of_unused_vectors
 from spacy_components.ml.trees.decisions import surrogate_from_config
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
@@ -139,6 +140,7 @@ class SpigotSdp(ListenedPipe):
         """
         validate_get_examples(get_examples, "SpigotSdp.initialize")
         require_upstreams(nlp, get_examples)
+        warn_of_unused_vectors(nlp)
         if labels is None:
             labels = label_inventory(example.reference for example in get_examples())
         if not labels["labels"]:

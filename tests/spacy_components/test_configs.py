@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spacy
 import srsly
@@ -17,7 +18,7 @@ from spacy.cli.init_config import fill_config, init_config
 from spacy.cli.package import package
 from spacy.cli.train import train
 from spacy.tokens import DocBin
-from toy_pipelines import only, parsed_docs
+from toy_pipelines import SENTENCES, example, only, parsed_docs, parser_config
 from typer.testing import CliRunner
 
 import spacy_components
@@ -42,7 +43,7 @@ def small_tok2vecs(config, prefix=""):
         path = f"{prefix}{key}"
         if isinstance(value, dict):
             overrides |= small_tok2vecs(value, f"{path}.")
-            if value.get("@architectures") == "spacy.HashEmbedCNN.v2":
+            if value.get("@architectures") == "diffdecode.HashEmbedCNN.v1":
                 overrides |= {f"{path}.width": 16, f"{path}.depth": 1, f"{path}.embed_size": 100}
     return overrides
 
@@ -122,6 +123,50 @@ def test_ready_config_with_a_sourced_parser_is_complete(trained, corpora):
     filled = util.load_model_from_config(config, auto_fill=True).config
     del config["components"]["spigot_parser"], filled["components"]["spigot_parser"]
     assert filled.to_str() == config.to_str()
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    """A folder of word vectors, as ``spacy init vectors`` makes it."""
+    nlp, rng = spacy.blank("en"), np.random.RandomState(0)
+    for text, *_ in SENTENCES:
+        for word in text.split():
+            nlp.vocab.set_vector(word, rng.randn(7).astype("f"))
+    nlp.to_disk(folder := tmp_path_factory.mktemp("vectors"))
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vectors_are_switched_on_by_their_path(name, trained, corpora, vectors, tmp_path):
+    """In every tok2vec of every ready config, and a pipeline that was saved has them."""
+    overrides = overrides_for(name, corpora) | {"paths.vectors": vectors}
+    if name == "finetune_parser":
+        overrides["paths.parser"] = str(trained("parser") / "model-last")
+    train(CONFIGS / f"{name}.cfg", tmp_path, overrides=overrides)
+    nlp, plain = spacy.load(tmp_path / "model-last"), spacy.load(trained(name) / "model-last")
+    for pipe in nlp.pipe_names:
+        expected = pipe != "spigot_parser" or name != "finetune_parser"  # which is sourced as it is
+        assert reads_vectors(nlp.get_pipe(pipe)) == expected and not reads_vectors(plain.get_pipe(pipe))
+    last = nlp.get_pipe(nlp.pipe_names[-1])
+    doc = nlp("the cat")
+    before = last.model.predict([doc])
+    nlp.vocab.vectors.data[...] = 0
+    after = last.model.predict([doc])
+    if hasattr(before, "scores"):
+        before, after = before.scores[0].by_name["arcs"].numpy(), after.scores[0].by_name["arcs"].numpy()
+    assert not np.allclose(before, after)
+
+
+def reads_vectors(pipe):
+    return any(node.name == "static_vectors" for node in pipe.model.walk())
+
+
+def test_vectors_that_nobody_reads_are_a_warning(vectors):
+    nlp = spacy.blank("en")
+    nlp.add_pipe("spigot_parser", config=parser_config())
+    nlp.config["initialize"]["vectors"] = vectors
+    with pytest.warns(UserWarning, match=r"D003.*no component reads them.*vectors = \$\{paths.vectors\}"):
+        nlp.initialize(lambda: [example(doc) for doc in parsed_docs(nlp.vocab)])
 
 
 def test_finetuned_parser_began_as_the_sourced_one(trained):
