@@ -27,6 +27,8 @@ AFTER_IMPORT = (
     "encoder_fast_path",
     "cpu_ddp",
     "gloo_threads",
+    "named_subsets",
+    "quiet_warnings",
 )
 
 _applied: dict[str, bool] = {}

@@ -132,6 +132,32 @@ def cpu_ddp():
         model(torch.ones(1, 2)).sum().backward()
 
 
+def named_subsets():
+    from tempfile import TemporaryDirectory
+
+    from fairseq.data import data_utils
+
+    options = {
+        "ignore_unused_valid_subsets": False,
+        "combine_valid_subsets": None,
+        "disable_validation": False,
+    }
+    with TemporaryDirectory() as folder:
+        for split in ("train", "valid", "valid1"):
+            for side in ("de", "en"):
+                Path(folder, f"{split}.de-en.{side}.idx").touch()
+        named = Namespace(
+            task=Namespace(data=folder), dataset=Namespace(valid_subset="valid,valid1", **options)
+        )
+        data_utils.raise_if_valid_subsets_unintentionally_ignored(named)
+        named.dataset.valid_subset = "valid"
+        try:
+            data_utils.raise_if_valid_subsets_unintentionally_ignored(named)
+        except ValueError:
+            return
+    raise AssertionError("valid1 is ignored without a word")
+
+
 def gloo_threads():
     """A model is wrapped, and the process group is gone afterwards."""
     with process_group():
@@ -156,6 +182,7 @@ PROBES = [
     numpy_names_span_masking,
     numpy_names_crf,
     encoder_fast_path,
+    named_subsets,
     gloo_threads,
     cpu_ddp,
 ]

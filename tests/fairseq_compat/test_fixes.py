@@ -32,6 +32,7 @@ FAULTS = {
     "numpy_names_crf": "module 'numpy' has no attribute 'float'",
     "encoder_fast_path": "RuntimeError: Mask Type should be defined",
     "cpu_ddp": "DistributedDataParallel device_ids and output_device arguments only work with",
+    "named_subsets": "'valid1.de-en.de'",
     "gloo_threads": "threads of the destroyed process group",
 }
 
