@@ -5,13 +5,13 @@
 #   PIP=newest          install this version of pip in it first (default: the one that comes with PYTHON)
 #   VENV_FLAGS=...      for python -m venv, such as --system-site-packages
 #   DATA=folder         your data: what the demo reads, and what the tests on real data look for
-#   BENCH="top_k ..."   which of benchmarks/*.py to run
+#   BENCH="top_k ..."   which of benchmarks/*.py to run (default: all)
 PYTHON ?= python3
 VENV ?= .venv
 PIP ?=
 VENV_FLAGS ?=
 DATA ?=
-BENCH ?= top_k estimators soft_beam_step scheduled_sampling_step structure structure_surrogates
+BENCH ?=
 
 PY = $(VENV)/bin/python
 export OMP_NUM_THREADS = 1
@@ -30,7 +30,7 @@ test: venv
 	$(PY) -m pytest --numprocesses 2 --dist loadfile
 
 bench: venv
-	set -e; for name in $(BENCH); do echo "== benchmarks.$$name"; $(PY) -m benchmarks.$$name; done
+	$(PY) -m benchmarks $(BENCH)
 
 life-cycle: venv
 	$(PY) tests/fairseq_compat/life_cycle.py
@@ -38,6 +38,7 @@ life-cycle: venv
 lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 docs: venv
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -158,9 +158,9 @@ def main():
     parser.add_argument("--pip", default="", help="a version of pip to install first, or 'newest'")
     parser.add_argument("--venv-flags", default="", help="for python -m venv, e.g. --system-site-packages")
     options = parser.parse_args()
-    if not (3, 10) <= sys.version_info < (3, 13):
+    if not (3, 10) <= sys.version_info < (3, 14):
         sys.exit(
-            f"diffdecode needs Python 3.10 to 3.12, this is {platform.python_version()}: make PYTHON=..."
+            f"diffdecode needs Python 3.10 to 3.13, this is {platform.python_version()}: make PYTHON=..."
         )
 
     venv, wanted = Venv(options.folder.absolute()), fingerprint(options)

@@ -12,23 +12,23 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = "import sys; from setuptools import build_meta as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
 
 
-def build(kind: str, folder: Path) -> Path:
-    """Build a ``wheel`` or ``editable`` wheel (PEP 517, 660) of a copy of the sources; return its path."""
-    sources = folder / "sources"
-    if not sources.exists():
-        sources.mkdir()
-        for name in ("setup.py", "pyproject.toml"):
-            shutil.copy(ROOT / name, sources)
-        for package in ("diffdecode", "fairseq_compat", "fairseq_plugins", "spacy_components"):
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / package, sources / package, ignore=ignored)
-    wheels = folder / kind
-    wheels.mkdir()
-    command = [sys.executable, "-c", BUILD, f"build_{kind}", wheels]
-    done = subprocess.run(command, cwd=sources, capture_output=True, text=True)
+def sources(folder: Path) -> Path:
+    """A copy of the checkout without what was built or is ignored."""
+    ignored = shutil.ignore_patterns(
+        "__pycache__", ".*", "*.egg-info", "_build", "build", "dist", "runs", "outputs", "multirun"
+    )
+    return Path(shutil.copytree(ROOT, folder / "sources", ignore=ignored))
+
+
+def build(kind: str, source: Path, folder: Path) -> Path:
+    """Build an ``sdist``, a ``wheel`` or an ``editable`` wheel of ``source`` (PEP 517, 660); its path."""
+    built = folder / kind
+    built.mkdir()
+    command = [sys.executable, "-c", BUILD, f"build_{kind}", built]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{kind} could not be built:\n{done.stdout}\n{done.stderr}")
-    return wheels / done.stdout.splitlines()[-1]
+    return built / done.stdout.splitlines()[-1]
 
 
 def install(wheel: Path, folder: Path) -> tuple[Path, Path]:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from installed import build, install
+from installed import build, install, sources
 
 from fairseq_compat import checkpoint_globals
 
@@ -413,7 +413,7 @@ def two_processes_pytorch_ddp(lab):
 def installed_user_dir(lab):
     """--user-dir of the installed package, in an environment with the wheel and without the checkout"""
     lab.after("preprocess")
-    python, site = install(build("wheel", lab.folder), lab.folder / "installed")
+    python, site = install(build("wheel", sources(lab.folder), lab.folder), lab.folder / "installed")
     lab.user_dir, lab.python = site / "fairseq_plugins", python
     try:
         lab.train("installed.model", f"{LSTM} --max-epoch 1")
