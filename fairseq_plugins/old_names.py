@@ -2,9 +2,10 @@
 
 import warnings
 from dataclasses import field, fields
+from typing import Any
 
 
-def old_name(new: str, values: dict[str, str] | None = None):
+def old_name(new: str, values: dict[str, str] | None = None) -> Any:
     """A field of a configuration that stands for the field ``new``, until 0.3.
 
     It is an option of the command line and a name in configurations like any other field; its type is
@@ -18,7 +19,7 @@ def old_name(new: str, values: dict[str, str] | None = None):
     return field(default=None, metadata=metadata)
 
 
-def follow_old_names(cfg, config: type) -> None:
+def follow_old_names(cfg: Any, config: type) -> None:
     """Move what was given under old names to the new ones, with a warning each.
 
     Args:

@@ -6,11 +6,13 @@ store them in checkpoints, so they are given again to ``fairseq-generate``.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.dataclass.configs import GenerationConfig
+from fairseq.tasks import FairseqTask
 
 from diffdecode.categorical import TOP_K_OPERATORS
 from diffdecode.sequence import Hypotheses, SearchSpace, SoftBeamOptions, hard_beam, soft_beam_decode
@@ -41,7 +43,7 @@ def translation_space(dictionary: Dictionary) -> SearchSpace:
     return SearchSpace(every[every != dictionary.bos()], dictionary.eos(), dictionary.pad(), shortest=1)
 
 
-def search_space(task) -> SearchSpace:
+def search_space(task: FairseqTask) -> SearchSpace:
     """What the decoder of a task may emit: ``task.search_space``; fairseq's own tasks translate."""
     if hasattr(type(task), "search_space"):
         return task.search_space
@@ -69,10 +71,10 @@ def search_function(cfg: SearchConfig) -> Callable[..., Hypotheses]:
 
 
 def refuse_unused_options(
-    args,
+    args: Any,
     search: str,
     used: tuple[str, ...],
-    seq_gen_cls=None,
+    seq_gen_cls: Any = None,
     extra_gen_cls_kwargs: dict | None = None,
     prefix_allowed_tokens_fn: Callable | None = None,
 ) -> None:

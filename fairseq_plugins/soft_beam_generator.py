@@ -1,9 +1,14 @@
 """Soft-beam decoding of translations, behind fairseq's interface of a generator."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
+from fairseq.tasks import FairseqTask
+from torch import Tensor, nn
 
+from diffdecode.sequence import Hypotheses
 from fairseq_plugins.decoders import step_decoder
 
 
@@ -14,7 +19,7 @@ class SoftBeamGenerator:
     ``--unnormalized``. Unlike fairseq's beam, this one keeps finished hypotheses among the K elements.
     """
 
-    def __init__(self, task, args, search):
+    def __init__(self, task: FairseqTask, args: Any, search: Callable[..., Hypotheses]):
         self.space = task.search_space
         self.symbols_to_strip_from_output = {self.space.eos}
         self.search = search
@@ -25,7 +30,13 @@ class SoftBeamGenerator:
             raise ValueError(f"--beam {self.beam_size} must be at least 1")
 
     @torch.no_grad()
-    def generate(self, models, sample, prefix_tokens=None, constraints=None):
+    def generate(
+        self,
+        models: list[nn.Module],
+        sample: dict,
+        prefix_tokens: Tensor | None = None,
+        constraints: Tensor | None = None,
+    ) -> list[list[dict]]:
         """``beam_size`` hypotheses for each of the B sentences, best first, as lists of dictionaries.
 
         Raises:

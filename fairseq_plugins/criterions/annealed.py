@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fairseq.criterions import FairseqCriterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask
 from omegaconf import II
 from torch import Tensor, nn
 
@@ -46,7 +47,7 @@ class AnnealedCriterion(FairseqCriterion):
     loss_unit: float = 1.0
     averaged: tuple[str, ...] = ("alpha",)
 
-    def __init__(self, cfg: AnnealedConfig, task):
+    def __init__(self, cfg: AnnealedConfig, task: FairseqTask):
         super().__init__(task)
         follow_old_names(cfg, self.config)
         self.cfg = cfg
@@ -66,7 +67,7 @@ class AnnealedCriterion(FairseqCriterion):
         """What changes in training, each with the option that makes it constant."""
         return {"alpha": "--alpha-growth 1"} if self.cfg.alpha_growth != 1 else {}
 
-    def _check_schedules(self, task) -> None:
+    def _check_schedules(self, task: FairseqTask) -> None:
         for name in ("alpha", "alpha_growth", "alpha_max"):
             if not getattr(self.cfg, name) > 0:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self.cfg, name)} must be positive")
@@ -118,7 +119,7 @@ class AnnealedCriterion(FairseqCriterion):
         }
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs) -> None:
+    def reduce_metrics(cls, logging_outputs: list[dict]) -> None:
         """Aggregate logging outputs from data parallel training."""
 
         def total(name):

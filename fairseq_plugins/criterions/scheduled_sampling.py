@@ -13,6 +13,8 @@ from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffdecode.categorical import ESTIMATORS
@@ -89,7 +91,7 @@ class ScheduledSamplingCriterion(AnnealedCriterion):
     loss_unit = math.log(2)
     averaged = ("alpha", "gold_prob", "redone")
 
-    def __init__(self, cfg: ScheduledSamplingConfig, task):
+    def __init__(self, cfg: ScheduledSamplingConfig, task: FairseqTask):
         super().__init__(cfg, task)
         allowed = torch.zeros(len(task.target_dictionary), dtype=torch.bool)
         allowed[self.space.symbols] = True
@@ -140,7 +142,7 @@ class ScheduledSamplingCriterion(AnnealedCriterion):
         tau = 1.0 / self.alpha if self._mixes_words else self.cfg.tau
         return OwnWord(str(self.cfg.estimator), tau, self.allowed)
 
-    def forward(self, model, sample, reduce=True):
+    def forward(self, model: nn.Module, sample: dict, reduce: bool = True) -> tuple[Tensor, int, dict]:
         """Compute the loss of a batch.
 
         Returns a tuple with three elements:
@@ -221,7 +223,7 @@ class ScheduledSamplingCriterion(AnnealedCriterion):
         return nll.sum() if reduce else nll.flatten(), nll.sum(), float(found.fell_back)
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs) -> None:
+    def reduce_metrics(cls, logging_outputs: list[dict]) -> None:
         """Aggregate logging outputs from data parallel training."""
         super().reduce_metrics(logging_outputs)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))

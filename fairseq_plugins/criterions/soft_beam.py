@@ -10,7 +10,8 @@ from typing import NamedTuple, Optional
 import torch
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
-from torch import Tensor
+from fairseq.tasks import FairseqTask
+from torch import Tensor, nn
 
 from diffdecode.categorical import TOP_K_OPERATORS, beam_overlap
 from diffdecode.sequence import (
@@ -102,7 +103,7 @@ class SoftBeamCriterion(AnnealedCriterion):
     config = SoftBeamConfig
     averaged = ("alpha", "beam_overlap", "redone")
 
-    def __init__(self, cfg: SoftBeamConfig, task):
+    def __init__(self, cfg: SoftBeamConfig, task: FairseqTask):
         super().__init__(cfg, task)
         self.register_buffer("wrong_costs", label_costs(cfg.wrong_label_costs, task.target_dictionary))
         # Tagging has as many labels as words: no further steps, and lengths that are all the same.
@@ -153,7 +154,7 @@ class SoftBeamCriterion(AnnealedCriterion):
             self._collapse.look(self.epoch)
         return super().train(mode)
 
-    def forward(self, model, sample, reduce=True):
+    def forward(self, model: nn.Module, sample: dict, reduce: bool = True) -> tuple[Tensor, int, dict]:
         """Compute the loss of a batch.
 
         Returns a tuple with three elements:

@@ -1,11 +1,12 @@
 """What all step decoders over fairseq's own decoders have in common."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import singledispatch
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class DecoderState(NamedTuple):
@@ -17,13 +18,13 @@ class DecoderState(NamedTuple):
         time: number of steps taken.
     """
 
-    encoder_out: object
+    encoder_out: Any
     memory: dict
     time: int
 
 
 @contextmanager
-def soft_inputs(decoder, vectors: Tensor):
+def soft_inputs(decoder: nn.Module, vectors: Tensor) -> Iterator[None]:
     """Within the block, the decoder embeds any symbols that it is fed as ``vectors [R, T, d]``.
 
     Scaling, positions, normalisation and dropout of the decoder apply to them as to any embedding.
@@ -44,7 +45,7 @@ class FairseqSteps:
     itself, how encoder outputs of B sentences are spread over R rows (``widen``).
     """
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module):
         self.model = model
         self.decoder = model.decoder
         self.start = model.decoder.dictionary.eos()
@@ -54,7 +55,7 @@ class FairseqSteps:
         """``[V, d]``, before any scaling by the decoder."""
         return self.decoder.embed_tokens.weight
 
-    def init_state(self, encoder_out) -> DecoderState:
+    def init_state(self, encoder_out: Any) -> DecoderState:
         """The state before the first step; ``encoder_out`` is what ``model.encoder`` returned."""
         return DecoderState(encoder_out, {}, 0)
 
@@ -81,7 +82,7 @@ class FairseqSteps:
             )
         return features[:, -1], DecoderState(state.encoder_out, memory, state.time + 1)
 
-    def all_steps(self, encoder_out, previous: Tensor, vectors: Tensor) -> Tensor:
+    def all_steps(self, encoder_out: Any, previous: Tensor, vectors: Tensor) -> Tensor:
         """All steps at once, fed ``vectors [B, T, d]``: log-probabilities ``[B, T, V]``.
 
         ``previous [B, T]`` are the symbols in whose places the vectors stand: they mark padding.
@@ -101,25 +102,25 @@ class FairseqSteps:
         return getattr(self.output_layer, "bias", None)
 
     @property
-    def output_layer(self):
+    def output_layer(self) -> nn.Module:
         """The module that holds the output weight: a linear layer, or the embedding if the two are shared."""
         return self.decoder.output_projection
 
-    def map_state(self, state: DecoderState, change) -> DecoderState:
+    def map_state(self, state: DecoderState, change: Callable[[Tensor], Tensor]) -> DecoderState:
         """Apply ``change`` to every recurrent tensor, rows first."""
         return state._replace(memory=self.map_memory(state.memory, change))
 
-    def widen(self, encoder_out, rows: int):
+    def widen(self, encoder_out: Any, rows: int) -> Any:
         """Encoder outputs for ``rows`` decoder rows; by default the decoder takes those of B sentences."""
         return encoder_out
 
-    def map_memory(self, memory: dict, change) -> dict:
+    def map_memory(self, memory: dict, change: Callable[[Tensor], Tensor]) -> dict:
         """``change`` every tensor of fairseq's incremental state that belongs to rows."""
         raise NotImplementedError
 
 
 @singledispatch
-def steps_for(decoder, model) -> FairseqSteps:
+def steps_for(decoder: nn.Module, model: nn.Module) -> FairseqSteps:
     """The step decoder for ``model``, chosen by the type of its decoder."""
     supported = ", ".join(sorted(kind.__name__ for kind in steps_for.registry if kind is not object))
     raise TypeError(
@@ -128,7 +129,7 @@ def steps_for(decoder, model) -> FairseqSteps:
     )
 
 
-def step_decoder(model) -> FairseqSteps:
+def step_decoder(model: nn.Module) -> FairseqSteps:
     """The step decoder of a fairseq model.
 
     Raises:

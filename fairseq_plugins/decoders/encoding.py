@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ def keep_encoder_output(model: nn.Module) -> Iterator[list]:
         handle.remove()
 
 
-def encode(model: nn.Module, sample: dict):
+def encode(model: nn.Module, sample: dict) -> Any:
     """What the model's encoder returns for a batch, ``sample["net_input"]`` of B sentences.
 
     With several workers the model is called as a whole: only then are its gradients exchanged.

@@ -4,11 +4,13 @@ Mixing cached keys and values is mixing the layers' inputs: both are affine in t
 back-pointer sum to one.
 """
 
+from collections.abc import Callable
 from contextlib import contextmanager
 
 from fairseq.models.transformer import TransformerDecoderBase
+from torch import Tensor
 
-from fairseq_plugins.decoders.base import FairseqSteps, steps_for
+from fairseq_plugins.decoders.base import DecoderState, FairseqSteps, steps_for
 
 
 class TransformerSteps(FairseqSteps):
@@ -17,11 +19,13 @@ class TransformerSteps(FairseqSteps):
     Those of cross-attention stay those of the B sentences: fairseq's attention spreads them over R rows.
     """
 
-    def features(self, state, vectors):
+    def features(self, state: DecoderState, vectors: Tensor) -> tuple[Tensor, DecoderState]:
+        """Feed ``vectors [R, d]``; the input ``[R, H]`` of the output layer."""
         with _as_many_rows_as_given(self.decoder):
             return super().features(state, vectors)
 
-    def map_memory(self, memory, change):
+    def map_memory(self, memory: dict, change: Callable[[Tensor], Tensor]) -> dict:
+        """``change`` keys and values of self-attention, of each row and layer."""
         return {**memory, **dict(self._map_layer(memory, layer, change) for layer in self.decoder.layers)}
 
     def _map_layer(self, memory, layer, change):

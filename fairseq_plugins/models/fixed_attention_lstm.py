@@ -6,9 +6,11 @@ Scheduled Sampling for Credit Assignment", section 4: a bidirectional LSTM reads
 labels and, at step i, looks at the state of word i. No attention is learned.
 """
 
+from argparse import Namespace
 from dataclasses import dataclass, field
 
 import torch
+from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import (
     FairseqEncoder,
@@ -18,7 +20,8 @@ from fairseq.models import (
     register_model_architecture,
 )
 from fairseq.models.lstm import LSTM, Embedding, Linear
-from torch import nn
+from fairseq.tasks import FairseqTask
+from torch import Tensor, nn
 
 STATE = "tagger_state"
 
@@ -43,7 +46,8 @@ class FixedAttentionLSTMModel(FairseqEncoderDecoderModel):
     """Bidirectional LSTM encoder, LSTM decoder with fixed attention."""
 
     @classmethod
-    def build_model(cls, cfg, task):
+    def build_model(cls, cfg: FixedAttentionLSTMConfig, task: FairseqTask) -> "FixedAttentionLSTMModel":
+        """A model of the sizes ``cfg`` for the dictionaries of the task."""
         encoder = FixedAttentionLSTMEncoder(
             task.source_dictionary,
             cfg.encoder_embed_dim,
@@ -69,7 +73,14 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
     padded on.
     """
 
-    def __init__(self, dictionary, embed_dim=128, hidden_size=128, num_layers=1, dropout=0.1):
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        embed_dim: int = 128,
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        dropout: float = 0.1,
+    ):
         super().__init__(dictionary)
         self.padding_idx = dictionary.pad()
         self.output_units = 2 * hidden_size
@@ -83,7 +94,7 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
             bidirectional=True,
         )
 
-    def forward(self, src_tokens, src_lengths, **unused):
+    def forward(self, src_tokens: Tensor, src_lengths: Tensor, **unused) -> dict[str, Tensor]:
         """Encode *src_tokens* ``[B, T]`` of *src_lengths* ``[B]`` words."""
         src_tokens = _right_padded(src_tokens, self.padding_idx)
         x = self.dropout(self.embed_tokens(src_tokens)).transpose(0, 1)
@@ -93,7 +104,7 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
         states, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], total_length=x.size(0))
         return {"states": self.dropout(states)}
 
-    def reorder_encoder_out(self, encoder_out, new_order):
+    def reorder_encoder_out(self, encoder_out: dict[str, Tensor], new_order: Tensor) -> dict[str, Tensor]:
         """Pick sentences: *new_order* ``[R]`` holds rows of the batch."""
         return {"states": encoder_out["states"].index_select(1, new_order)}
 
@@ -118,7 +129,15 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
     output need not be copied.
     """
 
-    def __init__(self, dictionary, encoder_units, embed_dim=32, hidden_size=128, num_layers=1, dropout=0.1):
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        encoder_units: int,
+        embed_dim: int = 32,
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        dropout: float = 0.1,
+    ):
         super().__init__(dictionary)
         self.embed_tokens = Embedding(len(dictionary), embed_dim, dictionary.pad())
         self.dropout = nn.Dropout(dropout)
@@ -130,12 +149,24 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
         )
         self.output_projection = Linear(hidden_size, len(dictionary))
 
-    def forward(self, prev_output_tokens, encoder_out=None, incremental_state=None, **unused):
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: dict[str, Tensor] | None = None,
+        incremental_state: dict | None = None,
+        **unused,
+    ) -> tuple[Tensor, None]:
         """Logits ``[B, T, V]`` for *prev_output_tokens* ``[B, T]``, or ``[R, 1, V]`` for the next step."""
         features, extra = self.extract_features(prev_output_tokens, encoder_out, incremental_state)
         return self.output_layer(features), extra
 
-    def extract_features(self, prev_output_tokens, encoder_out=None, incremental_state=None, **unused):
+    def extract_features(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: dict[str, Tensor] | None = None,
+        incremental_state: dict | None = None,
+        **unused,
+    ) -> tuple[Tensor, None]:
         """Hidden states ``[B, T, H]``, or ``[R, 1, H]`` with *incremental_state*."""
         if incremental_state is not None:
             prev_output_tokens = prev_output_tokens[:, -1:]
@@ -165,11 +196,11 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
         context = states.index_select(0, step.view(1))
         return context.repeat_interleave(rows // states.size(1), dim=1)
 
-    def output_layer(self, features, **unused):
+    def output_layer(self, features: Tensor, **unused) -> Tensor:
         """Logits ``[..., V]`` of hidden states ``[..., H]``."""
         return self.output_projection(features)
 
-    def reorder_incremental_state(self, incremental_state, new_order):
+    def reorder_incremental_state(self, incremental_state: dict, new_order: Tensor) -> None:
         """Pick rows: *new_order* ``[R']`` holds rows of the state."""
         cached = self.get_incremental_state(incremental_state, STATE)
         if cached is not None:
@@ -178,13 +209,13 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
 
 
 @register_model_architecture("fixed_attention_lstm", "fixed_attention_lstm_ner")
-def fixed_attention_lstm_ner(args):
+def fixed_attention_lstm_ner(args: Namespace) -> None:
     """The sizes for named entities: hidden layers of 64, label embeddings of 8 (2018, section 3.1)."""
     _default_sizes(args, hidden_size=64, label_embed_dim=8)
 
 
 @register_model_architecture("fixed_attention_lstm", "fixed_attention_lstm_ccg")
-def fixed_attention_lstm_ccg(args):
+def fixed_attention_lstm_ccg(args: Namespace) -> None:
     """The sizes for CCG supertags: hidden layers and label embeddings of 512 (2018, section 3.2)."""
     _default_sizes(args, hidden_size=512, label_embed_dim=512)
 

@@ -20,13 +20,13 @@ class ConllF1Config(FairseqDataclass):
 class ConllF1Scorer(BaseScorer):
     """Scores lines of labels separated by spaces; all numbers are percentages."""
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: ConllF1Config):
         super().__init__(cfg)
         self.counts = SpanCounts()
         self.right = self.tokens = 0
         self.labels = set()
 
-    def add_string(self, ref, pred):
+    def add_string(self, ref: str, pred: str) -> None:
         """Count one sentence. Raises ValueError if the two lines do not hold as many labels."""
         gold, predicted = ref.split(), pred.split()
         if len(gold) != len(predicted):
@@ -38,15 +38,16 @@ class ConllF1Scorer(BaseScorer):
         self.labels.update(gold, predicted)
         self.counts.add(gold, predicted)
 
-    def accuracy(self):
+    def accuracy(self) -> float:
         """Percentage of words with the right label."""
         return 100.0 * self.right / self.tokens if self.tokens else 0.0
 
-    def score(self):
+    def score(self) -> float:
         """Micro F1 of spans; token accuracy if the labels are not BIO tags."""
         return 100.0 * self.counts.micro_f1() if self._has_spans() else self.accuracy()
 
-    def result_string(self):
+    def result_string(self) -> str:
+        """One line of all scores in percent, and one for each type of span."""
         line = f"accuracy {self.accuracy():.2f}"
         if not self._has_spans():
             return f"{line} ({self.tokens} words; no span F1: the labels are not BIO tags)"

@@ -6,18 +6,19 @@ span is right if a gold span has the same type, the same start and the same end.
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 BIO_TAG = re.compile(r"O|[BI](-.*)?")
 
 
-def is_bio(tags):
+def is_bio(tags: Iterable[str]) -> bool:
     """Whether *tags* look like BIO tags: each is ``O``, ``B-type`` or ``I-type``, and not all are ``O``."""
     tags = set(tags)
     return bool(tags - {"O"}) and all(BIO_TAG.fullmatch(tag) for tag in tags)
 
 
-def spans(tags):
+def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """The set of ``(type, start, end)`` in a sequence of tags; *end* is the position after the last word.
 
     Both IOB1 (B only between neighbours of one type) and IOB2 (B on every first word) are understood, and any
@@ -35,7 +36,7 @@ def spans(tags):
     return found
 
 
-def f1(gold, predicted, correct):
+def f1(gold: int, predicted: int, correct: int) -> float:
     """Harmonic mean of precision and recall, from counts; 0 where it is undefined."""
     return 2 * correct / (gold + predicted) if gold + predicted else 0.0
 
@@ -48,7 +49,7 @@ class SpanCounts:
     predicted: Counter = field(default_factory=Counter)
     correct: Counter = field(default_factory=Counter)
 
-    def add(self, gold_tags, predicted_tags):
+    def add(self, gold_tags: Sequence[str], predicted_tags: Sequence[str]) -> None:
         """Count one sentence."""
         gold, predicted = spans(gold_tags), spans(predicted_tags)
         self.gold.update(kind for kind, _, _ in gold)
@@ -56,24 +57,24 @@ class SpanCounts:
         self.correct.update(kind for kind, _, _ in gold & predicted)
 
     @property
-    def types(self):
+    def types(self) -> list[str]:
         """The types that occur, in gold or predicted spans."""
         return sorted(self.gold + self.predicted)
 
-    def of(self, kind):
+    def of(self, kind: str) -> tuple[int, int, int]:
         """``(gold, predicted, correct)`` of one type."""
         return self.gold[kind], self.predicted[kind], self.correct[kind]
 
     @property
-    def total(self):
+    def total(self) -> tuple[int, int, int]:
         """``(gold, predicted, correct)`` over all types."""
         return self.gold.total(), self.predicted.total(), self.correct.total()
 
-    def micro_f1(self):
+    def micro_f1(self) -> float:
         """F1 of all spans together: conlleval's overall FB1, as a fraction."""
         return f1(*self.total)
 
-    def macro_f1(self):
+    def macro_f1(self) -> float:
         """Mean F1 of the types that occur, as a fraction."""
         types = self.types
         return sum(f1(*self.of(kind)) for kind in types) / len(types) if types else 0.0

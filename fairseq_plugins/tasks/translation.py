@@ -1,9 +1,12 @@
 """The task ``direct_loss_translation``: fairseq's translation, with schedules and the soft beam."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from torch import nn
 
 from diffdecode.sequence import SearchSpace
 from fairseq_plugins.progress import ScheduledCriterionTask
@@ -39,12 +42,24 @@ class DirectLossTranslationTask(ScheduledCriterionTask, TranslationTask):
 
     def build_generator(
         self,
-        models,
-        args,
-        seq_gen_cls=None,
-        extra_gen_cls_kwargs=None,
-        prefix_allowed_tokens_fn=None,
-    ):
+        models: list[nn.Module],
+        args: Any,
+        seq_gen_cls: Any = None,
+        extra_gen_cls_kwargs: dict | None = None,
+        prefix_allowed_tokens_fn: Callable | None = None,
+    ) -> Any:
+        """fairseq's search, or the soft beam with ``--search soft-beam``.
+
+        Args:
+            models: one model for the soft beam.
+            args: fairseq's options of generation.
+            seq_gen_cls: as the two below, for fairseq's search only.
+            extra_gen_cls_kwargs: as in fairseq.
+            prefix_allowed_tokens_fn: as in fairseq.
+
+        Raises:
+            ValueError: an option that the soft beam does not use.
+        """
         if self.cfg.search == "beam" or getattr(args, "score_reference", False):
             return super().build_generator(
                 models, args, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn

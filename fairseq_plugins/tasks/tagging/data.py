@@ -1,12 +1,25 @@
 """Reading word and label files binarised by fairseq-preprocess, and checking that they belong together."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from fairseq.data import BaseWrapperDataset, ConcatDataset, LanguagePairDataset, data_utils, indexed_dataset
+from fairseq.data import (
+    BaseWrapperDataset,
+    ConcatDataset,
+    Dictionary,
+    FairseqDataset,
+    LanguagePairDataset,
+    data_utils,
+    indexed_dataset,
+)
+from fairseq.tasks import FairseqTask
+from torch import Tensor
 
 
-def load_words_and_labels(folder, split, task, combine=False):
+def load_words_and_labels(
+    folder: str | Path, split: str, task: FairseqTask, combine: bool = False
+) -> LanguagePairDataset:
     """The *split* of the *folder* as a :class:`LanguagePairDataset` without end-of-sentence symbols.
 
     Args:
@@ -53,7 +66,9 @@ def _prefix(folder, split, task):
     return None
 
 
-def make_dataset(words, labels, task):
+def make_dataset(
+    words: FairseqDataset, labels: FairseqDataset | None, task: FairseqTask
+) -> LanguagePairDataset:
     """Pair *words* and *labels* (None if unknown), both :class:`WithoutEos`, padded on the right."""
     return LanguagePairDataset(
         words,
@@ -73,14 +88,15 @@ class WithoutEos(BaseWrapperDataset):
     *sizes* ``[number of sentences]`` are the lengths with that symbol; *name* is used in error messages.
     """
 
-    def __init__(self, dataset, sizes, dictionary, name):
+    def __init__(self, dataset: Sequence[Tensor], sizes: Sequence[int], dictionary: Dictionary, name: str):
         super().__init__(dataset)
         self.name = name
         self.dictionary = dictionary
         self._sizes = np.asarray(sizes) - 1
 
     @property
-    def sizes(self):
+    def sizes(self) -> np.ndarray:
+        """Numbers of words, ``[number of sentences]``."""
         return self._sizes
 
     def __getitem__(self, index):
@@ -107,7 +123,7 @@ def _load(path, dictionary, dataset_impl):
     return WithoutEos(dataset, dataset.sizes, dictionary, path)
 
 
-def check_parallel(words, labels):
+def check_parallel(words: "WithoutEos", labels: "WithoutEos") -> None:
     """Raise ValueError, naming the file and line, unless every sentence has words and a label for each."""
     if len(words) == 0:
         raise ValueError(f"{words.name}: no sentences")

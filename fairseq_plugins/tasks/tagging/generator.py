@@ -1,12 +1,21 @@
 """Decoding of exactly one label per word, behind fairseq's interface of a generator."""
 
-import torch
+from collections.abc import Callable
 
-from diffdecode.sequence import SearchSpace, hard_beam
+import torch
+from torch import Tensor, nn
+
+from diffdecode.sequence import Hypotheses, SearchSpace, hard_beam
 from fairseq_plugins.decoders import step_decoder
 
 
-def decode(model, net_input, label_ids, beam_size, search=hard_beam):
+def decode(
+    model: nn.Module,
+    net_input: dict[str, Tensor],
+    label_ids: Tensor,
+    beam_size: int,
+    search: Callable[..., Hypotheses] = hard_beam,
+) -> Hypotheses:
     """The best label sequences of a batch by beam search (greedy with ``beam_size=1``).
 
     Args:
@@ -34,7 +43,7 @@ class TaggingGenerator:
 
     symbols_to_strip_from_output = frozenset()  # there is no end-of-sentence label
 
-    def __init__(self, label_ids, beam_size, search=hard_beam):
+    def __init__(self, label_ids: Tensor, beam_size: int, search: Callable[..., Hypotheses] = hard_beam):
         if beam_size < 1:
             raise ValueError(f"--beam {beam_size} must be at least 1")
         self.label_ids = label_ids
@@ -42,7 +51,13 @@ class TaggingGenerator:
         self.search = search
 
     @torch.no_grad()
-    def generate(self, models, sample, prefix_tokens=None, constraints=None):
+    def generate(
+        self,
+        models: list[nn.Module],
+        sample: dict,
+        prefix_tokens: Tensor | None = None,
+        constraints: Tensor | None = None,
+    ) -> list[list[dict]]:
         """Up to ``beam_size`` hypotheses for each of the B sentences, best first, as lists of dictionaries.
 
         Raises:

@@ -3,6 +3,8 @@
 from collections import Counter
 
 from fairseq import metrics, utils
+from fairseq.data import Dictionary
+from torch import Tensor
 
 from fairseq_plugins.scoring.span_f1 import SpanCounts, is_bio
 
@@ -19,13 +21,13 @@ class TagCounter:
         label_ids: ``[L]`` its real labels.
     """
 
-    def __init__(self, dictionary, label_ids):
+    def __init__(self, dictionary: Dictionary, label_ids: Tensor):
         self.dictionary = dictionary
         self.names = [dictionary[i] for i in label_ids.tolist()]
         spans = set(self.names) - {"O"} if is_bio(self.names) else ()
         self.types = sorted({name.partition("-")[2] for name in spans})
 
-    def refuse_missing(self, metric):
+    def refuse_missing(self, metric: str) -> None:
         """Refuse a *metric* that these labels do not have, before it is looked for after the first epoch.
 
         Raises:
@@ -38,7 +40,7 @@ class TagCounter:
                 "use accuracy"
             )
 
-    def count(self, gold, predicted):
+    def count(self, gold: Tensor, predicted: Tensor) -> dict[str, int]:
         """What a worker logs for a batch: integers under the same keys for every batch of a data set.
 
         A gold label that is not in the dictionary is a mistake in accuracy and outside of all spans.
@@ -62,7 +64,7 @@ class TagCounter:
         }
 
 
-def reduce_counts(logging_outputs):
+def reduce_counts(logging_outputs: list[dict]) -> None:
     """Log ``accuracy`` and, with BIO labels, ``f1`` (micro) and ``macro_f1``, in percent."""
     keys = [
         key for key in logging_outputs[0] if key in (WORDS, RIGHT) or key.startswith(tuple(SPANS.values()))

@@ -4,15 +4,17 @@
 # ruff: noqa: UP045, RUF009
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
 from fairseq import utils
-from fairseq.data import data_utils
+from fairseq.data import Dictionary, FairseqDataset, data_utils
 from fairseq.data.indexed_dataset import get_available_dataset_impl
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
+from torch import Tensor, nn
 
 from diffdecode.sequence import SearchSpace
 from fairseq_plugins.progress import ScheduledCriterionTask
@@ -60,7 +62,7 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         epoch: the current epoch, from 1.
     """
 
-    def __init__(self, cfg, words, labels):
+    def __init__(self, cfg: SequenceTaggingConfig, words: Dictionary, labels: Dictionary):
         super().__init__(cfg)
         if cfg.eval_beam < 1:
             raise ValueError(f"--eval-beam {cfg.eval_beam} must be at least 1")
@@ -73,7 +75,12 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         self._counter.refuse_missing(cfg.best_checkpoint_metric)
 
     @classmethod
-    def setup_task(cls, cfg, **kwargs):
+    def setup_task(cls, cfg: SequenceTaggingConfig, **kwargs) -> "SequenceTaggingTask":
+        """The task for the data folder, with its dictionaries.
+
+        Raises:
+            ValueError: no data is found in the folder, or an option cannot work with it.
+        """
         folder = utils.split_paths(cfg.data)[0]
         if cfg.source_lang is None or cfg.target_lang is None:
             cfg.source_lang, cfg.target_lang = data_utils.infer_language_pair(folder)
@@ -85,29 +92,51 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         )
         return cls(cfg, words, labels)
 
-    def build_model(self, cfg, from_checkpoint=False):
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
+        """The model, which remembers the dictionaries it is trained with."""
         model = super().build_model(cfg, from_checkpoint)
         suffixes = self.cfg.source_lang, self.cfg.target_lang
         model.trained_dictionaries = TrainedDictionaries(self._words, self._labels, suffixes)
         return model
 
-    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
+        """Load a split; ``combine`` adds its shards ``split1``, ``split2`` ...
+
+        Raises:
+            FileNotFoundError: the split is not there.
+            ValueError: words and labels do not belong together; names the file and line.
+        """
         folders = utils.split_paths(self.cfg.data)
         folder = folders[(epoch - 1) % len(folders)] if split == "train" else folders[0]
         self.datasets[split] = load_words_and_labels(folder, split, self, combine)
 
-    def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None, **kwargs):
+    def build_dataset_for_inference(
+        self, src_tokens: list[Tensor], src_lengths: list[int], constraints: Any = None, **kwargs
+    ) -> FairseqDataset:
+        """Sentences that are typed in, each ending with the end-of-sentence symbol."""
         words = WithoutEos(src_tokens, src_lengths, self.source_dictionary, "input")
         return make_dataset(words, None, self)
 
     def build_generator(
         self,
-        models,
-        args,
-        seq_gen_cls=None,
-        extra_gen_cls_kwargs=None,
-        prefix_allowed_tokens_fn=None,
-    ):
+        models: list[nn.Module],
+        args: Any,
+        seq_gen_cls: Any = None,
+        extra_gen_cls_kwargs: dict | None = None,
+        prefix_allowed_tokens_fn: Callable | None = None,
+    ) -> Any:
+        """The search for labels, or fairseq's scorer of given ones with ``--score-reference``.
+
+        Args:
+            models: one model.
+            args: fairseq's options of generation.
+            seq_gen_cls: as the two below, not used.
+            extra_gen_cls_kwargs: a language model is refused.
+            prefix_allowed_tokens_fn: not used.
+
+        Raises:
+            ValueError: an option that tagging does not use.
+        """
         if getattr(args, "score_reference", False):
             return super().build_generator(models, args, extra_gen_cls_kwargs=extra_gen_cls_kwargs)
         if self.cfg.post_process is not None:
@@ -120,7 +149,7 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         )
         return TaggingGenerator(self.label_ids, args.beam, search_function(self.cfg))
 
-    def valid_step(self, sample, model, criterion):
+    def valid_step(self, sample: dict, model: nn.Module, criterion: nn.Module) -> tuple[Tensor, int, dict]:
         """The criterion's loss, and counts of right labels and spans from decoding with ``--eval-beam``."""
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         search = search_function(self.cfg)
@@ -128,7 +157,8 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         logging_output.update(self._counter.count(sample["target"], best))
         return loss, sample_size, logging_output
 
-    def reduce_metrics(self, logging_outputs, criterion):
+    def reduce_metrics(self, logging_outputs: list[dict], criterion: nn.Module) -> None:
+        """Log accuracy and F1 of the decoded labels, and what the criterion logs."""
         # First come, first logged: these are decoded labels, a criterion's own accuracy is teacher-forced.
         reduce_counts(logging_outputs)
         super().reduce_metrics(logging_outputs, criterion)
@@ -139,9 +169,11 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         return SearchSpace(self.label_ids)
 
     @property
-    def source_dictionary(self):
+    def source_dictionary(self) -> Dictionary:
+        """The words."""
         return self._words
 
     @property
-    def target_dictionary(self):
+    def target_dictionary(self) -> Dictionary:
+        """The labels."""
         return self._labels
