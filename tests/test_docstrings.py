@@ -1,0 +1,154 @@
+"""Docstrings say what is needed: shapes of tensors, and the errors that are raised."""
+
+import ast
+import importlib
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+
+import pytest
+
+PACKAGES = ("diffdecode.categorical", "diffdecode.sequence", "diffdecode.structure")
+CHECKS = re.compile(r"_?(check|require|checked)(_\w+)?$")
+SHAPE = re.compile(r"\[[^\]]*\]")
+
+# Not yet as they should be. Strike out what you have put right; nothing is added.
+UNDOCUMENTED = {
+    "categorical.MovingAverage.update",
+    "categorical.draw",
+    "categorical.reinforce",
+    "categorical.reinmax_tau_backward",
+    "categorical.relaxed_rows",
+    "categorical.rloo",
+    "categorical.straight_through_backward",
+    "categorical.unbiased_reinmax",
+    "sequence.SearchSpace.all_finished",
+    "sequence.SearchSpace.finish_hard",
+    "sequence.SearchSpace.none_finished",
+    "sequence.SearchSpace.without_early_end",
+    "sequence.SearchSpace.words",
+    "sequence.annealed_alpha",
+    "sequence.normalised",
+    "structure.Surrogate.decide",
+    "structure.Surrogate.gradient",
+    "structure.graph_negative_log_likelihood",
+    "structure.nonprojective_marginals",
+    "structure.nonprojective_tree",
+    "structure.project_sdp_sequential",
+    "structure.project_simplex",
+    "structure.register",
+    "structure.sample_nonprojective_trees",
+    "structure.tree_negative_log_likelihood",
+    "structure.tree_scores",
+}
+UNTYPED = {
+    "structure.Surrogate.decide",
+    "structure.graph_argmax",
+    "structure.graph_hinge_loss",
+    "structure.graph_negative_log_likelihood",
+    "structure.heads_to_arcs",
+    "structure.k_best_trees",
+    "structure.make_surrogate",
+    "structure.nonprojective_marginals",
+    "structure.nonprojective_tree",
+    "structure.project_trees",
+    "structure.projective_marginals",
+    "structure.projective_tree",
+    "structure.register",
+    "structure.sample_nonprojective_trees",
+    "structure.sample_projective_trees",
+    "structure.semantic_graph",
+    "structure.tree_argmax",
+    "structure.tree_entropy",
+    "structure.tree_hinge_loss",
+    "structure.tree_negative_log_likelihood",
+    "structure.unchecked",
+}
+
+
+def exported() -> Iterator[tuple[str, object]]:
+    """Functions and classes that the packages offer, and the public methods of the classes."""
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        for name in module.__all__:
+            member = getattr(module, name)
+            if inspect.isclass(member):
+                yield f"{package}.{name}", member
+                for method, function in vars(member).items():
+                    if inspect.isfunction(function) and not method.startswith("_"):
+                        yield f"{package}.{name}.{method}", function
+            elif inspect.isfunction(member):
+                yield f"{package}.{name}", member
+
+
+EXPORTED = dict(exported())
+FUNCTIONS = {name: member for name, member in EXPORTED.items() if inspect.isfunction(member)}
+
+
+def missing(function, docstring: str) -> list[str]:
+    """What a docstring leaves out about a function."""
+    wanting = []
+    source = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    raised = {
+        node.exc.func.id
+        for node in ast.walk(source)
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and isinstance(node.exc.func, ast.Name)
+    } - {"NotImplementedError"}
+    called = {
+        node.func.id
+        for node in ast.walk(source)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and CHECKS.match(node.func.id)
+    }
+    if (raised or called) and "Raises:" not in docstring:
+        wanting.append("Raises: " + ", ".join(sorted(raised | called)))
+    for error in raised:
+        if "Raises:" in docstring and error not in docstring:
+            wanting.append(f"Raises: {error}")
+    tensors = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if re.match(
+            r"(torch\.)?Tensor\b", str(parameter.annotation).replace("<class 'torch.Tensor'>", "Tensor")
+        )
+    ]
+    wanting += [f"what {name} is" for name in tensors if not re.search(rf"\b{name}\b", docstring)]
+    if tensors and not SHAPE.search(docstring) and ":func:" not in docstring:
+        wanting.append("shapes")
+    return wanting
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_there_is_a_docstring(name):
+    assert inspect.getdoc(EXPORTED[name]), name
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_shapes_and_errors_are_documented(name):
+    if name.removeprefix("diffdecode.") in UNDOCUMENTED:
+        pytest.skip("known")
+    assert not missing(FUNCTIONS[name], inspect.getdoc(FUNCTIONS[name]))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_are_typed(name):
+    if name.removeprefix("diffdecode.") in UNTYPED:
+        pytest.skip("known")
+    signature = inspect.signature(FUNCTIONS[name])
+    untyped = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.annotation is parameter.empty and parameter.name not in ("self", "cls")
+    ]
+    assert not untyped
+    assert signature.return_annotation is not signature.empty
+
+
+def test_a_poor_docstring_is_found():
+    def poor(scores: "Tensor"):  # noqa: F821
+        if scores is None:
+            raise ValueError("no scores")
+
+    assert missing(poor, "Does something.") == ["Raises: ValueError", "what scores is", "shapes"]
