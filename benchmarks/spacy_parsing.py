@@ -32,6 +32,7 @@ from spacy_components.factories import DEFAULT_PARSER_MODEL
 from spacy_components.training.scorers import parse_scores
 
 ROOT = Path(__file__).resolve().parents[1]
+TREEBANK = "ud_english_ewt/en_ewt-ud-{}.conllu.gz"
 TOK2VEC = DEFAULT_PARSER_MODEL["tok2vec"]
 STOCK_MODEL = {
     "@architectures": "spacy.TransitionBasedParser.v2",
@@ -54,7 +55,7 @@ PARSERS = {
 
 def read(folder: Path, split: str, limit: int, vocab: Vocab) -> list[Doc]:
     """The sentences of a split, one document each, on a vocabulary that knows prefixes, shapes and so on."""
-    path = folder / "ud_english_ewt" / f"en_ewt-ud-{split}.conllu.gz"
+    path = folder / TREEBANK.format(split)
     with gzip.open(path, "rt", encoding="utf8") as file:
         docs = conllu_to_docs(file.read(), n_sents=1, no_print=True)
         return [Doc(vocab).from_bytes(doc.to_bytes()) for doc in islice(docs, limit or None)]
@@ -119,6 +120,9 @@ def main() -> None:
     options = arguments.parse_args()
     torch.set_num_threads(1)
     data = options.data or Path(os.environ.get("DIFFDECODE_DATA", ROOT.parent / "shared" / "data"))
+    if not (data / TREEBANK.format("train")).is_file():
+        print(f"nothing measured: {data} has no {TREEBANK.format('train')} (--data, or DIFFDECODE_DATA)")
+        return
     vocab = spacy.blank("en").vocab
     docs, dev = read(data, "train", options.limit, vocab), read(data, "dev", 0, vocab)
     pipelines, results = {}, {}

@@ -13,6 +13,7 @@ def needs_fairseq(command: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("diffdecode", "fairseq_plugins"):
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "diffdecode", "fairseq_plugins"):
             raise
-        sys.exit(f"{command} needs {error.name}, which is not installed: {INSTALL}")
+        sys.exit(f"{command} needs {package}, which is not installed: {INSTALL}")

@@ -52,7 +52,8 @@ def _refuse_other_folders(output: Path) -> None:
         return
     meta = output / "meta.json"
     components = read_json(meta).get("components", []) if meta.is_file() else []
-    others = {path.name for path in output.iterdir()} - {*PIPELINE, *components}
+    # Some components add an ending to their names.
+    others = {path.name for path in output.iterdir() if path.stem not in components} - {*PIPELINE}
     if others:
         raise ValueError(
             f"{output} holds {', '.join(sorted(others)[:3])}, which is no part of a pipeline: name another"

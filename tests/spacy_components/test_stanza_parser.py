@@ -4,7 +4,9 @@ import importlib.util
 import logging
 import os
 import pickle
+import resource
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -317,6 +319,42 @@ def test_commands(checkpoint, sentences, tmp_path, capsys):
             [str(tmp_path / "pipeline"), str(tmp_path / "x.pt"), "--component", "sentencizer"]
         )
     assert not (tmp_path / "x.pt").exists() and not (tmp_path / "x").exists()
+
+
+def test_a_pipeline_takes_the_place_of_another_as_a_whole_and_of_nothing_else(checkpoint, tmp_path, capsys):
+    output = tmp_path / "out"
+    command = [checkpoint("plain").checkpoint, str(output)]
+    output.mkdir()
+    (output / "thesis.tex").touch()
+    with pytest.raises(SystemExit):
+        import_command.main(command)
+    assert "holds thesis.tex, which is no part of a pipeline" in " ".join(capsys.readouterr().out.split())
+    (output / "thesis.tex").unlink()
+    import_command.main([*command, "--sentencizer"])
+    assert list(output.glob("sentencizer*"))
+    killed = mock.patch.object(Language, "to_disk", side_effect=KeyboardInterrupt)
+    with killed, pytest.raises(KeyboardInterrupt):
+        import_command.main(command)
+    assert spacy.load(output).pipe_names == ["sentencizer", "spigot_parser"]
+    import_command.main(command)
+    assert spacy.load(output).pipe_names == ["spigot_parser"] and not list(output.glob("sentencizer*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_leaves_the_exported_parser(checkpoint, tmp_path):
+    nlp = import_parser(checkpoint("vectors"))
+    written = export_parser(nlp, tmp_path / "parser.pt", inputs=tmp_path)
+    before = {path: path.read_bytes() for path in written}
+    assert len(before) == 2
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (100, len(before[tmp_path / "parser.pt"]) - 1):  # at the start, and at the last write
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            with pytest.raises(OSError, match=r"cannot write .*parser\.pt: File too large"):
+                export_parser(nlp, tmp_path / "parser.pt", inputs=tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_pipeline_sources_the_parser(checkpoint, sentences, tmp_path):

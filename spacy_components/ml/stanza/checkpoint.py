@@ -6,6 +6,7 @@ finetuned lie in files of their own. Here they are read once and become part of 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffdecode.files.atomic import atomic_path, atomic_write
+from diffdecode.files.atomic import write_bytes
 from spacy_components.ml.thinc_glue.untrusted import UnusableFile, bare_name, blamed_on
 
 MODEL_TYPES = {
@@ -149,8 +150,7 @@ def write_checkpoint(net: nn.Module, config: dict[str, Any], path: str | Path) -
         "dev_score_history": [],
         "model_type": "graph",
     }
-    with atomic_write(path, "wb") as file:
-        torch.save(content, file, _use_new_zipfile_serialization=False)
+    _save(content, path)
 
 
 def write_inputs(net: nn.Module, pretrain_vocab, folder: str | Path) -> list[Path]:
@@ -166,15 +166,20 @@ def write_inputs(net: nn.Module, pretrain_vocab, folder: str | Path) -> list[Pat
     folder.mkdir(parents=True, exist_ok=True)
     if pretrain_vocab is not None:
         vectors = {"vocab": pretrain_vocab.state_dict(), "emb": net.pretrained_emb.weight.detach().cpu()}
-        with atomic_write(folder / "pretrain.pt", "wb") as file:
-            torch.save(vectors, file, _use_new_zipfile_serialization=False)
         written.append(folder / "pretrain.pt")
+        _save(vectors, written[-1])
     for module in CHARLMS:
         if hasattr(net, module):
             written.append(folder / f"{_option(module)}.pt")
-            with atomic_path(written[-1]) as part:
-                getattr(net, module).save(str(part))
+            _save(getattr(net, module).full_state(), written[-1])
     return written
+
+
+def _save(content: dict[str, Any], path: str | Path) -> None:
+    """Write a file as Stanza does. torch writes past Python's files, and does not say when a disk is full."""
+    written = io.BytesIO()
+    torch.save(content, written, _use_new_zipfile_serialization=False)
+    write_bytes(path, written.getbuffer())
 
 
 def require_stanza() -> None:
