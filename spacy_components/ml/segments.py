@@ -1,8 +1,12 @@
 """Segments: the stretches of a document that are parsed as one, and batches of them.
 
 A parser's time and memory grow with the square of a segment's length, so a segmenter says where to cut. It
-is a function from a document and the positions of its words (white space is never parsed) to a list of arrays
-of positions.
+is a function from a document and the positions of words in it (white space is never parsed) to a list of
+arrays of positions.
+
+Sentence starts that are set already are kept, as spaCy's own parser keeps them: where ``token.is_sent_start``
+is true (1) a segment begins, so a segmenter gets the words of one stretch between two such places; where it
+is false (-1) no sentence may begin; where it is None (0) the trees decide.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,12 +15,14 @@ from itertools import accumulate
 
 import numpy as np
 from spacy import registry
-from spacy.attrs import IS_PUNCT, IS_SPACE, ORTH
+from spacy.attrs import IS_PUNCT, IS_SPACE, ORTH, SENT_START
 from spacy.tokens import Doc
 
 Segmenter = Callable[[Doc, np.ndarray], list[np.ndarray]]
 
 SENTENCE_END = (".", "!", "?", "…", "。", "！", "？", "।", "؟")
+WEAKER = 3
+"""By how much a boundary that nobody wants is weaker than any other (see ``_boundary_strength``)."""
 ARCS_PER_BATCH = 50_000
 """How many arcs a padded batch of segments may have: few enough to stay in a CPU's cache."""
 
@@ -52,8 +58,16 @@ def _sentences(doc: Doc, words: np.ndarray) -> list[np.ndarray]:
             "sentence boundaries. Put a component that sets them (sentencizer, senter) before the parser, "
             "and into [training.annotating_components] for training; or choose diffdecode.lazy_segments.v1."
         )
-    starts = [sentence.start for sentence in doc.sents]
-    return [part for part in np.split(words, np.searchsorted(words, starts[1:])) if len(part)]
+    if "sents" in doc.user_hooks:
+        starts = [sentence.start for sentence in doc.sents][1:]
+    else:
+        starts = np.flatnonzero(sentence_starts(doc)[1:] == 1) + 1
+    return [part for part in np.split(words, np.searchsorted(words, starts)) if len(part)]
+
+
+def sentence_starts(doc: Doc) -> np.ndarray:
+    """Whether each token begins a sentence, ``[n]`` int64: 1 yes, -1 no, 0 nobody has said."""
+    return doc.to_array(SENT_START).astype(np.int64)
 
 
 @registry.misc("diffdecode.lazy_segments.v1")
@@ -61,7 +75,8 @@ def lazy_segments(max_length: int = 192) -> Segmenter:
     """Documents of up to ``max_length`` words are one segment; longer ones are cut in two, again and again.
 
     The cut is made in the middle half: after the end of a sentence if there is one, else after punctuation,
-    else in the middle, and nearest to the middle in each case.
+    else in the middle, and nearest to the middle in each case. Where it is set that no sentence may begin,
+    it is made only if there is no other place; the trees of the two parts are then joined to one.
 
     max_length (int): Words in the longest segment.
     RETURNS (Segmenter): The function that cuts.
@@ -79,6 +94,7 @@ class _LazySegments:
         if len(words) <= self.max_length:
             return [words]
         ends = _boundary_strength(doc)[words]
+        ends[:-1] -= WEAKER * (sentence_starts(doc)[words[1:]] == -1)
         agenda, segments = [(0, len(words))], []
         while agenda:
             start, end = agenda.pop()
@@ -114,10 +130,12 @@ class SegmentBatch:
 
     tokens: ``[B, N]`` int64, padded with the number of tokens of all documents.
     lengths: ``[B]`` int64, falling.
+    one_sentence: whether each of them is a sentence by what was set before, and so has one tree.
     """
 
     tokens: np.ndarray
     lengths: np.ndarray
+    one_sentence: bool = False
 
     @property
     def is_word(self) -> np.ndarray:
@@ -138,6 +156,8 @@ class SegmentedDocs:
     spaces: np.ndarray
     """Positions of white space; each belongs to the position in ``hosts``."""
     hosts: np.ndarray
+    inner: np.ndarray
+    """Positions of words where no sentence may begin, rising, as far as the segments do not see to it."""
 
     @property
     def size(self) -> int:
@@ -155,32 +175,52 @@ def split_rows(values, lengths: Sequence[int]) -> list:
     return [values[stop - length : stop] for stop, length in zip(stops, lengths)]
 
 
-def segment_docs(docs: Sequence[Doc], segmenter: Segmenter, arcs: int = ARCS_PER_BATCH) -> SegmentedDocs:
+def segment_docs(
+    docs: Sequence[Doc], segmenter: Segmenter, arcs: int = ARCS_PER_BATCH, *, keep_sentences: bool = True
+) -> SegmentedDocs:
     """Cut documents into segments, longest first, and batch them by length.
 
-    docs (Sequence[Doc]): The documents.
-    segmenter (Segmenter): Where to cut.
-    arcs (int): The most arcs, padding included, that a batch of more than one segment may have.
-    RETURNS (SegmentedDocs): The batches.
+    Args:
+        docs: the documents.
+        segmenter: where to cut.
+        arcs: the most arcs, padding included, that a batch of more than one segment may have.
+        keep_sentences: whether sentence starts that are set already are kept.
+
+    Returns:
+        The batches.
     """
     lengths = np.array([len(doc) for doc in docs], dtype=np.int64)
     offsets = np.cumsum(lengths) - lengths
-    is_space = np.concatenate([doc.to_array(IS_SPACE) for doc in docs]) if len(docs) else np.zeros(0)
+    columns = [doc.to_array([IS_SPACE, SENT_START]).reshape(-1, 2) for doc in docs]
+    is_space, starts = np.concatenate(columns or [np.zeros((0, 2))]).astype(np.int64).T
     is_space = is_space.astype(bool)
-    any_space = is_space.any()
-    segments = []
+    begins = (starts == 1) & keep_sentences
+    begins[offsets[lengths > 0]] = True
+    free, whole, inner = [], [], [np.zeros(0, dtype=np.int64)]
     for doc, offset, length in zip(docs, offsets, lengths):
-        words = np.arange(length)
-        if any_space:
-            words = words[~is_space[offset : offset + length]]
-        if len(words):
-            segments += [part + offset for part in segmenter(doc, words)]
-    batches = _batch(segments, int(lengths.sum()), arcs)
+        here = slice(offset, offset + length)
+        words, cuts = np.flatnonzero(~is_space[here]), np.flatnonzero(begins[here])[1:]
+        for words_between in np.split(words, np.searchsorted(words, cuts)) if len(cuts) else [words]:
+            if not len(words_between):
+                continue
+            parts = [part + offset for part in segmenter(doc, words_between)]
+            later = words_between[1:] + offset
+            forbidden = later[starts[later] == -1] if keep_sentences else later[:0]
+            if len(parts) == 1 and 0 < len(forbidden) == len(later):
+                whole += parts
+            else:
+                free += parts
+                inner.append(forbidden)
+    size = int(lengths.sum())
+    batches = [*_batch(free, size, arcs), *_batch(whole, size, arcs, one_sentence=True)]
     spaces = np.flatnonzero(is_space)
-    return SegmentedDocs(lengths, batches, spaces, _hosts(spaces, is_space, offsets, lengths))
+    hosts = _hosts(spaces, is_space, np.flatnonzero(begins))
+    return SegmentedDocs(lengths, batches, spaces, hosts, np.concatenate(inner))
 
 
-def _batch(segments: list[np.ndarray], padding: int, arcs: int) -> list[SegmentBatch]:
+def _batch(
+    segments: list[np.ndarray], padding: int, arcs: int, one_sentence: bool = False
+) -> list[SegmentBatch]:
     segments = sorted(segments, key=len, reverse=True)
     batches, start = [], 0
     while start < len(segments):
@@ -189,21 +229,22 @@ def _batch(segments: list[np.ndarray], padding: int, arcs: int) -> list[SegmentB
         lengths = np.array([len(segment) for segment in part], dtype=np.int64)
         tokens = np.full((len(part), longest), padding, dtype=np.int64)
         tokens[np.arange(longest) < lengths[:, None]] = np.concatenate(part)
-        batches.append(SegmentBatch(tokens, lengths))
+        batches.append(SegmentBatch(tokens, lengths, one_sentence))
         start += len(part)
     return batches
 
 
-def _hosts(spaces, is_space, offsets, lengths) -> np.ndarray:
-    """White space hangs on the word before it, or else after it; a document of nothing else on its first."""
+def _hosts(spaces: np.ndarray, is_space: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """White space hangs on the word before it, or else after it, between two places where something
+    ``begins`` (a document, a sentence that was set); where there are no words, on its first token."""
+    words = np.flatnonzero(~is_space)
     if not len(spaces):
         return spaces
-    doc = np.searchsorted(offsets, spaces, side="right") - 1
-    words = np.flatnonzero(~is_space)
+    stretch = np.searchsorted(begins, spaces, side="right") - 1
+    first, last = begins[stretch], np.append(begins[1:], len(is_space))[stretch]
     if not len(words):
-        return offsets[doc]
+        return first
     rank = np.searchsorted(words, spaces)
     before, after = words[np.maximum(rank - 1, 0)], words[np.minimum(rank, len(words) - 1)]
-    host = np.where((rank > 0) & (before >= offsets[doc]), before, after)
-    inside = (host >= offsets[doc]) & (host < (offsets + lengths)[doc])
-    return np.where(inside, host, offsets[doc])
+    host = np.where((rank > 0) & (before >= first), before, after)
+    return np.where((host >= first) & (host < last), host, first)

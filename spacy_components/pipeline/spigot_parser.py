@@ -25,6 +25,7 @@ from spacy_components.ml.trees.decisions import TreeDecision, TreeDecoder, surro
 from spacy_components.ml.trees.losses import TREE_LOSSES, TreeSet
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.ml.trees.scorers import TreeScores
+from spacy_components.ml.trees.sentences import trees_of
 from spacy_components.pipeline.gold_trees import aligned_tree, gold_heads, offsets
 from spacy_components.pipeline.listened_pipe import ListenedPipe
 
@@ -75,7 +76,7 @@ class SpigotParser(ListenedPipe):
         name (str): The component instance name.
         projective (bool): Forbid crossing arcs.
         multi_root (bool): Whether a segment (see the model's ``segmenter``) may hold several trees; each is a
-            sentence of its own.
+            sentence of its own. Sentence starts that are set before are kept, whatever this says.
         loss (str): ``cross_entropy`` (each head by itself), ``hinge`` (the best tree with cost augmentation)
             or ``likelihood`` (of the tree among all trees).
         surrogate (str): Name of the surrogate gradient of the trees.
@@ -269,7 +270,10 @@ class SpigotParser(ListenedPipe):
         if self._original is None:
             self._original = Original(self.model, self.name)
         original = self._original.scores(docs, self.model)
-        parts = [drift(kind, *pair, self.trees) for pair in zip(scores.scores, original.scores)]
+        parts = [
+            drift(kind, now, before, trees_of(now.batch, self.trees))
+            for now, before in zip(scores.scores, original.scores)
+        ]
         total = require_finite(self.training["drift_weight"] * torch.stack(parts).sum(), "the drift")
         return float(total.detach()), [(total, None)]
 
@@ -342,7 +346,7 @@ class SpigotParser(ListenedPipe):
         heads, labels = self._gold(examples)
         losses = []
         for part in scores.scores:
-            gold = gold_heads(part.batch, heads, self.decoder.trees.multi_root)
+            gold = gold_heads(part.batch, heads, trees_of(part.batch, self.trees).multi_root)
             if (gold >= 0).any():
                 losses.append(self._loss_of(part, gold, labels))
         if not losses:
@@ -369,7 +373,7 @@ class SpigotParser(ListenedPipe):
         rows = (part.arcs, part.lengths, heads)
         if len(annotated) < len(gold):
             rows = tuple(tensor[annotated] for tensor in rows)
-        loss = self.loss(*rows, self.decoder.trees)
+        loss = self.loss(*rows, trees_of(part.batch, self.trees))
         label = np.where(gold >= 0, labels[np.minimum(part.batch.tokens, len(labels) - 1)], -1)
         if (label >= 0).any():
             predicted = part.label_scores(heads).flatten(0, 1)

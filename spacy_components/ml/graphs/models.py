@@ -37,7 +37,7 @@ def build_neurbo_parser(
 
     sizes = {"hidden": hidden_width, "max_distance": max_distance}
     build = partial(build_scorer, NeurboScorer, sizes, lstm_width, lstm_depth)
-    return segment_scorer("neurbo_parser", tok2vec, segmenter, build)
+    return segment_scorer("neurbo_parser", tok2vec, segmenter, build, keep_sentences=False)
 
 
 @registry.architectures("diffdecode.BiaffineGraphParser.v1")
@@ -64,4 +64,4 @@ def build_biaffine_graph_parser(
 
     sizes = {"hidden": hidden_width, "label_hidden": label_width, "max_distance": max_distance}
     build = partial(build_scorer, BiaffineGraphScorer, sizes, lstm_width, lstm_depth)
-    return segment_scorer("biaffine_graph_parser", tok2vec, segmenter, build)
+    return segment_scorer("biaffine_graph_parser", tok2vec, segmenter, build, keep_sentences=False)

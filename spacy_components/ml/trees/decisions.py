@@ -1,7 +1,7 @@
 """From arc scores to trees: for prediction, and for other layers that send a gradient back through them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from spacy_components.ml.thinc_glue.finite import require_finite
 from spacy_components.ml.trees.losses import TreeSet
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.ml.trees.scorers import TreeScores
+from spacy_components.ml.trees.sentences import join_trees, trees_of
 
 
 def surrogate_from_config(name: str, eta: float, options: dict | None = None) -> Surrogate:
@@ -77,13 +78,13 @@ class TreeDecoder:
         heads[scores.segments.spaces] = scores.segments.hosts
         scores.require_finite()
         for part in scores.scores:
-            chosen = self.trees.best(part.arcs, part.lengths)
+            chosen = trees_of(part.batch, self.trees).best(part.arcs, part.lengths)
             of_labels = require_finite(part.label_scores(chosen), "the scores of labels")
             label = torch.where(chosen > 0, of_labels.argmax(2), -1)
             words = part.batch.tokens[part.batch.is_word]
             heads[words] = head_positions(part.batch, chosen.cpu().numpy())[part.batch.is_word]
             labels[words] = label.cpu().numpy()[part.batch.is_word]
-        return heads, labels
+        return join_trees(heads, scores.segments.inner), labels
 
     def decide(self, scores: DocScores) -> "TreeDecision":
         """Decide, and be ready for a gradient on the decision.
@@ -95,10 +96,8 @@ class TreeDecoder:
 
     def _decide(self, part: TreeScores) -> "_DecidedBatch":
         leaf = part.arcs.detach().requires_grad_()
-        projective, multi_root = self.trees.projective, self.trees.multi_root
-        z = tree_argmax(
-            leaf, part.lengths, surrogate=self.surrogate, projective=projective, multi_root=multi_root
-        )
+        trees = trees_of(part.batch, self.trees)
+        z = tree_argmax(leaf, part.lengths, surrogate=self.surrogate, **asdict(trees))
         return _DecidedBatch(part, leaf, z)
 
 
@@ -154,10 +153,13 @@ class TreeDecision:
         )
         for batch in self.batches:
             heads[torch.from_numpy(batch.scores.batch.tokens).to(device)] = batch.heads()
+        own = torch.arange(size, device=device)
+        heads = torch.where(heads[:size] < 0, own, heads[:size])
+        if len(self.segments.inner):
+            heads = torch.from_numpy(join_trees(heads.cpu().numpy(), self.segments.inner)).to(device)
         starts = np.cumsum(self.segments.doc_lengths) - self.segments.doc_lengths
         start = torch.from_numpy(np.repeat(starts, self.segments.doc_lengths)).to(device)
-        heads = heads[:size]
-        within = ops.asarray(torch2xp(torch.where(heads >= 0, heads - start, -1)))
+        within = ops.asarray(torch2xp(torch.where(heads == own, -1, heads - start)))
         return self.segments.by_doc(within)
 
     def add(self, gradients: Sequence[ArcGradient]) -> None:

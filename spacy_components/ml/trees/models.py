@@ -119,7 +119,12 @@ def build_scorer(
 
 
 def segment_scorer(
-    name: str, tok2vec: Model, segmenter: Segmenter, build: Callable[..., nn.Module]
+    name: str,
+    tok2vec: Model,
+    segmenter: Segmenter,
+    build: Callable[..., nn.Module],
+    *,
+    keep_sentences: bool = True,
 ) -> Model[list[Doc], DocScores]:
     """A tok2vec and a torch module that scores segments, as one model.
 
@@ -134,6 +139,7 @@ def segment_scorer(
     build (Callable[[int, int], torch.nn.Module]): From ``width`` of the vectors and number of ``labels`` to
         the module; the module is called with vectors ``[T, d]``, batches of segments and the dropout rate.
         No closure, so that the model can be pickled.
+    keep_sentences (bool): Whether sentence starts that are set on the documents already bound the segments.
     RETURNS (Model[List[Doc], DocScores]): The model; its dimension ``nO`` is the number of labels.
     """
     model: Model = Model(
@@ -143,7 +149,7 @@ def segment_scorer(
         layers=[tok2vec],
         shims=[TorchShim(build)],
         dims={"nO": None},
-        attrs={"segmenter": segmenter, "dropout_rate": 0.0},
+        attrs={"segmenter": segmenter, "keep_sentences": keep_sentences, "dropout_rate": 0.0},
         refs={"tok2vec": tok2vec},
     )
     return model
@@ -155,7 +161,7 @@ def _init(model: Model, X=None, Y=None) -> None:
 
 
 def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
-    segments = segment_docs(docs, model.attrs["segmenter"])
+    segments = segment_docs(docs, model.attrs["segmenter"], keep_sentences=model.attrs["keep_sentences"])
     if not segments.size:
         return DocScores(segments, []), lambda pairs: []
     vectors, backprop_tok2vec = model.layers[0](docs, is_train)
