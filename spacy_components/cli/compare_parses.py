@@ -35,7 +35,7 @@ def compare_parses_cli(
     examples: Annotated[int, Opt("--examples", "-n", min=0, help="How many sentences the page shows")] = 20,
     graph: Annotated[bool, Opt("--graph/--no-graph", help="CoNLL-U: read the enhanced graphs")] = False,
     use_gpu: Annotated[int, Opt("--gpu-id", "-g", help="GPU, or -1 for the CPU")] = -1,
-):
+) -> None:
     """Compare the trees of two pipelines as in Table 3 of the SPIGOT paper (Peng et al., 2018)."""
     setup_gpu(use_gpu)
     with one_line_errors("Cannot compare"):

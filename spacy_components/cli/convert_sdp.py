@@ -33,7 +33,7 @@ def convert_sdp_cli(
         bool, Opt("--subtypes/--no-subtypes", help="CoNLL-U: keep nmod:about, not just nmod")
     ] = True,
     limit: Annotated[int, Opt("--limit", "-n", min=0, help="Only so many sentences; 0 for all")] = 0,
-):
+) -> None:
     """Convert SDP 2015, CoNLL-U (basic or enhanced) or labelled text to .spacy, with doc._.sdp."""
     with one_line_errors("Cannot convert"):
         docs = convert(input_path, output_path, format, lang, tree, graph, subtypes, limit)

@@ -46,7 +46,7 @@ def distill_parser_cli(
     limit: Annotated[int, Opt("--limit", "-n", min=0, help="Read only so many lines; 0 for all")] = 0,
     seed: Annotated[int, Opt("--seed", help="Of the draw of held-out lines")] = 0,
     use_gpu: Annotated[int, Opt("--gpu-id", "-g", help="GPU, or -1 for the CPU")] = -1,
-):
+) -> None:
     """Train a spigot_parser on what a parser, such as spaCy's own, makes of raw text."""
     setup_gpu(use_gpu, silent=True)
     with one_line_errors("Cannot distil"):

@@ -31,7 +31,7 @@ def evaluate_sdp_cli(
         str, Opt("--lang", "-l", help="Language code of the vocabulary, if system is a file")
     ] = "en",
     use_gpu: Annotated[int, Opt("--gpu-id", "-g", help="GPU for the pipeline, or -1 for the CPU")] = -1,
-):
+) -> None:
     """Score graphs as SDP 2015 does: labelled and unlabelled, with tops and without."""
     setup_gpu(use_gpu)
     with one_line_errors("Cannot evaluate"):

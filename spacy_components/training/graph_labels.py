@@ -10,7 +10,8 @@ from spacy import registry
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from spacy_components.sdp_graph import get_graph
+from diffdecode.files.text import FormatError
+from spacy_components.sdp_graph import get_graph, has_graph
 from spacy_components.training.formats import read_docs
 
 TOP = "<top>"
@@ -35,13 +36,18 @@ def label_inventory(docs: Iterable[Doc]) -> dict[str, list[str]]:
 
 
 @registry.readers("diffdecode.GraphLabels.v1")
-def read_graph_labels(path: Path) -> dict[str, list[str]]:
+def read_graph_labels(path: Path, subtypes: bool = True) -> dict[str, list[str]]:
     """The ``labels`` of ``spigot_sdp`` for ``[initialize.components]``, from all of a corpus.
 
     spaCy initializes from the first 100 examples of a streamed corpus (``max_epochs = -1``), which is too few
     to tell which labels are deterministic.
 
-    path (Path): ``.spacy``, ``.sdp`` or ``.conllu`` (``.gz`` too).
+    path (Path): ``.spacy``, ``.sdp`` or (enhanced) ``.conllu``, ``.gz`` too.
+    subtypes (bool): For CoNLL-U, as in ``read_conllu``: as the corpus has it.
     RETURNS (Dict[str, List[str]]): ``labels`` and ``deterministic``.
+    Raises ValueError for bad input and if no document has a graph.
     """
-    return label_inventory(read_docs(Path(path), Vocab()))
+    docs = [doc for doc in read_docs(path, Vocab(), graph=True, subtypes=subtypes) if has_graph(doc)]
+    if not docs:
+        raise FormatError(path, None, "no document has a graph in doc._.sdp")
+    return label_inventory(docs)

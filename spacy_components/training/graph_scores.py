@@ -27,6 +27,7 @@ class SetScore:
     equal: int = 0
 
     def add(self, gold: set[Hashable], system: set[Hashable]) -> None:
+        """Counts the sets of one graph."""
         self.gold += len(gold)
         self.system += len(system)
         self.common += len(gold & system)
@@ -35,18 +36,22 @@ class SetScore:
 
     @property
     def precision(self) -> float:
+        """The share of the system's members that are gold, between 0 and 1."""
         return self.common / self.system if self.system else 0.0
 
     @property
     def recall(self) -> float:
+        """The share of the gold members that the system has, between 0 and 1."""
         return self.common / self.gold if self.gold else 0.0
 
     @property
     def f1(self) -> float:
+        """The harmonic mean of precision and recall."""
         return 2 * self.common / (self.gold + self.system) if self.gold + self.system else 0.0
 
     @property
     def exact(self) -> float:
+        """The share of the graphs whose two sets are equal."""
         return self.equal / self.graphs if self.graphs else 0.0
 
 

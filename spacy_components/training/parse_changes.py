@@ -53,10 +53,12 @@ class ParseChanges:
 
     @property
     def same(self) -> list[Sentence]:
+        """The sentences without a changed head."""
         return [sentence for sentence in self.sentences if not sentence.changed]
 
     @property
     def diff(self) -> list[Sentence]:
+        """The sentences with a changed head."""
         return [sentence for sentence in self.sentences if sentence.changed]
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from diffdecode.files.text import FormatError
 from spacy_components.cli.distill_parser import read_texts
 from spacy_components.sdp_graph import get_graph, set_graph
 from spacy_components.training.formats import FORMATS, read_docs, write_sdp2015
+from spacy_components.training.graph_labels import read_graph_labels
 
 VOCAB = Vocab()
 
@@ -250,3 +251,17 @@ def test_sdp_writer_refuses_what_its_reader_could_not_give_back(words, label, ex
     with pytest.raises(ValueError, match=problem):
         write_sdp2015([doc], file)
     assert not file.getvalue()
+
+
+# ---- what has no graph has no labels -------------------------------------------------------------
+
+
+def test_graph_labels_of_every_format_and_none_of_a_file_without_graphs(tmp_path):
+    for suffix, labels in ((".sdp", ["ARG1", "ARG2"]), (".spacy", ["ARG1"])):
+        found = read_graph_labels(written(tmp_path, CONTENTS[suffix], f"a{suffix}"))
+        assert found["labels"] == labels
+    path = written(tmp_path, CONLLU, "a.conllu")
+    assert read_graph_labels(path)["labels"] == ["conj:and>advmod", "nsubj"]
+    assert read_graph_labels(path, subtypes=False)["labels"] == ["conj>advmod", "nsubj"]
+    with pytest.raises(FormatError, match=r"a\.tsv: no document has a graph"):
+        read_graph_labels(written(tmp_path, TSV, "a.tsv"))
