@@ -29,7 +29,8 @@ HELP: dict[str, str] = {}
 def commands(page: Path) -> Iterator[list[str]]:
     """Words of every command in the page's blocks of code and between backticks."""
     text = page.read_text(encoding="utf-8")
-    blocks = "".join(re.findall(r"^```(?:bash)?\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE))
+    fenced = re.findall(r"^```(\S*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    blocks = "".join(code for language, code in fenced if language in ("", "bash"))
     inline = "\n".join(re.findall(r"`((?:python -m|make|fairseq-[a-z]+ \w) ?[^`\n]+)`", text))
     for line in (blocks + inline).replace("\\\n", " ").splitlines():
         for part in line.split("&&"):

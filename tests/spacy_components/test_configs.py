@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -159,6 +160,14 @@ def test_vectors_are_switched_on_by_their_path(name, trained, corpora, vectors, 
 
 def reads_vectors(pipe):
     return any(node.name == "static_vectors" for node in pipe.model.walk())
+
+
+def test_a_pipeline_without_vectors_is_initialized_without_a_warning():
+    nlp = spacy.blank("en")  # whose config says vectors = ${paths.vectors}
+    nlp.add_pipe("spigot_parser", config=parser_config())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nlp.initialize(lambda: [example(doc) for doc in parsed_docs(nlp.vocab)])
 
 
 def test_vectors_that_nobody_reads_are_a_warning(vectors):

@@ -54,7 +54,7 @@ def warn_of_unused_vectors(nlp: Language | None) -> None:
     Args:
         nlp: the pipeline, if it is known.
     """
-    vectors = None if nlp is None else nlp.config["initialize"].get("vectors")
+    vectors = None if nlp is None else nlp.config.interpolate()["initialize"].get("vectors")
     models = [getattr(pipe, "model", None) for _, pipe in nlp.components] if vectors else []
     nodes = (node.name for model in models if isinstance(model, Model) for node in model.walk())
     if vectors and "static_vectors" not in nodes:
