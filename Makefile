@@ -44,7 +44,7 @@ docs: venv
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) docs/_build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 venv:
 	@$(PYTHON) tools/make_venv.py $(VENV) --pip "$(PIP)" --venv-flags="$(VENV_FLAGS)"

@@ -1,5 +1,7 @@
 """What the README and the pages show is there: links, snippets, commands and their options."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -59,3 +61,12 @@ def test_spacys_example_runs():
     exec(compile(snippet("spigot_parser"), "README.md", "exec"), names)  # our own file
     assert names["losses"]["spigot_parser"] > 0
     assert names["losses"]["masked_textcat"] > 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_snippets_import_what_there_is(page):
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module)
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == []
