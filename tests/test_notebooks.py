@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from patience import HANGS_AFTER
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "docs" / "notebooks").glob("*.ipynb"))
-SECONDS = 240  # of patience with one cell on a busy machine; all of them together take about ten
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -20,7 +20,7 @@ def test_notebook_runs(path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)  # pictures go into the notebook
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(path.parent)}}
-    nbclient.NotebookClient(notebook, timeout=SECONDS, resources=resources).execute(env=dict(os.environ))
+    nbclient.NotebookClient(notebook, timeout=HANGS_AFTER, resources=resources).execute(env=dict(os.environ))
     pictures = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
     assert pictures
 
