@@ -7,7 +7,8 @@ Real domain. Every word has one head, so subtracting the best score from each wo
 log-partition; then the weights are at most 1 and the recursion needs no logarithms. Where the sums leave
 the range of float64 all the same (the best tree far below the words' best heads, or a very long sentence),
 the sentence is done again in the log domain, where the outside pass hands probabilities down from spans to
-their parts.
+their parts. A number is a pair there, ``exp(peak) * total``: peaks are sums of scores, and a logarithm of
+some trees' number, which a score of 1e12 would swallow, is never added to them.
 
 Second derivatives. The code is generic in the type of the weights. With ``exp(scores + 1j * STEP *
 vector)`` the imaginary part of the marginals is ``STEP`` times their derivative in the direction
@@ -16,7 +17,8 @@ rounding (the complex step of Squire and Trapp 1998).
 """
 
 import numpy as np
-from numba import njit, uintp
+from numba import njit, types, uintp
+from numba.extending import overload
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
 from diffdecode.structure.kernels.numba.exp import exp_to_one
@@ -24,6 +26,7 @@ from diffdecode.structure.trees.tensors import NO_TREE
 
 STEP = 1e-12
 SMALLEST, LARGEST_SUM = 1e-200, 1e200  # of the partition function in the real domain
+LARGEST_TOTAL = 1e60  # beside a peak in the log domain
 UNDERFLOW = -745.0  # exp() of less is 0
 FAST = {"nsz", "reassoc", "contract", "arcp"}
 
@@ -43,7 +46,9 @@ def inside_outside(
         status[b] = status_of_scores(scores, b, n, largest)
         if status[b] == 0:
             shift = exponentiate(scores[b], n, weights)
-            log_partition[b] = shift + projective_marginals(weights, scores[b], n, multi_root, charts, result)
+            log_partition[b] = projective_marginals(
+                weights, scores[b], shift, n, multi_root, charts, result
+            )
             if log_partition[b] > -np.inf:
                 marginals[b, 1 : n + 1, : n + 1] = result[1 : n + 1, : n + 1]
             else:
@@ -63,7 +68,7 @@ def covariance_product(start, stop, scores, lengths, order, multi_root, vector, 
         product[b] = 0
         scale = exponentiate_along(scores[b], vector[b], n, logs, weights)
         if scale > 0:
-            projective_marginals(weights, logs, n, multi_root, charts, result)
+            projective_marginals(weights, logs, 0.0, n, multi_root, charts, result)
             for m in range(1, n + 1):
                 for h in range(n + 1):
                     product[b, m, h] = result[m, h].imag * scale
@@ -114,14 +119,14 @@ def best_score(scores, m, n):
 
 
 @njit(nogil=True, cache=True)
-def projective_marginals(weights, logs, n, multi_root, charts, marginals):
-    """Log-partition (of the weights, up to the shift of the scores) and marginals of one sentence."""
+def projective_marginals(weights, logs, shift, n, multi_root, charts, marginals):
+    """Log-partition and marginals of one sentence, whose weights are its scores less those that sum to shift."""
     partition = fill_charts(weights, n, multi_root, charts)
     if SMALLEST < partition.real < LARGEST_SUM:
         hand_down(weights, n, multi_root, charts, partition, marginals)
         if rows_sum_to_one(marginals, n):
-            return np.log(partition).real
-    return log_domain_marginals(weights, logs, n, multi_root, marginals)
+            return np.log(partition.real) + shift
+    return log_domain_marginals(logs, n, multi_root, marginals)
 
 
 @njit(nogil=True, cache=True)
@@ -248,107 +253,120 @@ def _pull(charts, down, target, source, factor, count):
 
 # --------------------------------------------------------------------------- log domain
 
+RIGHT, LEFT, ARC_RIGHT, ARC_LEFT, ARC = range(5)
+
+
+def factor_along(log):
+    """What ``exp(log)`` is beside the exponential of the real part: 1, with the derivative along (compiled)."""
+    raise NotImplementedError
+
+
+@overload(factor_along)
+def _factor_by_type(log):
+    if isinstance(log, types.Complex):
+        return lambda log: complex(1.0, log.imag)
+    return lambda log: 1.0
+
 
 @njit(nogil=True, cache=True)
-def log_domain_marginals(weights, logs, n, multi_root, marginals):
-    """The same for sentences whose sums leave float64's range; ``logs`` are the scores themselves."""
-    shift = 0.0
-    for m in range(1, n + 1):
-        shift += best_score(logs, m, n)
-    charts = np.empty((5, n + 1, n + 1), weights.dtype)
-    log_charts(logs, n, multi_root, charts)
-    right, left, arc_right, arc_left, arc = charts
-    first, size = 0 if multi_root else 1, n + 1
+def log_domain_marginals(logs, n, multi_root, marginals):
+    """Log-partition and marginals where sums leave float64's range; ``logs`` are the scores themselves."""
+    peaks = np.empty((5, n + 1, n + 1))
+    totals = np.empty((5, n + 1, n + 1), marginals.dtype)
+    log_charts(logs, n, multi_root, peaks, totals)
+    peak = peaks[RIGHT, 0, n]
+    if peak == -np.inf:
+        return peak
     marginals[: n + 1, : n + 1] = 0
-    by_right, by_left = np.zeros_like(right), np.zeros_like(right)
-    by_arc_right, by_arc_left = np.zeros_like(right), np.zeros_like(right)
-    if multi_root:
-        total = right[0, n]
-        by_right[0, n] = 1
-    else:
-        total = _log_sum(left[1, 1:] + logs[1 : n + 1, 0].astype(weights.dtype), right[1:, n])
+    shares = np.zeros_like(totals)
+    shares[RIGHT, 0, n] = 1
+    if not multi_root:
+        _share(peaks, totals, shares, RIGHT, ARC_RIGHT, RIGHT, 0, n, 1, n + 1, 0)
         for r in range(1, n + 1):
-            share = exp(left[1, r] + logs[r, 0] + right[r, n] - total)
-            marginals[r, 0] = share
-            by_left[1, r] += share
-            by_right[r, n] += share
-    if not total.real > -np.inf:
-        return -np.inf
-    for width in range(size - 1 - first, 0, -1):
-        for i in range(first, size - width):
+            marginals[r, 0] = shares[ARC_RIGHT, 0, r]
+            shares[LEFT, 1, r] += shares[ARC_RIGHT, 0, r]
+    first = 0 if multi_root else 1
+    for width in range(n - first, 0, -1):
+        for i in range(first, n + 1 - width):
             j = i + width
-            _share(
-                by_right[i, j],
-                right[i, j],
-                arc_right[i, i + 1 : j + 1],
-                right[i + 1 : j + 1, j],
-                by_arc_right[i, i + 1 : j + 1],
-                by_right[i + 1 : j + 1, j],
-            )
-            _share(
-                by_left[i, j],
-                left[i, j],
-                left[i, i:j],
-                arc_left[i:j, j],
-                by_left[i, i:j],
-                by_arc_left[i:j, j],
-            )
-            marginals[j, i] += by_arc_right[i, j]
-            marginals[i, j] += by_arc_left[i, j]
-            _share(
-                by_arc_right[i, j] + by_arc_left[i, j],
-                arc[i, j],
-                right[i, i:j],
-                left[i + 1 : j + 1, j],
-                by_right[i, i:j],
-                by_left[i + 1 : j + 1, j],
-            )
-    return total.real - shift
+            _share(peaks, totals, shares, RIGHT, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, 0)
+            _share(peaks, totals, shares, LEFT, LEFT, ARC_LEFT, i, j, i, j, 0)
+            marginals[j, i] += shares[ARC_RIGHT, i, j]
+            marginals[i, j] += shares[ARC_LEFT, i, j]
+            shares[ARC, i, j] = shares[ARC_RIGHT, i, j] + shares[ARC_LEFT, i, j]
+            _share(peaks, totals, shares, ARC, RIGHT, LEFT, i, j, i, j, 1)
+    return peak + np.log(totals[RIGHT, 0, n].real)
 
 
 @njit(nogil=True, cache=True)
-def log_charts(logs, n, multi_root, charts):
-    """Log inside sums ``[i, j]`` of all spans: right, left, arc_right, arc_left, arc."""
+def log_charts(logs, n, multi_root, peaks, totals):
+    """Inside sums ``exp(peaks[kind, i, j]) * totals[kind, i, j]`` of all spans.
+
+    The whole sentence is ``RIGHT`` over ``(0, n)``. With one root word ``r`` it is split there, and
+    ``ARC_RIGHT`` over ``(0, r)`` is that word's arc with the span to its left.
+    """
     first, size = 0 if multi_root else 1, n + 1
-    charts[:] = -np.inf
-    right, left, arc_right, arc_left, arc = charts
+    peaks[:] = -np.inf
+    totals[:] = 0
     for k in range(first, size):
-        right[k, k] = left[k, k] = 0
+        peaks[RIGHT, k, k] = peaks[LEFT, k, k] = 0
+        totals[RIGHT, k, k] = totals[LEFT, k, k] = 1
     for width in range(1, size - first):
         for i in range(first, size - width):
             j = i + width
-            arc[i, j] = _log_sum(right[i, i:j], left[i + 1 : j + 1, j])
-            arc_right[i, j] = arc[i, j] + logs[j, i]
+            _sum_splits(peaks, totals, ARC, RIGHT, LEFT, i, j, i, j, 1)
+            _add_arc(peaks, totals, ARC_RIGHT, i, ARC, i, j, logs[j, i])
             if i > 0:
-                arc_left[i, j] = arc[i, j] + logs[i, j]
-            right[i, j] = _log_sum(arc_right[i, i + 1 : j + 1], right[i + 1 : j + 1, j])
-            left[i, j] = _log_sum(left[i, i:j], arc_left[i:j, j])
+                _add_arc(peaks, totals, ARC_LEFT, i, ARC, i, j, logs[i, j])
+            _sum_splits(peaks, totals, RIGHT, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, 0)
+            _sum_splits(peaks, totals, LEFT, LEFT, ARC_LEFT, i, j, i, j, 0)
+    if not multi_root:
+        for r in range(1, size):
+            _add_arc(peaks, totals, ARC_RIGHT, 0, LEFT, 1, r, logs[r, 0])
+        _sum_splits(peaks, totals, RIGHT, ARC_RIGHT, RIGHT, 0, n, 1, n + 1, 0)
+
+
+@njit(nogil=True, cache=True)
+def _add_arc(peaks, totals, target, start, source, i, j, log):
+    """``target(start, j) = source(i, j) * exp(log)``."""
+    peaks[target, start, j] = peaks[source, i, j] + log.real
+    totals[target, start, j] = totals[source, i, j] * factor_along(log)
 
 
 @njit(nogil=True, cache=True)
 def exp(value):
-    return np.exp(value) if value.real > UNDERFLOW else 0.0
+    return np.exp(value) if value > UNDERFLOW else 0.0
 
 
 @njit(nogil=True, cache=True)
-def _log_sum(first, second):
-    """``log sum_r exp(first[r] + second[r])``."""
+def _sum_splits(peaks, totals, whole, first, second, i, j, start, stop, gap):
+    """``whole(i, j) = sum_r first(i, r) * second(r + gap, j)`` over ``start <= r < stop``."""
     peak = -np.inf
-    for r in range(len(first)):
-        peak = max(peak, (first[r] + second[r]).real)
-    total = first.dtype.type(0)
-    if peak == -np.inf:
-        return total + peak
-    for r in range(len(first)):
-        total += exp(first[r] + second[r] - peak)
-    return np.log(total) + peak
+    for r in range(start, stop):
+        peak = max(peak, peaks[first, i, r] + peaks[second, r + gap, j])
+    if peak > -np.inf:
+        total = totals[whole, i, j]
+        for r in range(start, stop):
+            below = peaks[first, i, r] + peaks[second, r + gap, j] - peak
+            total += exp(below) * (totals[first, i, r] * totals[second, r + gap, j])
+        peaks[whole, i, j], totals[whole, i, j] = rescaled(peak, total)
 
 
 @njit(nogil=True, cache=True)
-def _share(probability, value, first, second, by_first, by_second):
+def rescaled(peak, total):
+    """The same number with a total far from the ends of float64's range."""
+    if total.real > LARGEST_TOTAL or total.real < 1 / LARGEST_TOTAL:
+        return peak + np.log(total.real), total / total.real
+    return peak, total
+
+
+@njit(nogil=True, cache=True)
+def _share(peaks, totals, shares, whole, first, second, i, j, start, stop, gap):
     """Hand a span's probability to its parts, in proportion to what each split adds to the span's sum."""
-    if probability != 0:
-        for r in range(len(first)):
-            share = probability * exp(first[r] + second[r] - value)
-            by_first[r] += share
-            by_second[r] += share
+    if shares[whole, i, j] != 0:
+        share = shares[whole, i, j] / totals[whole, i, j]
+        for r in range(start, stop):
+            below = peaks[first, i, r] + peaks[second, r + gap, j] - peaks[whole, i, j]
+            part = share * exp(below) * (totals[first, i, r] * totals[second, r + gap, j])
+            shares[first, i, r] += part
+            shares[second, r + gap, j] += part

@@ -188,12 +188,12 @@ def hand_down(size, lanes, charts):
 def _finish(scores, n, multi_root, partition, shift, result, marginals):
     """Log-partition and status; writes the marginals, from the log domain where the real one did not do."""
     if SMALLEST < partition < LARGEST_SUM and rows_sum_to_one(result, n):
-        log_partition = np.log(partition)
+        log_partition = np.log(partition) + shift
     else:
-        log_partition = log_domain_marginals(result, scores, n, multi_root, result)
+        log_partition = log_domain_marginals(scores, n, multi_root, result)
         if log_partition == -np.inf:
             return log_partition, NO_TREE
     for m in range(1, n + 1):
         for h in range(n + 1):
             marginals[m, h] = result[m, h]
-    return log_partition + shift, 0
+    return log_partition, 0

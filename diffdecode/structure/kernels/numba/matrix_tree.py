@@ -3,7 +3,7 @@
 Real domain (weights divided by each word's best) with a reverse pass by hand; generic in the type of the
 weights, so that complex weights give covariance products, as in ``inside_outside``. Where a pivot
 leaves float64's range, or is 0 because of the order of elimination, the sentence is done again on
-logarithms, by a slower way that always works.
+pairs (peak and total, see ``inside_outside``), by a slower way that always works.
 """
 
 import numpy as np
@@ -16,6 +16,8 @@ from diffdecode.structure.kernels.numba.inside_outside import (
     UNDERFLOW,
     best_score,
     exp,
+    factor_along,
+    rescaled,
     rows_sum_to_one,
 )
 from diffdecode.structure.trees.tensors import NO_TREE
@@ -96,7 +98,7 @@ def tree_marginals(logs, n, multi_root, order, work):
                 marginals[k, h] = weights[k, h] * adjoint[k, h]
         if are_probabilities(marginals, n, multi_root):
             return log_partition + shift
-    return log_domain_marginals(logs, n, multi_root, order, work)
+    return log_domain_marginals(logs, n, multi_root, order, work[0])
 
 
 @njit(nogil=True, cache=True)
@@ -222,80 +224,87 @@ def undo(weights, n, multi_root, adjoint, scratch):
 
 
 @njit(nogil=True, cache=True)
-def log_domain_marginals(logs, n, multi_root, order, work):
-    """Log-partition, and marginals in ``work[0]``, on logarithms and without any subtraction.
+def log_domain_marginals(logs, n, multi_root, order, marginals):
+    """Log-partition and marginals, on pairs ``exp(peak) * total`` and without any subtraction.
 
     The head of word ``m`` is ``h`` with a probability proportional to ``w[m, h]`` times the chance that a
     walk from ``h``, each word moving on to a head in proportion to the weights, meets the root before
     ``m``. With one root word, root arcs are made so costly that a second one adds nothing.
     """
-    marginals, weights = work[0], work[1]
+    peaks, totals = np.empty((n + 1, n + 1)), np.empty((n + 1, n + 1), marginals.dtype)
     bring_to_front(order, 1 if multi_root else _reached_by_all(logs, n))
-    _copy_in_order(logs, n, order, weights)
-    log_partition = _log_eliminate(weights, n, multi_root)
+    _copy_in_order(logs, n, order, peaks, totals)
+    log_partition = _log_eliminate(peaks, totals, n, multi_root)
     if log_partition > -np.inf:
         bring_to_front(order, 1)
-        _copy_in_order(logs, n, order, weights)
+        _copy_in_order(logs, n, order, peaks, totals)
         if not multi_root:
-            weights[1 : n + 1, 0] -= _prohibitive(logs, n)
-        _leave_each_word_out(weights, n, marginals)
+            peaks[1:, 0] -= _prohibitive(peaks, n)
+        _leave_each_word_out(peaks, totals, n, marginals)
     return log_partition
 
 
 @njit(nogil=True, cache=True)
-def _copy_in_order(logs, n, order, weights):
+def _copy_in_order(logs, n, order, peaks, totals):
     for k in range(1, n + 1):
         for h in range(n + 1):
-            weights[k, h] = logs[order[k], order[h]]
-        weights[k, k] = -np.inf
+            log = logs[order[k], order[h]]
+            peaks[k, h], totals[k, h] = log.real, factor_along(log)
+        peaks[k, k] = -np.inf
 
 
 @njit(nogil=True, cache=True)
-def _prohibitive(logs, n):
-    """A cost that outweighs any difference between trees, and their number."""
+def _prohibitive(peaks, n):
+    """A cost that outweighs any difference between trees, and their number.
+
+    A power of two: taking it from a score then rounds as little as can be.
+    """
     lowest, highest = np.inf, -np.inf
     for m in range(1, n + 1):
         for h in range(n + 1):
-            if h != m and logs[m, h].real > -np.inf:
-                lowest, highest = min(lowest, logs[m, h].real), max(highest, logs[m, h].real)
-    return n * (highest - lowest + np.log(n + 1.0)) + 50
+            if peaks[m, h] > -np.inf:
+                lowest, highest = min(lowest, peaks[m, h]), max(highest, peaks[m, h])
+    return 2.0 ** np.ceil(np.log2(n * (highest - lowest + np.log(n + 1.0)) + 50))
 
 
 @njit(nogil=True, cache=True)
-def _log_eliminate(weights, n, multi_root):
-    """``eliminate`` on logarithms."""
-    log_partition = 0.0
+def _log_eliminate(peaks, totals, n, multi_root):
+    """``eliminate`` on pairs."""
+    log_peaks, log_totals = 0.0, 0.0
+    rest = np.arange(n + 1)
     for k in range(n, 0, -1):
         first = 0 if multi_root or k == 1 else 1
-        pivot = weights[k, first]
-        for h in range(first + 1, k):
-            pivot = _log_add(pivot, weights[k, h])
-        if pivot.real == -np.inf:
+        peak, total = _sum_of_pairs(peaks[k], totals[k], rest[first:k])
+        if peak == -np.inf:
             return -np.inf
-        log_partition += pivot.real
-        _reroute(weights, k, pivot, np.arange(k))
-    return log_partition
+        log_peaks += peak
+        log_totals += np.log(total.real)
+        _reroute(peaks, totals, k, peak, total, rest[:k])
+    return log_peaks + log_totals
 
 
 @njit(nogil=True, cache=True)
-def _reroute(weights, k, pivot, rest):
-    """Arcs through ``k`` become direct ones among the positions in ``rest``."""
+def _reroute(peaks, totals, k, peak, total, rest):
+    """Arcs through ``k``, whose weights add up to the pair, become direct ones among the others."""
     for i in rest:
-        if i > 0 and weights[i, k].real > -np.inf:
-            factor = weights[i, k] - pivot
+        if i > 0 and peaks[i, k] > -np.inf:
+            through_peak, through_total = peaks[i, k] - peak, totals[i, k] / total
             for h in rest:
                 if h != i:
-                    weights[i, h] = _log_add(weights[i, h], factor + weights[k, h])
+                    peaks[i, h], totals[i, h] = _add_pairs(
+                        peaks[i, h], totals[i, h], through_peak + peaks[k, h], through_total * totals[k, h]
+                    )
 
 
 @njit(nogil=True, cache=True)
-def _leave_each_word_out(weights, n, marginals):
+def _leave_each_word_out(peaks, totals, n, marginals):
     """Head probabilities of every word, all others eliminated: half of them at a time, halves shared."""
     depths = 2
     while 1 << (depths - 2) < n:
         depths += 1
-    levels = np.empty((depths, n + 1, n + 1), weights.dtype)
-    levels[0] = weights[: n + 1, : n + 1]
+    level_peaks = np.empty((depths, n + 1, n + 1))
+    level_totals = np.empty((depths, n + 1, n + 1), totals.dtype)
+    level_peaks[0], level_totals[0] = peaks, totals
     eliminated = np.empty(n, np.int64)
     agenda = np.empty((2 * depths, 5), np.int64)
     agenda[0] = 1, 1, n + 1, 1, 1  # depth; words to leave out later; words to eliminate now
@@ -303,15 +312,14 @@ def _leave_each_word_out(weights, n, marginals):
     while top > 0:
         top -= 1
         depth, start, stop, now, before = agenda[top]
-        levels[depth] = levels[depth - 1]
+        level_peaks[depth], level_totals[depth] = level_peaks[depth - 1], level_totals[depth - 1]
         count = n - (stop - start) - (before - now)
         for k in range(now, before):
-            eliminated[count] = k
-            count += 1
-            rest = _others(eliminated[:count], n)
-            _reroute(levels[depth], k, _log_total(levels[depth, k], rest), rest)
+            count = _eliminate_word(level_peaks[depth], level_totals[depth], k, n, eliminated, count)
         if stop - start == 1:
-            _head_probabilities(weights, levels[depth], start, eliminated[:count], marginals)
+            _head_probabilities(
+                peaks, totals, level_peaks[depth], level_totals[depth], start, n, eliminated, marginals
+            )
         else:
             middle = (start + stop) // 2
             agenda[top] = depth + 1, start, middle, middle, stop
@@ -320,60 +328,68 @@ def _leave_each_word_out(weights, n, marginals):
 
 
 @njit(nogil=True, cache=True)
-def head_marginals(weights, m, n, marginals):
+def _eliminate_word(peaks, totals, k, n, eliminated, count):
+    """Reroute the arcs through ``k``, the next of the ``eliminated``; how many these are now."""
+    eliminated[count] = k
+    left = np.ones(n + 1, np.bool_)
+    for word in eliminated[: count + 1]:
+        left[word] = False
+    rest = np.flatnonzero(left)
+    peak, total = _sum_of_pairs(peaks[k], totals[k], rest)
+    _reroute(peaks, totals, k, peak, total, rest)
+    return count + 1
+
+
+@njit(nogil=True, cache=True)
+def head_marginals(logs, m, n, marginals):
     """Row ``m`` of the marginals of all trees alone, by eliminating every other word."""
-    rerouted = weights.copy()
-    eliminated = np.empty(n - 1, np.int64)
+    peaks, totals = np.empty((n + 1, n + 1)), np.empty((n + 1, n + 1))
+    _copy_in_order(logs, n, np.arange(n + 1), peaks, totals)
+    rerouted_peaks, rerouted_totals = peaks.copy(), totals.copy()
+    eliminated = np.empty(n, np.int64)
     count = 0
     for k in range(n, 0, -1):
         if k != m:
-            eliminated[count] = k
-            count += 1
-            rest = _others(eliminated[:count], n)
-            _reroute(rerouted, k, _log_total(rerouted[k], rest), rest)
-    _head_probabilities(weights, rerouted, m, eliminated, marginals)
+            count = _eliminate_word(rerouted_peaks, rerouted_totals, k, n, eliminated, count)
+    _head_probabilities(peaks, totals, rerouted_peaks, rerouted_totals, m, n, eliminated, marginals)
 
 
 @njit(nogil=True, cache=True)
-def _others(eliminated, n):
-    """The root and the words that are not eliminated."""
-    left = np.ones(n + 1, np.bool_)
-    for k in eliminated:
-        left[k] = False
-    return np.flatnonzero(left)
-
-
-@njit(nogil=True, cache=True)
-def _head_probabilities(weights, rerouted, m, eliminated, marginals):
-    """Row ``m`` of the marginals; ``eliminated`` are all other words, in order."""
-    n = len(eliminated) + 1
-    reaches = np.full(n + 1, -np.inf, weights.dtype)  # log chance to meet the root before m
-    reaches[0] = 0
+def _head_probabilities(peaks, totals, rerouted_peaks, rerouted_totals, m, n, eliminated, marginals):
+    """Row ``m`` of the marginals; the first ``n - 1`` of ``eliminated`` are all other words, in order."""
+    reach_peaks = np.full(n + 1, -np.inf)  # the chance to meet the root before m
+    reach_totals = np.zeros(n + 1, totals.dtype)
+    reach_peaks[0], reach_totals[0] = 0, 1
     rest = np.empty(n + 1, np.int64)
     rest[0], rest[1], count = 0, m, 2
     for back in range(n - 1):
         k = eliminated[n - 2 - back]
-        total = _log_total(rerouted[k], rest[:count])
-        reaches[k] = _log_total(rerouted[k] + reaches, rest[:count]) - total
+        all_peak, all_total = _sum_of_pairs(rerouted_peaks[k], rerouted_totals[k], rest[:count])
+        peak, total = _sum_of_pairs(
+            rerouted_peaks[k] + reach_peaks, rerouted_totals[k] * reach_totals, rest[:count]
+        )
+        if peak > -np.inf:
+            reach_peaks[k], reach_totals[k] = peak - all_peak, total / all_total
         rest[count] = k
         count += 1
-    total = _log_total(weights[m, : n + 1] + reaches, rest[:count])
+    peak, total = _sum_of_pairs(peaks[m] + reach_peaks, totals[m] * reach_totals, rest)
     for h in range(n + 1):
-        marginals[m, h] = exp(weights[m, h] + reaches[h] - total) if h != m else 0.0
+        below = peaks[m, h] + reach_peaks[h] - peak
+        marginals[m, h] = exp(below) * (totals[m, h] * reach_totals[h]) / total if h != m else 0.0
 
 
 @njit(nogil=True, cache=True)
-def _log_total(values, chosen):
-    total = values[chosen[0]]
+def _sum_of_pairs(peaks, totals, chosen):
+    peak, total = peaks[chosen[0]], totals[chosen[0]]
     for h in chosen[1:]:
-        total = _log_add(total, values[h])
-    return total
+        peak, total = _add_pairs(peak, total, peaks[h], totals[h])
+    return peak, total
 
 
 @njit(nogil=True, cache=True)
-def _log_add(a, b):
-    if a.real < b.real:
-        a, b = b, a
-    if b.real - a.real > UNDERFLOW:
-        return a + np.log(1 + exp(b - a))
-    return a
+def _add_pairs(a_peak, a_total, b_peak, b_total):
+    if a_peak < b_peak:
+        a_peak, a_total, b_peak, b_total = b_peak, b_total, a_peak, a_total
+    if b_peak - a_peak > UNDERFLOW:
+        return rescaled(a_peak, a_total + exp(b_peak - a_peak) * b_total)
+    return a_peak, a_total

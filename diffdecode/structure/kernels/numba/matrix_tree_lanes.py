@@ -69,7 +69,7 @@ def matrix_tree_lanes(
                 if value > -np.inf:
                     value += shifts[lane]
                 else:
-                    value = log_domain_marginals(logs[lane], lengths[b], multi_root, words[lane], work)
+                    value = log_domain_marginals(logs[lane], lengths[b], multi_root, words[lane], work[0])
                 if value > -np.inf:
                     put_back(work[0], lengths[b], words[lane], marginals[b])
                 else:

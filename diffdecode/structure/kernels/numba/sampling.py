@@ -13,7 +13,11 @@ import numpy as np
 from numba import njit, uint64
 
 from diffdecode.structure.kernels.numba.inside_outside import (
+    ARC_LEFT,
+    ARC_RIGHT,
     LARGEST_SUM,
+    LEFT,
+    RIGHT,
     SMALLEST,
     exp,
     exponentiate,
@@ -23,7 +27,6 @@ from diffdecode.structure.kernels.numba.inside_outside import (
 from diffdecode.structure.kernels.numba.matrix_tree import head_marginals, tree_marginals
 from diffdecode.structure.trees.tensors import PADDING
 
-RIGHT, LEFT, ARC_RIGHT, ARC_LEFT, ARC = range(5)
 
 
 @njit(nogil=True, cache=True)
@@ -46,51 +49,49 @@ def sample_projective(start, stop, scores, lengths, multi_root, seeds, heads):
     weights = np.empty((size, size))
     flat = np.empty(8 * size * ((size + 7) // 8 * 8))
     agenda = np.empty((2 * size + 4, 3), np.int64)
-    state = np.empty(1, np.uint64)
+    state, cumulative = np.empty(1, np.uint64), np.empty(size)
     for b in range(start, stop):
         n = lengths[b]
-        charts = np.empty((5, n + 1, n + 1))
+        peaks, totals = np.zeros((5, n + 1, n + 1)), np.zeros((5, n + 1, n + 1))
         exponentiate(scores[b], n, weights)
         partition = fill_charts(weights, n, multi_root, flat)
         if SMALLEST < partition < LARGEST_SUM:
-            _logs_of_charts(flat, weights, n, multi_root, charts)
-            roots = np.log(weights[1 : n + 1, 0])
+            _take_charts(flat, weights, n, multi_root, totals)
         else:
-            log_charts(scores[b].astype(np.float64), n, multi_root, charts)
-            roots = scores[b, 1 : n + 1, 0].astype(np.float64)
+            log_charts(scores[b], n, multi_root, peaks, totals)
         for s in range(len(seeds)):
             state[0] = seeds[s, b]
             heads[s, b] = PADDING
-            _walk_down(charts, roots, n, multi_root, state, agenda, heads[s, b])
+            _walk_down(peaks, totals, n, multi_root, state, agenda, cumulative, heads[s, b])
 
 
 @njit(nogil=True, cache=True)
-def _logs_of_charts(flat, weights, n, multi_root, charts):
-    """The charts of ``inside_outside.fill_charts`` in the layout of its ``log_charts``."""
+def _take_charts(flat, weights, n, multi_root, totals):
+    """The charts of ``inside_outside.fill_charts`` in the layout of its ``log_charts``, peaks being 0."""
     first = 0 if multi_root else 1
     size = n + 1 - first
     row = (size + 7) // 8 * 8
-    charts[:] = -np.inf
     for j in range(size):
         for i in range(j + 1):
-            at = j * row + i
-            arc = flat[3 * size * row + at]
-            charts[RIGHT, i + first, j + first] = np.log(flat[at])
-            charts[LEFT, i + first, j + first] = np.log(flat[size * row + at])
+            at, span = j * row + i, (i + first, j + first)
+            totals[RIGHT, span[0], span[1]] = flat[at]
+            totals[LEFT, span[0], span[1]] = flat[size * row + at]
             if i < j:
-                charts[ARC_RIGHT, i + first, j + first] = np.log(flat[2 * size * row + at])
-                charts[ARC_LEFT, i + first, j + first] = np.log(arc * weights[i + first, j + first])
-                charts[ARC, i + first, j + first] = np.log(arc)
+                arc = flat[3 * size * row + at]
+                totals[ARC_RIGHT, span[0], span[1]] = flat[2 * size * row + at]
+                totals[ARC_LEFT, span[0], span[1]] = arc * weights[span[0], span[1]]
+    if not multi_root:
+        for r in range(1, n + 1):
+            totals[ARC_RIGHT, 0, r] = totals[LEFT, 1, r] * weights[r, 0]
 
 
 @njit(nogil=True, cache=True)
-def _walk_down(charts, roots, n, multi_root, state, agenda, heads):
+def _walk_down(peaks, totals, n, multi_root, state, agenda, cumulative, heads):
     """Split the whole sentence into ever smaller spans at random."""
-    right, left, arc_right, arc_left, _ = charts
     if multi_root:
         agenda[0], top = (0, n, RIGHT), 1
     else:
-        root = 1 + _draw(left[1, 1:] + roots, right[1:, n], state)
+        root = _draw_split(peaks, totals, ARC_RIGHT, RIGHT, 0, n, 1, n + 1, 0, state, cumulative)
         heads[root - 1] = 0
         agenda[0], agenda[1], top = (1, root, LEFT), (root, n, RIGHT), 2
     while top > 0:
@@ -99,31 +100,31 @@ def _walk_down(charts, roots, n, multi_root, state, agenda, heads):
         if i == j:
             continue
         if kind == RIGHT:
-            r = i + 1 + _draw(arc_right[i, i + 1 : j + 1], right[i + 1 : j + 1, j], state)
+            r = _draw_split(peaks, totals, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, 0, state, cumulative)
             agenda[top], agenda[top + 1] = (i, r, ARC_RIGHT), (r, j, RIGHT)
         elif kind == LEFT:
-            r = i + _draw(left[i, i:j], arc_left[i:j, j], state)
+            r = _draw_split(peaks, totals, LEFT, ARC_LEFT, i, j, i, j, 0, state, cumulative)
             agenda[top], agenda[top + 1] = (i, r, LEFT), (r, j, ARC_LEFT)
         else:
             dependent, head = (j, i) if kind == ARC_RIGHT else (i, j)
             heads[dependent - 1] = head
-            r = i + _draw(right[i, i:j], left[i + 1 : j + 1, j], state)
+            r = _draw_split(peaks, totals, RIGHT, LEFT, i, j, i, j, 1, state, cumulative)
             agenda[top], agenda[top + 1] = (i, r, RIGHT), (r + 1, j, LEFT)
         top += 2
 
 
 @njit(nogil=True, cache=True)
-def _draw(first, second, state):
-    """An index in proportion to ``exp(first + second)``."""
+def _draw_split(peaks, totals, first, second, i, j, start, stop, gap, state, cumulative):
+    """A split ``start <= r < stop`` in proportion to ``first(i, r) * second(r + gap, j)``."""
     peak = -np.inf
-    for r in range(len(first)):
-        peak = max(peak, first[r] + second[r])
-    cumulative = np.empty(len(first))
+    for r in range(start, stop):
+        peak = max(peak, peaks[first, i, r] + peaks[second, r + gap, j])
     total = 0.0
-    for r in range(len(first)):
-        total += exp(first[r] + second[r] - peak)
-        cumulative[r] = total
-    return np.searchsorted(cumulative, _uniform(state) * total, side="right")
+    for r in range(start, stop):
+        below = peaks[first, i, r] + peaks[second, r + gap, j] - peak
+        total += (exp(below) if below < 0 else 1.0) * (totals[first, i, r] * totals[second, r + gap, j])
+        cumulative[r - start] = total
+    return start + _draw_from(cumulative[: stop - start], state)
 
 
 # --------------------------------------------------------------------------- all trees
