@@ -22,8 +22,7 @@ from diffdecode.structure import (
     projective_tree,
     tree_argmax,
 )
-from diffdecode.structure.kernels import use_backend
-from diffdecode.structure.kernels.projections import p_dep_reference
+from diffdecode.structure.kernels import reference, use_backend
 
 
 def wall_medians(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -84,7 +83,7 @@ def compare(batch: int, words: int, repeats: int) -> dict:
         "marginals, triton": on_backend("triton", lambda: projective_marginals(scores)),
         "marginals, numba and back": on_backend("numba", lambda: projective_marginals(scores)),
         "P_DEP, triton": on_backend("triton", lambda: project_dep(scores)),
-        "P_DEP, torch sort": lambda: p_dep_reference(scores, lengths),
+        "P_DEP, torch sort": lambda: reference.p_dep(scores, lengths),
         "SPIGOT step, triton": on_backend("triton", spigot),
     }
     if importlib.util.find_spec("entmax") is not None:

@@ -1,35 +1,42 @@
 """Trees and graphs over a sentence's words: best ones, marginals, samples and surrogate gradients."""
 
-from diffdecode.structure.graphs.layer import graph_argmax
-from diffdecode.structure.graphs.parts import (
+from diffdecode.structure.graphs import (
     NO_ARC,
     GraphParts,
     SemanticGraph,
-    graph_parts,
-    graph_scores,
-    semantic_graph,
-)
-from diffdecode.structure.projections import (
-    project_dep,
-    project_sdp,
-    project_sdp_sequential,
-    project_simplex,
-)
-from diffdecode.structure.surrogates import SURROGATES, Surrogate, make_surrogate, register
-from diffdecode.structure.trees.k_best import k_best_trees
-from diffdecode.structure.trees.layer import tree_argmax
-from diffdecode.structure.trees.losses import (
+    graph_argmax,
     graph_hinge_loss,
     graph_negative_log_likelihood,
+    graph_parts,
+    graph_scores,
+    project_sdp,
+    project_sdp_sequential,
+    semantic_graph,
+)
+from diffdecode.structure.simplex import project_simplex
+from diffdecode.structure.surrogates import SURROGATES, Surrogate, make_surrogate, register
+from diffdecode.structure.trees import (
+    PADDING,
+    TreeKind,
+    TreeProjection,
+    heads_to_arcs,
+    k_best_trees,
+    nonprojective_marginals,
+    nonprojective_tree,
+    possible_arcs,
+    project_dep,
+    project_trees,
+    projective_marginals,
+    projective_tree,
+    sample_nonprojective_trees,
+    sample_projective_trees,
+    tree_argmax,
+    tree_entropy,
     tree_hinge_loss,
     tree_negative_log_likelihood,
+    tree_scores,
+    unchecked,
 )
-from diffdecode.structure.trees.marginals import tree_entropy
-from diffdecode.structure.trees.nonprojective import nonprojective_marginals, nonprojective_tree
-from diffdecode.structure.trees.projection import TreeProjection, project_trees
-from diffdecode.structure.trees.projective import projective_marginals, projective_tree
-from diffdecode.structure.trees.sampling import sample_nonprojective_trees, sample_projective_trees
-from diffdecode.structure.trees.tensors import PADDING, heads_to_arcs, tree_scores, unchecked
 
 __all__ = [
     "NO_ARC",
@@ -38,6 +45,7 @@ __all__ = [
     "GraphParts",
     "SemanticGraph",
     "Surrogate",
+    "TreeKind",
     "TreeProjection",
     "graph_argmax",
     "graph_hinge_loss",
@@ -49,6 +57,7 @@ __all__ = [
     "make_surrogate",
     "nonprojective_marginals",
     "nonprojective_tree",
+    "possible_arcs",
     "project_dep",
     "project_sdp",
     "project_sdp_sequential",

@@ -9,22 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from diffdecode.structure import nonprojective_marginals, projective_marginals
-from diffdecode.structure.trees.tensors import possible_arcs
-from spacy_components.ml.trees.losses import TreeSet
+from diffdecode.structure import TreeKind, possible_arcs
 from spacy_components.ml.trees.scorers import TreeScores
 
-ArcDrift = Callable[[Tensor, Tensor, Tensor, TreeSet], Tensor]
+ArcDrift = Callable[[Tensor, Tensor, Tensor, TreeKind], Tensor]
 """Present and original ``arcs [B, N+1, N+1]``, ``lengths [B]``, which trees there are -> a scalar."""
 
 
-def drift(kind: str, now: TreeScores, original: TreeScores, trees: TreeSet) -> Tensor:
+def drift(kind: str, now: TreeScores, original: TreeScores, trees: TreeKind) -> Tensor:
     """Drift of the arcs, and of the labels that the two parsers would give to the original's heads.
 
     kind (str): A name in ``DRIFTS``.
     now (TreeScores): The parser's scores.
     original (TreeScores): The original's scores of the same segments.
-    trees (TreeSet): Which trees there are.
+    trees (TreeKind): Which trees there are.
     RETURNS (Tensor): A scalar.
     """
     of_arcs, of_labels = DRIFTS[kind]
@@ -35,7 +33,7 @@ def drift(kind: str, now: TreeScores, original: TreeScores, trees: TreeSet) -> T
     return of_arcs(now.arcs, arcs, now.lengths, trees) + of_labels(*labels)
 
 
-def kl_of_heads(arcs: Tensor, original: Tensor, lengths: Tensor, trees: TreeSet) -> Tensor:
+def kl_of_heads(arcs: Tensor, original: Tensor, lengths: Tensor, trees: TreeKind) -> Tensor:
     """``sum_j KL(p_original(head of j) || p_now(head of j))``, each head by itself."""
     possible = _possible(original, lengths)
     rows = possible.any(2)
@@ -43,20 +41,19 @@ def kl_of_heads(arcs: Tensor, original: Tensor, lengths: Tensor, trees: TreeSet)
     return kl_of_rows(now, before)
 
 
-def kl_of_trees(arcs: Tensor, original: Tensor, lengths: Tensor, trees: TreeSet) -> Tensor:
+def kl_of_trees(arcs: Tensor, original: Tensor, lengths: Tensor, trees: TreeKind) -> Tensor:
     """``KL(p_original(tree) || p_now(tree)) = log Z_now - log Z_original - <mu, s_now - s_original>``
 
     with ``p(tree) ∝ exp s(tree)`` and the original's marginals ``mu``.
     """
-    marginals = projective_marginals if trees.projective else nonprojective_marginals
-    mu, log_z_original = marginals(original, lengths, multi_root=trees.multi_root)
-    log_z = marginals(arcs, lengths, multi_root=trees.multi_root)[1]
+    mu, log_z_original = trees.marginals(original, lengths)
+    log_z = trees.log_partition(arcs, lengths)
     moved = (mu > 0) & torch.isfinite(original)
     difference = torch.where(moved, arcs - original, 0.0)
     return (log_z - log_z_original - (mu * difference).sum((1, 2))).sum()
 
 
-def l2_of_scores(arcs: Tensor, original: Tensor, lengths: Tensor, trees: TreeSet) -> Tensor:
+def l2_of_scores(arcs: Tensor, original: Tensor, lengths: Tensor, trees: TreeKind) -> Tensor:
     """``sum_j mean_i (s_now(i -> j) - s_original(i -> j))^2 / 2`` over the possible heads ``i`` of ``j``."""
     possible = _possible(original, lengths)
     difference = torch.where(possible, arcs[:, 1:] - original[:, 1:], 0.0)

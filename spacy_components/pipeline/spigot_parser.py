@@ -15,6 +15,7 @@ from spacy.vocab import Vocab
 from thinc.api import Model, Optimizer, set_dropout_rate
 from torch.nn.functional import cross_entropy
 
+from diffdecode.structure import TreeKind
 from spacy_components.finetuning.drift import DRIFTS, drift
 from spacy_components.finetuning.original import Original
 from spacy_components.ml.listening.standalone import replaced_parse_listener
@@ -22,7 +23,7 @@ from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.hash_embed_cnn import warn_of_unused_vectors
 from spacy_components.ml.trees.decisions import TreeDecision, TreeDecoder, surrogate_from_config
-from spacy_components.ml.trees.losses import TREE_LOSSES, TreeSet
+from spacy_components.ml.trees.losses import TREE_LOSSES
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.ml.trees.scorers import TreeScores
 from spacy_components.ml.trees.sentences import trees_of
@@ -95,7 +96,7 @@ class SpigotParser(ListenedPipe):
         super().__init__(vocab, model, name)
         self.scorer = scorer
         self.cfg: dict[str, Any] = {"labels": []}
-        self.trees = TreeSet(projective=projective, multi_root=multi_root)
+        self.trees = TreeKind(projective=projective, multi_root=multi_root)
         self.training: dict[str, Any] = {}
         self._original: Original | None = None
         self.configure(

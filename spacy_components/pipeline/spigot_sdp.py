@@ -12,7 +12,7 @@ from spacy.training import Example, validate_get_examples
 from spacy.vocab import Vocab
 from thinc.api import Model
 
-from diffdecode.structure.graphs.parts import GraphParts, SemanticGraph
+from diffdecode.structure import GraphParts, SemanticGraph
 from spacy_components.ml.graphs.decisions import GraphDecision, GraphDecoder
 from spacy_components.ml.graphs.losses import GRAPH_LOSSES
 from spacy_components.ml.graphs.scorers import GraphScores

@@ -25,12 +25,11 @@ from toy_pipelines import (
     train_step,
 )
 
-from diffdecode.structure import nonprojective_tree
+from diffdecode.structure import TreeKind, nonprojective_tree
 from spacy_components.finetuning.drift import DRIFTS, drift, kl_of_heads, kl_of_trees
 from spacy_components.finetuning.tuning import create_tune_parser
 from spacy_components.ml.segments import SegmentBatch
 from spacy_components.ml.thinc_glue.parameters import keys_of_part, parameters
-from spacy_components.ml.trees.losses import TreeSet
 from spacy_components.ml.trees.scorers import TreeScores
 
 
@@ -186,7 +185,7 @@ def scores(seed, lengths=(3, 1), labels=4, forbidden=False):
 def test_drift_gradients_are_those_of_finite_differences(kind, projective, forbidden):
     now, labels = scores(0, forbidden=forbidden)
     original, _ = scores(1, forbidden=forbidden)
-    trees = TreeSet(projective=projective, multi_root=False)
+    trees = TreeKind(projective=projective, multi_root=False)
     loss = drift(kind, now, original, trees)
     assert float(loss.detach()) > 0
     loss.backward()
@@ -208,7 +207,7 @@ def test_drift_gradients_are_those_of_finite_differences(kind, projective, forbi
 @pytest.mark.parametrize("kind", sorted(DRIFTS))
 def test_drift_from_itself_is_zero(kind):
     now, labels = scores(0)
-    loss = drift(kind, now, scores(0)[0], TreeSet(projective=True, multi_root=True))
+    loss = drift(kind, now, scores(0)[0], TreeKind(projective=True, multi_root=True))
     loss.backward()
     assert abs(float(loss.detach())) < 1e-12
     assert float(now.arcs.grad.abs().max()) < 1e-12 and float(labels.grad.abs().max()) < 1e-12
@@ -234,7 +233,7 @@ def test_tree_kl_is_that_of_enumerated_trees_and_heads_that_of_single_words():
     p, q = log_probabilities(original[0], 3), log_probabilities(now[0], 3)
     assert len(p) == 9
     expected = sum(np.exp(p[heads]) * (p[heads] - q[heads]) for heads in p)
-    trees, lengths = TreeSet(projective=False, multi_root=False), torch.tensor([3])
+    trees, lengths = TreeKind(projective=False, multi_root=False), torch.tensor([3])
     assert float(kl_of_trees(now, original, lengths, trees)) == pytest.approx(expected)
     by_word = 0.0
     for word in range(1, 4):

@@ -28,9 +28,9 @@ from toy_pipelines import (
     train_step,
 )
 
-from diffdecode.structure import nonprojective_tree, projective_tree
+from diffdecode.structure import TreeKind, nonprojective_tree, projective_tree
 from spacy_components.ml.segments import lazy_segments, segment_docs, sentences, whole_docs
-from spacy_components.ml.trees.losses import TREE_LOSSES, TreeSet
+from spacy_components.ml.trees.losses import TREE_LOSSES
 from spacy_components.ml.trees.models import build_biaffine_parser
 from spacy_components.ml.trees.scorers import BetweenScores, DistanceScores
 from spacy_components.pipeline.gold_trees import aligned_tree, crosses, gold_heads
@@ -125,7 +125,7 @@ def test_documents_without_a_parse_give_no_loss_and_no_gradient():
 def test_partly_annotated_sentence_gives_no_gradient_where_nothing_is_known(loss):
     """The other words' gold heads may be wrong for all that the loss knows: only known rows can matter."""
     arcs = torch.randn(1, 5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    lengths, trees = torch.tensor([4]), TreeSet(projective=True, multi_root=True)
+    lengths, trees = torch.tensor([4]), TreeKind(projective=True, multi_root=True)
     gold = torch.tensor([[2, -1, 2, -1]])
     leaf = arcs.clone().requires_grad_()
     TREE_LOSSES[loss](leaf, lengths, gold, trees).backward()
@@ -147,7 +147,7 @@ def test_loss_gradients_are_those_of_finite_differences():
     gold, lengths = torch.tensor([[2, 0, 2, 3], [0, 1, -1, -1]]), torch.tensor([4, 3])
     for projective in (True, False):
         for loss in TREE_LOSSES.values():
-            trees = TreeSet(projective=projective, multi_root=True)
+            trees = TreeKind(projective=projective, multi_root=True)
             leaf = arcs.clone().requires_grad_()
             assert torch.autograd.gradcheck(lambda x: loss(x, lengths, gold, trees), leaf)  # noqa: B023
 

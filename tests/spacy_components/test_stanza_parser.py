@@ -44,12 +44,11 @@ from stanza_models import (
     write_transformer,
 )
 
-from diffdecode.structure import nonprojective_tree, tree_argmax
+from diffdecode.structure import TreeKind, nonprojective_tree, tree_argmax
 from spacy_components.finetuning.snapshot import Snapshot
 from spacy_components.ml.listening.gradients import ArcGradient
 from spacy_components.ml.stanza.checkpoint import CheckpointFiles
 from spacy_components.ml.trees.decisions import TreeDecoder, surrogate_from_config
-from spacy_components.ml.trees.losses import TreeSet
 from spacy_components.stanza import export_parser as export_command
 from spacy_components.stanza import import_parser as import_command
 from spacy_components.stanza.export_parser import export_parser
@@ -169,7 +168,7 @@ def test_some_of_these_trees_are_hard(checkpoint, sentences):
     nlp = import_parser(checkpoint("chars"))
     scores = nlp.get_pipe("spigot_parser").model.predict(docs_of(nlp, sentences))
     decisions = {
-        (projective, roots): TreeDecoder(TreeSet(projective, roots), None).predict(scores)[0]
+        (projective, roots): TreeDecoder(TreeKind(projective, roots), None).predict(scores)[0]
         for projective in (True, False)
         for roots in (True, False)
     }
@@ -425,7 +424,7 @@ def classifier(files, sentences, **settings):
     """The parser, and a text classifier that reads its trees; random weights so that gradients are not 0."""
     nlp = import_parser(files)
     nlp.get_pipe("spigot_parser").decoder = TreeDecoder(
-        TreeSet(projective=False, multi_root=False),
+        TreeKind(projective=False, multi_root=False),
         surrogate_from_config(settings.get("surrogate", "spigot"), settings.get("eta", 1.0)),
     )
     nlp.add_pipe("masked_textcat", name="textcat", config=textcat_config(head_concat(TOK2VEC)))
@@ -501,7 +500,7 @@ def test_gradient_of_the_parameters_is_that_of_finite_differences(checkpoint, se
     rng = np.random.RandomState(0)
     gradients = [ArcGradient(rng.randn(len(doc), 3), rng.randn(len(doc), 3)) for doc in docs]
     chosen = surrogate_from_config(surrogate, 0.5)
-    decoder = TreeDecoder(TreeSet(projective=False, multi_root=False), chosen)
+    decoder = TreeDecoder(TreeKind(projective=False, multi_root=False), chosen)
     scores, backprop = model.begin_update(docs)
     decision = decoder.decide(scores)
     decision.add(gradients)

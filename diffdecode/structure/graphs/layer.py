@@ -5,43 +5,46 @@ its backward pass: with it, their normaliser is a matrix permanent.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from diffdecode.structure.graphs.decode import semantic_graph
 from diffdecode.structure.graphs.parts import (
     GraphParts,
+    Labels,
     check_graph,
     deterministic_labels,
     graph_parts,
-    semantic_graph,
     sum_labels_out,
 )
-from diffdecode.structure.projections import project_sdp, project_sdp_sequential
-from diffdecode.structure.surrogates import Structure, Surrogate, make_surrogate, structured_argmax
-from diffdecode.structure.surrogates.base import draw
-from diffdecode.structure.trees.projection import project_onto_hull
-from diffdecode.structure.trees.tensors import possible_arcs
+from diffdecode.structure.graphs.projection import project_sdp, project_sdp_sequential
+from diffdecode.structure.kernels.active_set import project_onto_hull
+from diffdecode.structure.kernels.status import possible_arcs
+from diffdecode.structure.surrogates import Structure, Surrogate, make_surrogate, noise, structured_argmax
+from diffdecode.structure.trees import Lengths
 
 
 def graph_argmax(
     arc_scores: Tensor,
     label_scores: Tensor,
     predicate_scores: Tensor | None = None,
-    lengths=None,
+    lengths: Lengths = None,
     *,
     surrogate: str | Surrogate = "spigot",
-    deterministic=(),
+    deterministic: Labels = (),
     generator: torch.Generator | None = None,
-    **options,
+    **options: Any,
 ) -> GraphParts:
     """Semantic graphs that gradients pass through: the parts of the best graph, with a chosen gradient.
 
     Args:
         arc_scores, label_scores, predicate_scores, lengths, deterministic: as for
-            :func:`~diffdecode.structure.graphs.parts.semantic_graph`.
-        surrogate, generator, options: as for :func:`~diffdecode.structure.trees.layer.tree_argmax`; all but
+            :func:`~diffdecode.structure.semantic_graph`.
+        surrogate, generator, options: as for :func:`~diffdecode.structure.tree_argmax`; all but
             ``"block_reinmax"``. ``"spigot"`` projects onto P_SDP, equation 6, or with
             ``polytope="sequential"`` as the authors' released code does.
 
@@ -54,6 +57,8 @@ def graph_argmax(
         TypeError: an option that the surrogate does not have.
     """
     chosen = make_surrogate(surrogate, **options)
+    if chosen.trees_only:
+        raise ValueError(f"{surrogate!r} needs one block of candidate heads a word: trees, not graphs")
     scores, lengths = check_graph(arc_scores, label_scores, predicate_scores, lengths)
     mask = deterministic_labels(deterministic, label_scores)
     graphs = Graphs(lengths, scores.labels.shape[1:], predicate_scores is not None, mask)
@@ -86,13 +91,13 @@ class Graphs(Structure):
         predicates = packed[:, cuts[1] :] if self.has_predicates else arcs.detach().amax(1)
         return GraphParts(predicates, arcs, packed[:, : cuts[0]].unflatten(1, self.shape))
 
-    def possible(self, scores):
+    def possible(self, scores: Tensor) -> Tensor:
         parts = self.unpack(scores)
         arcs = possible_arcs(self.lengths, self.shape[0]) & (parts.arcs > -torch.inf)
         predicates = parts.predicates > -torch.inf
         return self.pack(GraphParts(predicates, arcs, arcs.unsqueeze(-1) & (parts.labels > -torch.inf)))
 
-    def argmax(self, scores):
+    def argmax(self, scores: Tensor) -> Tensor:
         parts = self.unpack(scores)
         predicates = parts.predicates if self.has_predicates else None
         graph = semantic_graph(
@@ -100,29 +105,29 @@ class Graphs(Structure):
         )
         return self.pack(graph_parts(graph, self.shape[2], scores.dtype))
 
-    def sample(self, scores, generator):
+    def sample(self, scores: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.deterministic.any():
             raise ValueError("graphs with deterministic labels cannot be sampled exactly; leave them out")
         predicate, arc, label = self._conditionals(scores)
-        chosen = draw(torch.rand, predicate.shape, scores, generator) < predicate
-        present = chosen.unsqueeze(1) & (draw(torch.rand, arc.shape, scores, generator) < arc)
-        waiting = -torch.log1p(-draw(torch.rand, label.shape, scores, generator))
+        chosen = noise(torch.rand, predicate.shape, scores, generator) < predicate
+        present = chosen.unsqueeze(1) & (noise(torch.rand, arc.shape, scores, generator) < arc)
+        waiting = -torch.log1p(-noise(torch.rand, label.shape, scores, generator))
         which = (label / waiting.clamp(min=torch.finfo(label.dtype).tiny)).argmax(-1)  # exponential races
         labels = torch.nn.functional.one_hot(which, self.shape[2]) * present.unsqueeze(-1)
         return self.pack(GraphParts(chosen, present, labels)).to(scores.dtype)
 
-    def marginals(self, scores):
+    def marginals(self, scores: Tensor) -> Tensor:
         predicate, arc, label = self._conditionals(scores)
         arcs = predicate.unsqueeze(1) * arc
         return self.pack(GraphParts(predicate, arcs, arcs.unsqueeze(-1) * label))
 
-    def covariance_product(self, scores, vector):
+    def covariance_product(self, scores: Tensor, vector: Tensor) -> Tensor:
         with torch.enable_grad():
             leaf = scores.detach().requires_grad_()
             marginals = self.marginals(leaf)
             return torch.autograd.grad(marginals, leaf, vector)[0]
 
-    def _conditionals(self, scores):
+    def _conditionals(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """p(predicate), p(arc | predicate), p(label | arc): with them, a graph is built top-down."""
         parts = self.unpack(scores)
         if not self.has_predicates:
@@ -135,7 +140,7 @@ class Graphs(Structure):
             return torch.ones_like(parts.predicates), arc, label
         return torch.sigmoid(parts.predicates + softplus(arc_scores).sum(1)), arc, label
 
-    def project(self, point, polytope, near):
+    def project(self, point: Tensor, polytope: str, near: Tensor) -> Tensor:
         if polytope == "exact":
             return self._project_onto_hull(point, near)
         if polytope not in ("relaxed", "sequential"):
@@ -147,13 +152,13 @@ class Graphs(Structure):
         arcs, labels = onto_p_sdp(parts.arcs, parts.labels, check=False)
         return self.pack(GraphParts(parts.predicates.clamp(0, 1), arcs, labels))
 
-    def _project_onto_hull(self, point, near):
+    def _project_onto_hull(self, point: Tensor, near: Tensor) -> Tensor:
         """Sentence by sentence: the hull of all graphs, determinism and predicates included."""
         projected = torch.zeros_like(point)
         for b in range(len(point)):
             one = Graphs(self.lengths[b : b + 1], self.shape, self.has_predicates, self.deterministic)
 
-            def argmax(scores, one=one):
+            def argmax(scores: np.ndarray, one: Graphs = one) -> np.ndarray:
                 return one.argmax(torch.from_numpy(scores)[None].to(point.device))[0].cpu().numpy()
 
             start = near[b].double().cpu().numpy()

@@ -1,21 +1,23 @@
-"""First-order semantic dependency graphs: the best graph, exactly, with or without determinism.
+"""The parts of a semantic dependency graph, as tensors, and the checks that everything about graphs shares.
 
-Parts (Peng, Thomson and Smith, ACL 2017): predicates, unlabelled arcs and labelled arcs. A word may have
-any number of heads, so predicates do not interact: each one picks its arguments by itself. A deterministic
-label may be used at most once per predicate, which makes that choice an assignment problem.
+Parts (Peng, Thomson and Smith, ACL 2017): predicates, unlabelled arcs and labelled arcs. Position 0 is the
+root, ``arcs[b, argument, predicate]``.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from diffdecode.structure.kernels.reference import log_sum
-from diffdecode.structure.trees.tensors import check_inputs, possible_arcs
+from diffdecode.structure.kernels.status import possible_arcs
+from diffdecode.structure.trees import Lengths, check_inputs
 
 NO_ARC = -1
+
+Labels = Tensor | Sequence[int]
+"""Indices of labels, or bool ``[L]``."""
 
 
 class SemanticGraph(NamedTuple):
@@ -38,92 +40,6 @@ class GraphParts(NamedTuple):
     """``[B, N+1, N+1, L]``"""
 
 
-@torch.no_grad()
-def semantic_graph(
-    arc_scores: Tensor,
-    label_scores: Tensor,
-    predicate_scores: Tensor | None = None,
-    lengths=None,
-    *,
-    deterministic=(),
-    cost: Tensor | None = None,
-) -> SemanticGraph:
-    """The graph with the highest total score; the empty graph scores 0.
-
-    Every arc has one label and makes its head a predicate. An arc without positive gain is left out; equal
-    labels go to the smallest one.
-
-    Args:
-        arc_scores: ``[B, N+1, N+1]``, ``arc_scores[b, argument, predicate]``. Position 0 is the root: it is
-            never an argument, and its arcs can mark the top nodes (give -inf where there are none).
-        label_scores: ``[B, N+1, N+1, L]``, added to the arc's score. -inf forbids an arc or a label.
-        predicate_scores: ``[B, N+1]``, or ``None`` for 0: then, without ``deterministic``, every arc is
-            decided by itself.
-        lengths: ``[B]`` words per sentence (``None``: all ``N``).
-        deterministic: labels that a predicate may give to one argument at most: indices, or bool ``[L]``.
-        cost: ``[B, N+1, N+1, L]`` added to the label scores, for cost-augmented decoding.
-
-    Raises:
-        ValueError: wrong shapes or lengths; NaN or +inf, naming the batch row.
-    """
-    scores, lengths = check_graph(arc_scores, label_scores, predicate_scores, lengths)
-    deterministic = deterministic_labels(deterministic, label_scores)
-    labelled = scores.arcs.unsqueeze(-1) + scores.labels
-    if cost is not None:
-        labelled = labelled + cost.to(labelled)
-    possible = possible_arcs(lengths, labelled.shape[1])
-    gain, labels = labelled.masked_fill_(~possible.unsqueeze(-1), -torch.inf).max(-1)
-    refuse_not_scores(gain, scores.predicates)
-    labels = torch.where(gain > 0, labels, NO_ARC)
-    value = scores.predicates.double() + gain.clamp(min=0).sum(1, dtype=torch.float64)
-    if deterministic.any():
-        # Constraints only lower a value, so predicates already worth nothing need no assignment.
-        clashing = uses_a_label_twice(labels, deterministic) & (value > 0)
-        for b, predicate in clashing.nonzero().tolist():
-            chosen, total = _assign(labelled[b, :, predicate].cpu(), deterministic.cpu())
-            labels[b, :, predicate] = chosen.to(labels.device)
-            value[b, predicate] = float(scores.predicates[b, predicate]) + total
-    predicates = value > 0
-    return SemanticGraph(torch.where(predicates.unsqueeze(1), labels, NO_ARC), predicates)
-
-
-def _assign(gains: Tensor, deterministic: Tensor) -> tuple[Tensor, float]:
-    """Best labels of one predicate's arguments, ``gains [N+1, L]`` to ``labels [N+1]``, and their total.
-
-    Every argument first takes its best free label (or none); a deterministic label is then worth what it
-    adds to that, and each is matched with one argument at most.
-    """
-    gains = gains.double()
-    total, labels = gains.masked_fill(deterministic, -torch.inf).max(-1)
-    labels = torch.where(total > 0, labels, NO_ARC)
-    total = total.clamp(min=0)
-    columns = deterministic.nonzero().squeeze(1)
-    improvement = (gains[:, columns] - total.unsqueeze(1)).clamp(min=0)
-    arguments = (improvement > 0).any(1).nonzero().squeeze(1)
-    matched = linear_sum_assignment(improvement[arguments].numpy(), maximize=True)
-    row, column = (torch.from_numpy(np.asarray(index, dtype=np.int64)) for index in matched)
-    better = improvement[arguments[row], column] > 0
-    row, column = arguments[row[better]], column[better]
-    labels[row] = columns[column]
-    total[row] = gains[row, columns[column]]
-    return labels, float(total.sum())
-
-
-def uses_a_label_twice(labels: Tensor, deterministic: Tensor) -> Tensor:
-    """``[B, N+1]`` bool: predicates that give one deterministic label to several arguments.
-
-    Args:
-        labels: ``[B, N+1, N+1]`` as in :class:`SemanticGraph`.
-        deterministic: ``[L]`` bool.
-    """
-    size = len(deterministic)
-    arcs = labels >= 0
-    counts = torch.zeros(*labels.shape[:2], size, dtype=torch.int64, device=labels.device)
-    used = labels.clamp(min=0).transpose(1, 2)
-    counts.scatter_add_(2, used, arcs.transpose(1, 2).long())
-    return (counts[:, :, deterministic] > 1).any(-1)
-
-
 def graph_parts(graph: SemanticGraph, label_count: int, dtype: torch.dtype = torch.float32) -> GraphParts:
     """Indicators 0 and 1 of the parts of ``graph``: ``z`` of equation 1; ``label_count`` = L."""
     arcs = graph.labels >= 0
@@ -139,20 +55,9 @@ def graph_scores(scores: GraphParts, graph: SemanticGraph) -> Tensor:
     return of_arcs + torch.where(graph.predicates, scores.predicates, 0).sum(1)
 
 
-def sum_labels_out(scores: GraphParts, lengths: Tensor) -> Tensor:
-    """``log sum_l exp(arc + label)``, ``[B, N+1, N+1]``; -inf for arcs that do not exist.
-
-    Raises:
-        ValueError: NaN or +inf, naming the batch row.
-    """
-    possible = possible_arcs(lengths, scores.arcs.shape[1])
-    best = scores.arcs.detach() + scores.labels.detach().amax(-1)
-    refuse_not_scores(best.masked_fill(~possible, -torch.inf), scores.predicates)
-    labels = scores.labels.masked_fill(~possible.unsqueeze(-1), -torch.inf)
-    return log_sum(labels, -1) + scores.arcs.masked_fill(~possible, -torch.inf)
-
-
-def check_graph(arc_scores, label_scores, predicate_scores, lengths) -> tuple[GraphParts, Tensor]:
+def check_graph(
+    arc_scores: Tensor, label_scores: Tensor, predicate_scores: Tensor | None, lengths: Lengths
+) -> tuple[GraphParts, Tensor]:
     """Scores in float32 (float64 if given), impossible predicates at -inf, and lengths as a tensor.
 
     Raises:
@@ -175,7 +80,7 @@ def check_graph(arc_scores, label_scores, predicate_scores, lengths) -> tuple[Gr
     return GraphParts(predicates, arcs, label_scores.to(arcs)), lengths
 
 
-def deterministic_labels(deterministic, label_scores: Tensor) -> Tensor:
+def deterministic_labels(deterministic: Labels, label_scores: Tensor) -> Tensor:
     """Indices or bool ``[L]`` as bool ``[L]``.
 
     Raises:
@@ -203,3 +108,16 @@ def refuse_not_scores(best: Tensor, predicates: Tensor) -> None:
         raise ValueError(
             f"scores of batch row {row} hold NaN or +inf, or overflow when added (-inf forbids a part)"
         )
+
+
+def sum_labels_out(scores: GraphParts, lengths: Tensor) -> Tensor:
+    """``log sum_l exp(arc + label)``, ``[B, N+1, N+1]``; -inf for arcs that do not exist.
+
+    Raises:
+        ValueError: NaN or +inf, naming the batch row.
+    """
+    possible = possible_arcs(lengths, scores.arcs.shape[1])
+    best = scores.arcs.detach() + scores.labels.detach().amax(-1)
+    refuse_not_scores(best.masked_fill(~possible, -torch.inf), scores.predicates)
+    labels = scores.labels.masked_fill(~possible.unsqueeze(-1), -torch.inf)
+    return log_sum(labels, -1) + scores.arcs.masked_fill(~possible, -torch.inf)

@@ -1,7 +1,7 @@
 """Decisions and marginals in plain torch: the readable definitions that every kernel is tested against.
 
 All functions take ``scores [B, N+1, N+1]`` (dependent, head; float32 or float64), ``lengths [B]`` and
-``multi_root``, and return a ``status [B]`` (:mod:`diffdecode.structure.trees.tensors`) beside their
+``multi_root``, and return a ``status [B]`` (:mod:`diffdecode.structure.kernels.status`) beside their
 result, so that one bad sentence is named instead of spoiling the batch. They run on any device.
 
 Ties. Every float addition below has a fixed order, and a choice between equal values goes to the smallest
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffdecode.structure.trees.tensors import NO_TREE, PADDING, possible_arcs, status_of_scores
+from diffdecode.structure.kernels.active_set import project_onto_hull
+from diffdecode.structure.kernels.base import Backend, TreeAlgorithms
+from diffdecode.structure.kernels.status import NO_TREE, OK, PADDING, possible_arcs, status_of_scores
 
 # --------------------------------------------------------------------------- projective trees
 
@@ -110,11 +112,11 @@ def _log_sum(terms: list[Tensor]) -> Tensor:
 
 
 def log_sum(values: Tensor, dim: int) -> Tensor:
-    """``logsumexp`` that gives -inf and gradient 0, not NaN, where all values are -inf."""
+    """``logsumexp`` that gives -inf and gradient 0 where all values are -inf; NaN for NaN or +inf."""
     peak = values.detach().amax(dim, keepdim=True).clamp(min=torch.finfo(values.dtype).min)
     total = (values - peak).exp().sum(dim)
-    possible = total > 0
-    return torch.where(possible, total.where(possible, 1.0).log() + peak.squeeze(dim), -torch.inf)
+    empty = total == 0
+    return torch.where(empty, -torch.inf, total.masked_fill(empty, 1.0).log() + peak.squeeze(dim))
 
 
 def _walk_down(chart: dict, n: int, multi_root: bool, choose, heads: Tensor) -> None:
@@ -483,3 +485,101 @@ def covariance_product(log_partition: Tensor, scores: Tensor, vector: Tensor, cr
         return torch.zeros_like(scores)
     (product,) = torch.autograd.grad(marginals, scores, vector, create_graph=create_graph)
     return product
+
+
+# --------------------------------------------------------------------------- projections
+
+
+def simplex(rows: Tensor) -> Tensor:
+    """Every row of ``rows [R, M]`` on the simplex, by sorting (Held, Wolfe and Crowder 1974).
+
+    The support is a prefix of the order. NaN where a row has NaN, +inf or nothing but -inf.
+    """
+    distance = rows - rows.amax(-1, keepdim=True)
+    ordered = distance.sort(-1, descending=True).values
+    total = ordered.cumsum(-1) - 1
+    size = torch.arange(1, rows.shape[-1] + 1, dtype=rows.dtype, device=rows.device)
+    support = (ordered * size > total).sum(-1, keepdim=True).clamp(min=1)
+    threshold = total.gather(-1, support - 1) / support
+    return (distance - threshold).clamp(min=0)
+
+
+def p_dep(point: Tensor, lengths: Tensor) -> Tensor:
+    """``point [B, N+1, N+1]`` onto P_DEP, Algorithm 2: one row of candidate heads a word on the simplex."""
+    possible = possible_arcs(lengths, point.shape[-1])
+    word = possible.any(-1, keepdim=True)
+    heads = torch.where(possible, point, -torch.inf)
+    projected = simplex(torch.where(word, heads, 0))
+    return torch.where(possible, projected, 0)
+
+
+def project_projective(
+    points: Tensor, lengths: Tensor, multi_root: bool, start: Tensor, gap: float, max_steps: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``points`` (float64) onto the hull of the projective trees, by active sets.
+
+    Args:
+        start: ``[B, N]`` heads of the first active trees. gap: the duality gap at which to stop.
+
+    Returns:
+        projections ``[B, N+1, N+1]``, gaps ``[B]``, steps ``[B]`` and status ``[B]``.
+    """
+    return _project(eisner, points, lengths, multi_root, start, gap, max_steps)
+
+
+def project_nonprojective(
+    points: Tensor, lengths: Tensor, multi_root: bool, start: Tensor, gap: float, max_steps: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same for all trees."""
+    return _project(arborescence, points, lengths, multi_root, start, gap, max_steps)
+
+
+def _project(best, points, lengths, multi_root, start, gap, max_steps):
+    projections = torch.zeros_like(points)
+    gaps, steps = points.new_zeros(len(points)), lengths.new_zeros(len(points))
+    for b, n in enumerate(lengths.tolist()):
+
+        def argmax(scores: np.ndarray, n=n) -> np.ndarray:
+            square = torch.from_numpy(scores).view(1, n + 1, n + 1)
+            heads, _ = best(square, torch.tensor([n]), multi_root)
+            return _indicator(heads[0])
+
+        point = points[b, : n + 1, : n + 1].masked_fill(
+            ~possible_arcs(lengths[b : b + 1], n + 1)[0], -torch.inf
+        )
+        first = _indicator(start[b, :n])
+        found, gaps[b], steps[b] = project_onto_hull(
+            point.flatten().numpy(), argmax, first, gap**0.5, max_steps
+        )
+        projections[b, : n + 1, : n + 1] = torch.from_numpy(found).view(n + 1, n + 1)
+    return projections, gaps, steps, torch.full((len(points),), OK, dtype=torch.int8)
+
+
+def _indicator(heads: Tensor) -> np.ndarray:
+    """``[(n+1)^2]`` of 0 and 1: the arcs of a tree with ``heads [n]``."""
+    arcs = torch.zeros(len(heads) + 1, len(heads) + 1, dtype=torch.float64)
+    arcs[torch.arange(1, len(heads) + 1), heads] = 1
+    return arcs.flatten().numpy()
+
+
+BACKEND = Backend(
+    name="reference",
+    projective=TreeAlgorithms(
+        best=eisner,
+        marginals=inside_outside,
+        log_partition=inside_log_partition,
+        covariance_product=inside_outside_covariance_product,
+        sample=sample_projective,
+        project=project_projective,
+    ),
+    nonprojective=TreeAlgorithms(
+        best=arborescence,
+        marginals=matrix_tree,
+        log_partition=matrix_tree_log_partition,
+        covariance_product=matrix_tree_covariance_product,
+        sample=sample_arborescence,
+        project=project_nonprojective,
+    ),
+    simplex=simplex,
+    p_dep=p_dep,
+)

@@ -5,6 +5,7 @@ from diffdecode.structure.surrogates.base import (
     Structure,
     Surrogate,
     make_surrogate,
+    noise,
     register,
     structured_argmax,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "StructuredStraightThrough",
     "Surrogate",
     "make_surrogate",
+    "noise",
     "register",
     "structured_argmax",
 ]

@@ -1,4 +1,4 @@
-"""What a surrogate gradient is, the structures it works on, and the table of their names.
+"""What a surrogate gradient is, the structures it works on, and the node that puts both into a graph.
 
 A decision ``z = argmax <s, z>`` (Peng, Thomson and Smith, ACL 2018, equation 1) has no useful gradient. A
 surrogate says what goes forward in place of ``z`` and what goes back in place of ``dL/ds``. It is written
@@ -7,14 +7,20 @@ once for every structure: scores, structures and gradients are tensors ``[B, ...
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SURROGATES: dict[str, type["Surrogate"]] = {}
-"""Name to class; :func:`register` adds to it."""
+from diffdecode.registry import Registry
+
+SURROGATES: Registry[type["Surrogate"]] = Registry("surrogate")
+"""Name to class."""
+
+register = SURROGATES.register
+"""Class decorator, ``@register("name")``: users can ask for this surrogate by its name."""
 
 
 class Structure(ABC):
@@ -54,10 +60,20 @@ class Structure(ABC):
 class Surrogate(ABC):
     """One estimator; its dataclass fields are the options that a user can set."""
 
-    hard: ClassVar[bool] = True
-    """Whether a structure goes forward, and not a mixture of structures."""
+    gives_gradient: ClassVar[bool] = True
+    """Whether anything goes back; otherwise it is exactly 0."""
 
-    def decide(self, structure: Structure, scores: Tensor, generator) -> tuple[Tensor, ...]:
+    trees_only: ClassVar[bool] = False
+    """Whether it takes structures for trees: every word has one block of candidate heads."""
+
+    @property
+    def hard(self) -> bool:
+        """Whether a structure goes forward, and not a mixture of structures."""
+        return True
+
+    def decide(
+        self, structure: Structure, scores: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
         """What goes forward, and after it anything that :meth:`gradient` needs besides."""
         return (structure.argmax(scores),)
 
@@ -72,19 +88,7 @@ class Surrogate(ABC):
         """
 
 
-def register(name: str):
-    """Class decorator: users can ask for this surrogate by ``name``."""
-
-    def add(surrogate: type[Surrogate]) -> type[Surrogate]:
-        if name in SURROGATES:
-            raise ValueError(f"a surrogate named {name!r} exists already")
-        SURROGATES[name] = surrogate
-        return surrogate
-
-    return add
-
-
-def make_surrogate(surrogate: str | Surrogate, **options) -> Surrogate:
+def make_surrogate(surrogate: str | Surrogate, **options: Any) -> Surrogate:
     """A surrogate from its name and options.
 
     Raises:
@@ -95,13 +99,12 @@ def make_surrogate(surrogate: str | Surrogate, **options) -> Surrogate:
         if options:
             raise TypeError(f"options {sorted(options)} belong to a name, not to a surrogate made already")
         return surrogate
-    if surrogate not in SURROGATES:
-        raise ValueError(f"no surrogate {surrogate!r}; there are {', '.join(sorted(SURROGATES))}")
-    known = inspect.signature(SURROGATES[surrogate]).parameters
+    made = SURROGATES[surrogate]
+    known = inspect.signature(made).parameters
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise TypeError(f"surrogate {surrogate!r} has no option {unknown[0]!r}; it has {list(known)}")
-    return SURROGATES[surrogate](**options)
+    return made(**options)
 
 
 def structured_argmax(
@@ -113,7 +116,13 @@ def structured_argmax(
 
 class _StructuredArgmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, scores, structure, surrogate, generator):
+    def forward(
+        ctx: Any,
+        scores: Tensor,
+        structure: Structure,
+        surrogate: Surrogate,
+        generator: torch.Generator | None,
+    ) -> Tensor:
         scores = scores.detach()
         z, *kept = surrogate.decide(structure, scores, generator)
         ctx.save_for_backward(scores, z, *kept)
@@ -122,7 +131,7 @@ class _StructuredArgmax(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         scores, z, *kept = ctx.saved_tensors
         possible = ctx.structure.possible(scores)
         g = torch.where(possible, g, 0)
@@ -135,13 +144,18 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(tuple(range(1, a.dim())), keepdim=True)
 
 
-def draw(distribution, shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Noise by ``torch.rand`` or ``torch.randn`` in the dtype and on the device of ``like``."""
+def noise(
+    distribution: Callable[..., Tensor],
+    shape: Sequence[int],
+    like: Tensor,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Random numbers by ``torch.rand`` or ``torch.randn`` in the dtype and on the device of ``like``."""
     device = like.device if generator is None else generator.device
     return distribution(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
 
 
-def require_positive(name: str, value) -> None:
+def require_positive(name: str, value: Any) -> None:
     """``ValueError`` unless ``value`` is a number above 0."""
     if isinstance(value, (str, bool)) or not value > 0:
         raise ValueError(f"{name} must be a number above 0, got {value!r}")

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.base import Surrogate, register, require_positive
+from torch import Tensor
+
+from diffdecode.structure.surrogates.base import register, Structure, Surrogate, require_positive
 
 
 @register("blackbox")
@@ -18,8 +20,8 @@ class Blackbox(Surrogate):
 
     lam: float = 10.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_positive("lam", self.lam)
 
-    def gradient(self, structure, scores, z, g):
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
         return (z - structure.argmax(scores - self.lam * g)) / self.lam

@@ -1,8 +1,12 @@
 """Block ReinMax: the second-order term of structured ReinMax within each word's candidate heads only."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from diffdecode.structure.surrogates.base import Surrogate, register
+import torch
+from torch import Tensor
+
+from diffdecode.structure.surrogates.base import register, Structure, Surrogate
 
 
 @register("block_reinmax")
@@ -14,12 +18,14 @@ class BlockReinMax(Surrogate):
     quadratic one it corrects what happens within a word. Its variance hardly grows with the sentence.
     """
 
-    def decide(self, structure, scores, generator):
+    trees_only: ClassVar[bool] = True
+
+    def decide(
+        self, structure: Structure, scores: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
         return (structure.sample(scores, generator),)
 
-    def gradient(self, structure, scores, z, g):
-        if z.dim() != 3:
-            raise ValueError("block_reinmax needs one block of candidate heads a word: trees, not graphs")
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
         mu = structure.marginals(scores)
         deviation = z - mu
         # A word has one head, so its block of Sigma is diag(mu) - mu mu'.

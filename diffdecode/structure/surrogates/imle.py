@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from diffdecode.structure.surrogates.base import Surrogate, draw, register, require_positive
+from diffdecode.structure.surrogates.base import register, Structure, Surrogate, noise, require_positive
 
 
 @register("imle")
@@ -23,17 +24,21 @@ class ImplicitMaximumLikelihood(Surrogate):
     lam: float = 10.0
     temperature: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_positive("lam", self.lam)
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be 0 or more, got {self.temperature!r}")
 
-    def decide(self, structure, scores, generator):
-        uniform = draw(torch.rand, scores.shape, scores, generator)
+    def decide(
+        self, structure: Structure, scores: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
+        uniform = noise(torch.rand, scores.shape, scores, generator)
         exponential = -torch.log1p(-uniform)  # 1 - uniform is never 0
         gumbel = -exponential.clamp(min=torch.finfo(scores.dtype).tiny).log()
         perturbed = scores + self.temperature * gumbel
         return structure.argmax(perturbed), perturbed
 
-    def gradient(self, structure, scores, z, g, perturbed):
+    def gradient(
+        self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, perturbed: Tensor
+    ) -> Tensor:
         return (z - structure.argmax(perturbed - self.lam * g)) / self.lam

@@ -1,9 +1,11 @@
 """Structured attention (Kim, Denton, Hoang and Rush, ICLR 2017): marginals instead of a decision."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from diffdecode.structure.surrogates.base import Surrogate, register
+import torch
+from torch import Tensor
+
+from diffdecode.structure.surrogates.base import register, Structure, Surrogate
 
 
 @register("marginals")
@@ -11,10 +13,14 @@ from diffdecode.structure.surrogates.base import Surrogate, register
 class Marginals(Surrogate):
     """``mu(s)`` goes forward, its exact gradient ``Sigma dL/dmu`` goes back. Not a hard structure."""
 
-    hard: ClassVar[bool] = False
+    @property
+    def hard(self) -> bool:
+        return False
 
-    def decide(self, structure, scores, generator):
+    def decide(
+        self, structure: Structure, scores: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
         return (structure.marginals(scores),)
 
-    def gradient(self, structure, scores, z, g):
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
         return structure.covariance_product(scores, g)

@@ -3,8 +3,16 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from diffdecode.structure.surrogates.base import Surrogate, draw, inner, register, require_positive
+from diffdecode.structure.surrogates.base import (
+    register,
+    Structure,
+    Surrogate,
+    inner,
+    noise,
+    require_positive,
+)
 
 
 @register("perturbed")
@@ -26,18 +34,26 @@ class Perturbed(Surrogate):
     sigma: float = 1.0
     soft: bool = False
 
-    def __post_init__(self):
+    @property
+    def hard(self) -> bool:
+        return not self.soft
+
+    def __post_init__(self) -> None:
         require_positive("sigma", self.sigma)
         if self.samples < 2:
             raise ValueError(f"perturbed needs at least 2 samples, got {self.samples}")
 
-    def decide(self, structure, scores, generator):
+    def decide(
+        self, structure: Structure, scores: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
         shape = (self.samples, *scores.shape)
-        noise = draw(torch.randn, shape, scores, generator)
-        perturbed = torch.stack([structure.argmax(scores + self.sigma * e) for e in noise])
-        return perturbed.mean(0) if self.soft else structure.argmax(scores), perturbed, noise
+        noises = noise(torch.randn, shape, scores, generator)
+        perturbed = torch.stack([structure.argmax(scores + self.sigma * e) for e in noises])
+        return perturbed.mean(0) if self.soft else structure.argmax(scores), perturbed, noises
 
-    def gradient(self, structure, scores, z, g, perturbed, noise):
+    def gradient(
+        self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, perturbed: Tensor, noises: Tensor
+    ) -> Tensor:
         deviation = perturbed - perturbed.mean(0)
-        total = sum(inner(y, g) * e for y, e in zip(deviation, noise))
+        total = sum(inner(y, g) * e for y, e in zip(deviation, noises))
         return total / (self.sigma * (self.samples - 1))

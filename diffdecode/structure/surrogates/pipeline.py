@@ -1,10 +1,12 @@
 """No gradient: the modular pipeline that every other surrogate is compared with."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from diffdecode.structure.surrogates.base import Surrogate, register
+from diffdecode.structure.surrogates.base import register, Structure, Surrogate
 
 
 @register("pipeline")
@@ -12,5 +14,7 @@ from diffdecode.structure.surrogates.base import Surrogate, register
 class Pipeline(Surrogate):
     """``dL/ds = 0``: the end task does not train the parser."""
 
-    def gradient(self, structure, scores, z, g):
+    gives_gradient: ClassVar[bool] = False
+
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
         return torch.zeros_like(g)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffdecode.structure.surrogates.base import Surrogate, inner, register, require_positive
+from diffdecode.structure.surrogates.base import register, Structure, Surrogate, inner, require_positive
 
 
 @register("spigot")
@@ -25,12 +25,12 @@ class Spigot(Surrogate):
     max_norm: float = 1.0
     polytope: str = "relaxed"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.eta != "clip":
             require_positive("eta", self.eta)
         require_positive("max_norm", self.max_norm)
 
-    def gradient(self, structure, scores, z, g):
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
         update = z - self.step_size(g) * g  # equation 4a
         update = update.masked_fill(~structure.possible(scores), -float("inf"))
         return z - structure.project(update, self.polytope, near=z)  # equations 4b and 4c

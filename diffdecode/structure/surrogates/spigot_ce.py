@@ -6,7 +6,10 @@ likelihood) loss against it, the marginals take the place of the decision.
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.base import register
+import torch
+from torch import Tensor
+
+from diffdecode.structure.surrogates.base import register, Structure
 from diffdecode.structure.surrogates.spigot import Spigot
 
 
@@ -22,10 +25,16 @@ class SpigotCrossEntropy(Spigot):
 
     soft: bool = False
 
-    def decide(self, structure, scores, generator):
+    @property
+    def hard(self) -> bool:
+        return not self.soft
+
+    def decide(
+        self, structure: Structure, scores: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
         return (structure.marginals(scores) if self.soft else structure.argmax(scores),)
 
-    def gradient(self, structure, scores, z, g):
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
         mu = z if self.soft else structure.marginals(scores)
         update = (mu - self.step_size(g) * g).masked_fill(~structure.possible(scores), -float("inf"))
         near = structure.argmax(scores) if self.soft else z

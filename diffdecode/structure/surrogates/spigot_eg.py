@@ -6,7 +6,10 @@ scores, and nothing has to be projected.
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.base import Surrogate, register, require_positive
+import torch
+from torch import Tensor
+
+from diffdecode.structure.surrogates.base import register, Structure, Surrogate, require_positive
 
 
 @register("spigot_eg")
@@ -22,12 +25,18 @@ class SpigotExponentiatedGradient(Surrogate):
     eta: float = 1.0
     soft: bool = False
 
-    def __post_init__(self):
+    @property
+    def hard(self) -> bool:
+        return not self.soft
+
+    def __post_init__(self) -> None:
         require_positive("eta", self.eta)
 
-    def decide(self, structure, scores, generator):
+    def decide(
+        self, structure: Structure, scores: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
         return (structure.marginals(scores) if self.soft else structure.argmax(scores),)
 
-    def gradient(self, structure, scores, z, g):
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
         mu = z if self.soft else structure.marginals(scores)
         return mu - structure.marginals(scores - self.eta * g)

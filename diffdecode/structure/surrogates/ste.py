@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.base import Surrogate, register
+from torch import Tensor
+
+from diffdecode.structure.surrogates.base import register, Structure, Surrogate
 
 
 @register("ste")
@@ -10,5 +12,5 @@ from diffdecode.structure.surrogates.base import Surrogate, register
 class StraightThrough(Surrogate):
     """``dL/ds = dL/dz``."""
 
-    def gradient(self, structure, scores, z, g):
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
         return g

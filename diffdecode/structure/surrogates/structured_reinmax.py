@@ -11,7 +11,10 @@ formula. ``z`` has to be an exact sample: with the best structure in its place n
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.base import Surrogate, inner, register
+import torch
+from torch import Tensor
+
+from diffdecode.structure.surrogates.base import register, Structure, Surrogate, inner
 
 
 @register("structured_reinmax")
@@ -19,9 +22,11 @@ from diffdecode.structure.surrogates.base import Surrogate, inner, register
 class StructuredReinMax(Surrogate):
     """Unbiased for quadratic losses. Its variance grows with the length of the sentence."""
 
-    def decide(self, structure, scores, generator):
+    def decide(
+        self, structure: Structure, scores: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
         return (structure.sample(scores, generator),)
 
-    def gradient(self, structure, scores, z, g):
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
         deviation = z - structure.marginals(scores)
         return (structure.covariance_product(scores, g) + deviation * inner(deviation, g)) / 2

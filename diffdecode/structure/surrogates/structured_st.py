@@ -5,7 +5,10 @@ For a single choice it is the straight-through estimator of softmax (Bengio, Leo
 
 from dataclasses import dataclass
 
-from diffdecode.structure.surrogates.base import Surrogate, register
+import torch
+from torch import Tensor
+
+from diffdecode.structure.surrogates.base import register, Structure, Surrogate
 
 
 @register("structured_st")
@@ -19,8 +22,10 @@ class StructuredStraightThrough(Surrogate):
 
     sample: bool = False
 
-    def decide(self, structure, scores, generator):
+    def decide(
+        self, structure: Structure, scores: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
         return (structure.sample(scores, generator) if self.sample else structure.argmax(scores),)
 
-    def gradient(self, structure, scores, z, g):
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
         return structure.covariance_product(scores, g)

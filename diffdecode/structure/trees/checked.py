@@ -1,27 +1,33 @@
 """Call a kernel, and turn the status of a bad sentence into an error that names it."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 
-from diffdecode.structure.kernels import kernel
-from diffdecode.structure.trees.tensors import TOO_LARGE, is_checking, raise_for_status
+from diffdecode.structure.kernels.status import TOO_LARGE
+from diffdecode.structure.trees.tensors import is_checking, raise_for_status
 
-PROJECTIVE = {"eisner", "inside_outside", "sample_projective"}
+if TYPE_CHECKING:
+    from diffdecode.structure.trees.kind import TreeKind
 
 
-def checked_kernel(
-    function: str, scores: Tensor, lengths: Tensor, multi_root: bool, *arguments
+def checked(
+    compute: Callable[..., tuple[Tensor, ...]],
+    trees: "TreeKind",
+    scores: Tensor,
+    lengths: Tensor,
+    *arguments: Any,
 ) -> list[Tensor]:
-    """Results (without the status) of the named kernel on contiguous ``scores``.
+    """Results (without the status) of a kernel of ``trees`` on contiguous ``scores``.
 
     Raises:
         ValueError: naming the first batch row with NaN, +inf, no possible tree, or scores too large to add.
     """
-    compute = kernel(function, scores.device)
-    *results, status = compute(scores, lengths, multi_root, *arguments)
+    *results, status = compute(scores, lengths, trees.multi_root, *arguments)
     if is_checking() and status.any():
         if scores.dtype == torch.float32 and (status == TOO_LARGE).any():  # sums need float64's range
-            *results, status = compute(scores.double(), lengths, multi_root, *arguments)
-        tree = "projective tree" if function in PROJECTIVE else "tree"
-        raise_for_status(status, tree if multi_root else f"single-root {tree}")
+            *results, status = compute(scores.double(), lengths, trees.multi_root, *arguments)
+        raise_for_status(status, str(trees))
     return results

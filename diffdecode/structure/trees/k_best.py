@@ -1,53 +1,46 @@
 """The k best dependency trees of every sentence, exactly: the best trees of ever smaller sets of trees."""
 
 import heapq
+from collections.abc import Callable, Iterator
 from itertools import count
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from diffdecode.structure.kernels import kernel
-from diffdecode.structure.trees.checked import checked_kernel
-from diffdecode.structure.trees.tensors import OK, PADDING, check_inputs, tree_scores
+from diffdecode.structure.kernels.status import OK, PADDING
+from diffdecode.structure.trees.checked import checked
+from diffdecode.structure.trees.tensors import Lengths, check_inputs, tree_scores
+
+if TYPE_CHECKING:
+    from diffdecode.structure.trees.kind import TreeKind
 
 
 @torch.no_grad()
-def k_best_trees(
-    scores: Tensor, lengths=None, k: int = 10, *, projective: bool = True, multi_root: bool = False
-) -> tuple[Tensor, Tensor]:
-    """The ``k`` trees with the highest scores, best first (Lawler 1972).
+def k_best(trees: "TreeKind", scores: Tensor, lengths: Lengths, k: int) -> tuple[Tensor, Tensor]:
+    """See :func:`diffdecode.structure.k_best_trees`.
 
     The trees other than the best one fall into sets: those that agree with it on the heads of words ``1 ..
     i-1`` but not on that of word ``i``. The best tree of each set is a candidate, and when it is taken its
     own set falls apart in the same way. So a tree costs ``N`` decisions, which are made in one batch.
-
-    Args:
-        scores: ``[B, N+1, N+1]``. lengths, multi_root: as in :func:`diffdecode.structure.projective_tree`.
-        projective: whether only projective trees count.
-
-    Returns:
-        heads ``[K, B, N]`` and the trees' scores ``[K, B]`` in float64; heads -1 and score -inf where a
-        sentence has fewer than ``k`` trees. No tree comes twice; which of several equally good ones come,
-        and in which order, is not specified.
-
-    Raises:
-        ValueError: as in :func:`diffdecode.structure.projective_tree`; for labelled scores, or ``k < 1``.
     """
     if k < 1 or scores.dim() != 3:
         raise ValueError(f"expected k >= 1 and scores [B, N+1, N+1], got {k} and {list(scores.shape)}")
     scores, lengths = check_inputs(scores.double(), lengths)
-    algorithm = "eisner" if projective else "arborescence"
-    (best,) = checked_kernel(algorithm, scores.contiguous(), lengths, multi_root)
+    decide = trees.algorithms(scores.device).best
+    (best,) = checked(decide, trees, scores.contiguous(), lengths)
     heads = torch.full((k, *best.shape), PADDING, dtype=torch.int64, device=scores.device)
     totals = torch.full((k, len(scores)), -torch.inf, dtype=torch.float64, device=scores.device)
     for b, n in enumerate(lengths.tolist()):
-        found = _k_best(algorithm, scores[b, : n + 1, : n + 1], best[b, :n], k, multi_root)
+        found = _k_best(decide, scores[b, : n + 1, : n + 1], best[b, :n], k, trees.multi_root)
         for rank, (total, tree) in enumerate(found):
             heads[rank, b, :n], totals[rank, b] = tree, total
     return heads, totals
 
 
-def _k_best(algorithm: str, scores: Tensor, best: Tensor, k: int, multi_root: bool):
+def _k_best(
+    decide: Callable, scores: Tensor, best: Tensor, k: int, multi_root: bool
+) -> Iterator[tuple[float, Tensor]]:
     """Up to ``k`` pairs (score, heads ``[n]``) of one sentence, whose best tree is given."""
     number, taken = count(), 0
     total = float(tree_scores(scores[None], best[None]))
@@ -61,10 +54,10 @@ def _k_best(algorithm: str, scores: Tensor, best: Tensor, k: int, multi_root: bo
             continue
         sets = _without(of_set, tree, settled)
         lengths = torch.full((len(sets),), len(tree), device=scores.device)
-        trees, status = kernel(algorithm, scores.device)(sets, lengths, multi_root)
+        found, status = decide(sets, lengths, multi_root)
         for i in (status == OK).nonzero().flatten().tolist():
-            total = float(tree_scores(scores[None], trees[i : i + 1]))
-            heapq.heappush(candidates, (-total, next(number), trees[i], sets[i], settled + i))
+            total = float(tree_scores(scores[None], found[i : i + 1]))
+            heapq.heappush(candidates, (-total, next(number), found[i], sets[i], settled + i))
 
 
 def _without(of_set: Tensor, tree: Tensor, settled: int) -> Tensor:

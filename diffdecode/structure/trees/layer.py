@@ -1,29 +1,28 @@
 """A dependency tree as a layer: the best tree forward, a surrogate gradient backward."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffdecode.structure.kernels import kernel
-from diffdecode.structure.kernels.projections import p_dep
+from diffdecode.structure.kernels import backend
+from diffdecode.structure.kernels.status import possible_arcs
 from diffdecode.structure.surrogates import Structure, Surrogate, make_surrogate, structured_argmax
-from diffdecode.structure.trees.nonprojective import nonprojective_marginals, nonprojective_tree
-from diffdecode.structure.trees.projection import project_trees
-from diffdecode.structure.trees.projective import projective_marginals, projective_tree
-from diffdecode.structure.trees.sampling import sample_nonprojective_trees, sample_projective_trees
-from diffdecode.structure.trees.tensors import check_inputs, heads_to_arcs, possible_arcs
+from diffdecode.structure.trees.kind import TreeKind
+from diffdecode.structure.trees.marginals import covariance_product
+from diffdecode.structure.trees.tensors import Lengths, check_inputs, heads_to_arcs
 
 
 def tree_argmax(
     scores: Tensor,
-    lengths=None,
+    lengths: Lengths = None,
     *,
     surrogate: str | Surrogate = "spigot",
     projective: bool = True,
     multi_root: bool = False,
     generator: torch.Generator | None = None,
-    **options,
+    **options: Any,
 ) -> Tensor:
     """Dependency trees that gradients pass through: ``z`` of equation 1 with a chosen ``dL/ds``.
 
@@ -48,45 +47,36 @@ def tree_argmax(
     """
     chosen = make_surrogate(surrogate, **options)
     computed, lengths = check_inputs(scores, lengths)
-    trees = Trees(lengths, projective, multi_root)
+    trees = Trees(lengths, TreeKind(projective, multi_root))
     return structured_argmax(computed, trees, chosen, generator).to(scores.dtype)
 
 
 @dataclass(frozen=True)
 class Trees(Structure):
-    """All dependency trees over ``lengths [B]`` words; parts are arcs ``[B, N+1, N+1]``."""
+    """The dependency trees of a ``kind`` over ``lengths [B]`` words; parts are arcs ``[B, N+1, N+1]``."""
 
     lengths: Tensor
-    projective: bool = True
-    multi_root: bool = False
+    kind: TreeKind
 
-    def possible(self, scores):
+    def possible(self, scores: Tensor) -> Tensor:
         return possible_arcs(self.lengths, scores.shape[-1]) & (scores > -torch.inf)
 
-    def argmax(self, scores):
-        decide = projective_tree if self.projective else nonprojective_tree
-        heads = decide(scores, self.lengths, multi_root=self.multi_root)
+    def argmax(self, scores: Tensor) -> Tensor:
+        return heads_to_arcs(self.kind.best(scores, self.lengths), dtype=scores.dtype)
+
+    def sample(self, scores: Tensor, generator: torch.Generator | None) -> Tensor:
+        heads = self.kind.sample(scores, self.lengths, generator=generator)[0]
         return heads_to_arcs(heads, dtype=scores.dtype)
 
-    def sample(self, scores, generator):
-        draw = sample_projective_trees if self.projective else sample_nonprojective_trees
-        heads = draw(scores, self.lengths, multi_root=self.multi_root, generator=generator)[0]
-        return heads_to_arcs(heads, dtype=scores.dtype)
+    def marginals(self, scores: Tensor) -> Tensor:
+        return self.kind.marginals(scores, self.lengths)[0]
 
-    def marginals(self, scores):
-        marginals = projective_marginals if self.projective else nonprojective_marginals
-        return marginals(scores, self.lengths, multi_root=self.multi_root)[0]
+    def covariance_product(self, scores: Tensor, vector: Tensor) -> Tensor:
+        return covariance_product(self.kind, scores, self.lengths, vector)
 
-    def covariance_product(self, scores, vector):
-        algorithm = "inside_outside" if self.projective else "matrix_tree"
-        product = kernel(f"{algorithm}_covariance_product", scores.device)
-        return product(scores.contiguous(), self.lengths, self.multi_root, vector.contiguous()).to(scores)
-
-    def project(self, point, polytope, near):
+    def project(self, point: Tensor, polytope: str, near: Tensor) -> Tensor:
         if polytope == "relaxed":
-            return p_dep(point, self.lengths)
+            return backend(point.device).p_dep(point, self.lengths)
         if polytope == "exact":
-            heads = near[:, 1:].argmax(-1)
-            kind = {"projective": self.projective, "multi_root": self.multi_root}
-            return project_trees(point, self.lengths, start=heads, **kind).point
+            return self.kind.project(point, self.lengths, start=near[:, 1:].argmax(-1)).point
         raise ValueError(f"no polytope {polytope!r} for trees; there are 'relaxed' (P_DEP) and 'exact'")

@@ -1,36 +1,27 @@
-"""Losses that train a parser on annotated trees and graphs: structured hinge and log-likelihood.
+"""Losses that train a parser on annotated trees: structured hinge and log-likelihood.
 
 Both are per sentence, ``[B]``; sum or average them as the model needs. A gradient never reaches padding or
-forbidden parts.
+forbidden arcs.
 """
 
-import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import pad
 
-from diffdecode.structure.graphs.parts import (
-    SemanticGraph,
-    check_graph,
-    graph_parts,
-    graph_scores,
-    semantic_graph,
-    sum_labels_out,
+from diffdecode.structure.trees.gold import (
+    annotated_arcs,
+    check_gold_heads,
+    complete_gold,
+    only_gold,
+    refuse_crossing,
 )
-from diffdecode.structure.trees.nonprojective import nonprojective_marginals, nonprojective_tree
-from diffdecode.structure.trees.projective import projective_marginals, projective_tree
-from diffdecode.structure.trees.tensors import (
-    PADDING,
-    check_inputs,
-    heads_to_arcs,
-    possible_arcs,
-    tree_scores,
-)
+from diffdecode.structure.trees.kind import TreeKind
+from diffdecode.structure.trees.tensors import Lengths, arc_scores_of, check_inputs, heads_to_arcs
 
 
 def tree_hinge_loss(
     scores: Tensor,
     gold_heads: Tensor,
-    lengths=None,
+    lengths: Lengths = None,
     *,
     projective: bool = True,
     multi_root: bool = False,
@@ -48,144 +39,53 @@ def tree_hinge_loss(
             for the wrong arc and 0.5 for the missing one.
 
     Returns:
-        ``[B]``, at least 0 (a gold tree that is not among the trees can score higher than all of them).
+        ``[B]``, at least 0. A gold tree whose arcs cross may score higher than all projective trees; it is
+        compared with them all the same, and the loss is then 0.
 
     Raises:
-        ValueError: naming the batch row, for NaN, +inf, no possible tree, or a gold tree that uses a
-            forbidden arc.
+        ValueError: naming the batch row, for NaN, +inf, no possible tree, gold heads that are no tree (a
+            cycle, a word that is its own head, several root words unless ``multi_root``), a gold arc that is
+            forbidden, or annotated heads that no tree has together.
     """
+    trees = TreeKind(projective, multi_root)
     scores, lengths = check_inputs(scores, lengths)
-    gold, annotated = _annotation(gold_heads, lengths, scores.shape[1])
-    decide = projective_tree if projective else nonprojective_tree
-    costs = cost * (annotated.to(scores) - heads_to_arcs(gold, dtype=scores.dtype))
-    guess = decide(scores, lengths, multi_root=multi_root, cost=costs)
-    total_cost = costs[:, 1:].gather(2, guess.clamp(min=0).unsqueeze(2)).sum((1, 2))
-    if not _is_complete(gold, lengths):
-        gold = decide(_only_gold(scores, gold, annotated), lengths, multi_root=multi_root)
-    gold_score = tree_scores(scores, gold)
-    _refuse_impossible_gold(gold_score)
-    return (tree_scores(scores, guess) + total_cost - gold_score).clamp(min=0)
+    gold = check_gold_heads(gold_heads, lengths, scores.shape[1] - 1, multi_root=multi_root)
+    costs = cost * (annotated_arcs(gold, lengths).to(scores) - heads_to_arcs(gold, dtype=scores.dtype))
+    guess = trees.best(scores, lengths, cost=costs)
+    gold = complete_gold(trees, scores, gold, lengths)
+    exact = scores.double()
+    gained = arc_scores_of(exact, guess) - arc_scores_of(exact, gold) + arc_scores_of(costs, guess)
+    return gained.sum(1).clamp(min=0).to(scores.dtype)
 
 
 def tree_negative_log_likelihood(
-    scores: Tensor, gold_heads: Tensor, lengths=None, *, projective: bool = True, multi_root: bool = False
+    scores: Tensor,
+    gold_heads: Tensor,
+    lengths: Lengths = None,
+    *,
+    projective: bool = True,
+    multi_root: bool = False,
 ) -> Tensor:
     """``-log p(gold)`` under ``p(tree) ∝ exp s(tree)``; heads that are not annotated are summed out.
 
-    Arguments, result and errors as for :func:`tree_hinge_loss`.
+    Every score is measured from that of its word's gold arc, in float64. The gold tree then scores 0 and the
+    log-partition is the loss: no two large numbers are subtracted, and it is never negative.
+
+    Arguments, result and errors as for :func:`tree_hinge_loss`; and gold heads with crossing arcs are an
+    error if ``projective``, for their probability is 0.
     """
+    trees = TreeKind(projective, multi_root)
     scores, lengths = check_inputs(scores, lengths)
-    gold, annotated = _annotation(gold_heads, lengths, scores.shape[1])
-    marginals = projective_marginals if projective else nonprojective_marginals
-    log_partition = marginals(scores, lengths, multi_root=multi_root)[1]
-    if _is_complete(gold, lengths):
-        gold_score = tree_scores(scores, gold)
-        _refuse_impossible_gold(gold_score)
-    else:
-        compatible = _only_gold(scores, gold, annotated)
-        gold_score = marginals(compatible, lengths, multi_root=multi_root)[1]
-    return log_partition - gold_score
-
-
-def graph_hinge_loss(
-    arc_scores: Tensor,
-    label_scores: Tensor,
-    predicate_scores: Tensor | None,
-    gold: SemanticGraph,
-    lengths=None,
-    *,
-    deterministic=(),
-    false_positive: float = 0.4,
-    false_negative: float = 0.6,
-) -> Tensor:
-    """Structured hinge of semantic graphs; the cost counts labelled arcs.
-
-    Args:
-        arc_scores, label_scores, predicate_scores, lengths, deterministic: as for
-            :func:`~diffdecode.structure.graphs.parts.semantic_graph`.
-        gold: the annotated graphs; labels ``[B, N+1, N+1]`` and predicates ``[B, N+1]``.
-        false_positive, false_negative: cost of a labelled arc too many, and of one missing. The defaults are
-            those of Peng et al.'s released code.
-
-    Returns:
-        ``[B]``, at least 0.
-
-    Raises:
-        ValueError: naming the batch row, for NaN, +inf, or a gold graph that uses a forbidden part.
-    """
-    scores, lengths = check_graph(arc_scores, label_scores, predicate_scores, lengths)
-    gold = _inside(gold, lengths, scores.arcs.shape[1])
-    wanted = graph_parts(gold, label_scores.shape[-1], scores.arcs.dtype).labels
-    cost = false_positive - (false_positive + false_negative) * wanted
-    predicates = None if predicate_scores is None else scores.predicates
-    guess = semantic_graph(
-        scores.arcs, scores.labels, predicates, lengths, deterministic=deterministic, cost=cost
-    )
-    found = graph_parts(guess, label_scores.shape[-1], scores.arcs.dtype).labels
-    total_cost = (found * cost).sum((1, 2, 3)) + false_negative * wanted.sum((1, 2, 3))
-    gold_score = graph_scores(scores, gold)
-    _refuse_impossible_gold(gold_score)
-    return (graph_scores(scores, guess) + total_cost - gold_score).clamp(min=0)
-
-
-def graph_negative_log_likelihood(
-    arc_scores: Tensor,
-    label_scores: Tensor,
-    predicate_scores: Tensor | None,
-    gold: SemanticGraph,
-    lengths=None,
-) -> Tensor:
-    """``-log p(gold)`` under ``p(graph) ∝ exp s(graph)`` over all graphs, determinism left out.
-
-    Arguments, result and errors as for :func:`graph_hinge_loss`.
-    """
-    scores, lengths = check_graph(arc_scores, label_scores, predicate_scores, lengths)
-    gold = _inside(gold, lengths, scores.arcs.shape[1])
-    log_partitions = softplus(sum_labels_out(scores, lengths)).sum(1)  # of each predicate's arguments
-    if predicate_scores is not None:
-        log_partitions = softplus(scores.predicates + log_partitions)
-    gold_score = graph_scores(scores, gold)
-    _refuse_impossible_gold(gold_score)
-    return log_partitions.sum(1) - gold_score
-
-
-def _annotation(gold_heads: Tensor, lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Gold heads without padding, and bool ``[B, N+1, N+1]``: all arcs into words with an annotated head."""
-    if gold_heads.shape != (len(lengths), size - 1):
-        raise ValueError(f"gold_heads must be {[len(lengths), size - 1]}, got {list(gold_heads.shape)}")
-    inside = torch.arange(gold_heads.shape[1], device=lengths.device) < lengths[:, None]
-    gold = gold_heads.to(lengths.device).masked_fill(~inside, PADDING)
-    wrong = ((gold > lengths[:, None]) | (gold < PADDING)).any(1)
-    if wrong.any():
-        raise ValueError(f"gold heads of batch row {int(wrong.nonzero()[0])} are outside the sentence")
-    annotated = torch.nn.functional.pad(gold >= 0, (1, 0)).unsqueeze(-1)
-    return gold, annotated & possible_arcs(lengths, size)
-
-
-def _is_complete(gold: Tensor, lengths: Tensor) -> bool:
-    return bool(((gold >= 0).sum(1) == lengths).all())
-
-
-def _only_gold(scores: Tensor, gold: Tensor, annotated: Tensor) -> Tensor:
-    """Scores that forbid all heads but the gold one of every annotated word."""
-    return scores.masked_fill(annotated & (heads_to_arcs(gold, dtype=scores.dtype) == 0), -torch.inf)
-
-
-def _inside(gold: SemanticGraph, lengths: Tensor, size: int) -> SemanticGraph:
-    """The gold graph on the scores' device, with nothing beyond the lengths."""
-    if gold.labels.shape != (len(lengths), size, size) or gold.predicates.shape != (len(lengths), size):
-        raise ValueError(
-            f"gold graphs must have labels {[len(lengths), size, size]} and predicates "
-            f"{[len(lengths), size]}, got {list(gold.labels.shape)} and {list(gold.predicates.shape)}"
-        )
-    labels = gold.labels.to(lengths.device)
-    inside = torch.arange(size, device=lengths.device) <= lengths[:, None]
-    labels = labels.masked_fill(~possible_arcs(lengths, size), -1)
-    return SemanticGraph(labels, gold.predicates.to(lengths.device) & inside)
-
-
-def _refuse_impossible_gold(gold_score: Tensor) -> None:
-    wrong = gold_score == -torch.inf
-    if wrong.any():
-        row = int(wrong.nonzero()[0])
-        raise ValueError(f"the gold structure of batch row {row} uses a forbidden part (-inf)")
+    gold = check_gold_heads(gold_heads, lengths, scores.shape[1] - 1, multi_root=multi_root)
+    if projective:
+        refuse_crossing(gold)
+    complete = complete_gold(trees, scores, gold, lengths)
+    exact = scores.double()
+    beside_gold = exact - pad(arc_scores_of(exact, complete), (1, 0)).unsqueeze(2)
+    loss = trees.log_partition(beside_gold, lengths)
+    partly = (complete != gold).any(1).nonzero().squeeze(1)
+    if len(partly):
+        with_gold = only_gold(beside_gold, gold, lengths)[partly]
+        of_gold = trees.log_partition(with_gold, lengths[partly])
+        loss = loss.index_add(0, partly, of_gold, alpha=-1)
+    return loss.clamp(min=0).to(scores.dtype)

@@ -5,48 +5,46 @@ Jacobian of the marginals is the covariance ``Sigma`` of the arcs. So the backwa
 and the backward pass of ``mu`` is one covariance product ``Sigma v``, which kernels compute directly.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
-from diffdecode.structure.kernels import kernel, reference
-from diffdecode.structure.trees.checked import checked_kernel
-from diffdecode.structure.trees.tensors import check_inputs
+from diffdecode.structure.kernels import reference
+from diffdecode.structure.trees.checked import checked
+from diffdecode.structure.trees.tensors import Lengths, arc_scores_of, check_inputs
 
-LOG_PARTITIONS = {
-    "inside_outside": reference.inside_log_partition,
-    "matrix_tree": reference.matrix_tree_log_partition,
-}
+if TYPE_CHECKING:
+    from diffdecode.structure.trees.kind import TreeKind
 
 
-def tree_marginals(algorithm: str, scores: Tensor, lengths, multi_root: bool) -> tuple[Tensor, Tensor]:
-    """Marginals and log-partition by the named kernel; see :func:`projective_marginals`."""
+def tree_marginals(trees: "TreeKind", scores: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
+    """Marginals and log-partition; see :func:`diffdecode.structure.projective_marginals`."""
     scores, lengths = check_inputs(scores, lengths)
     if scores.dim() == 3:
-        return _TreeMarginals.apply(scores, lengths, multi_root, algorithm)
+        return _TreeMarginals.apply(scores, lengths, trees)
     arc_scores = reference.log_sum(scores, 3)
-    marginals, log_partition = _TreeMarginals.apply(arc_scores, lengths, multi_root, algorithm)
+    marginals, log_partition = _TreeMarginals.apply(arc_scores, lengths, trees)
     return marginals.unsqueeze(-1) * _label_probabilities(scores, arc_scores), log_partition
 
 
-def tree_entropy(
-    scores: Tensor, lengths=None, *, projective: bool = True, multi_root: bool = False
-) -> Tensor:
-    """Entropy in nats of ``p(tree) ∝ exp(sum of arc scores)``: the log-partition less the expected score.
+def entropy_of(trees: "TreeKind", scores: Tensor, lengths: Lengths) -> Tensor:
+    """``[B]``: the log-partition less the expected score; see :func:`diffdecode.structure.tree_entropy`.
 
-    Args:
-        scores, lengths, multi_root: as in :func:`diffdecode.structure.projective_marginals`.
-        projective: whether only projective trees count.
-
-    Returns:
-        ``[B]``, differentiable; computed in float64, since two large numbers are subtracted.
+    Every score is measured from that of its word's arc in the best tree, which changes no probability: then
+    both numbers are small, and their difference is exact to the rounding of the scores themselves.
     """
-    algorithm = "inside_outside" if projective else "matrix_tree"
-    marginals, log_partition = tree_marginals(algorithm, scores.double(), lengths, multi_root)
+    scores, lengths = check_inputs(scores, lengths)
+    exact = scores.double()
+    by_arc = exact.detach() if scores.dim() == 3 else reference.log_sum(exact.detach(), 3)
+    shift = pad(arc_scores_of(by_arc, trees.best(by_arc, lengths)), (1, 0))
+    beside_best = exact - shift.view(*shift.shape, *[1] * (scores.dim() - 2))
+    marginals, log_partition = tree_marginals(trees, beside_best, lengths)
     read = marginals != 0
-    expected = torch.where(read, marginals * scores.double().where(read, 0), 0)
-    entropy = log_partition - expected.flatten(1).sum(1)
-    return entropy.to(torch.promote_types(scores.dtype, torch.float32))
+    expected = torch.where(read, marginals * beside_best.where(read, 0), 0).flatten(1).sum(1)
+    return (log_partition - expected).clamp(min=0).to(scores.dtype)
 
 
 def _label_probabilities(scores: Tensor, arc_scores: Tensor) -> Tensor:
@@ -60,50 +58,58 @@ def _label_probabilities(scores: Tensor, arc_scores: Tensor) -> Tensor:
 
 class _TreeMarginals(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, scores, lengths, multi_root, algorithm):
+    def forward(ctx: Any, scores: Tensor, lengths: Tensor, trees: "TreeKind") -> tuple[Tensor, Tensor]:
         scores = scores.contiguous()
-        marginals, log_partition = checked_kernel(algorithm, scores, lengths, multi_root)
+        compute = trees.algorithms(scores.device).marginals
+        marginals, log_partition = checked(compute, trees, scores, lengths)
         marginals = marginals.to(scores.dtype)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(scores, lengths, marginals)
-        ctx.multi_root, ctx.algorithm = multi_root, algorithm
+        ctx.trees = trees
         return marginals, log_partition.to(scores.dtype)
 
     @staticmethod
-    def backward(ctx, by_marginals, by_log_partition):
+    def backward(ctx: Any, by_marginals: Tensor | None, by_log_partition: Tensor | None) -> tuple:
         scores, lengths, marginals = ctx.saved_tensors
         gradient = None
         if by_log_partition is not None:
             gradient = by_log_partition[:, None, None] * marginals
         if by_marginals is not None:
-            product = _CovarianceProduct.apply(scores, by_marginals, lengths, ctx.multi_root, ctx.algorithm)
+            product = covariance_product(ctx.trees, scores, lengths, by_marginals)
             gradient = product if gradient is None else gradient + product
-        return gradient, None, None, None
+        return gradient, None, None
+
+
+def covariance_product(trees: "TreeKind", scores: Tensor, lengths: Tensor, vector: Tensor) -> Tensor:
+    """``Sigma v`` for scores and ``vector`` ``[B, N+1, N+1]``, differentiable in both."""
+    return _CovarianceProduct.apply(scores.contiguous(), vector, lengths, trees)
 
 
 class _CovarianceProduct(torch.autograd.Function):
     """``Sigma(scores) v``, linear in ``v``; its gradient in ``scores`` comes from the reference."""
 
     @staticmethod
-    def forward(ctx, scores, vector, lengths, multi_root, algorithm):
+    def forward(ctx: Any, scores: Tensor, vector: Tensor, lengths: Tensor, trees: "TreeKind") -> Tensor:
         ctx.save_for_backward(scores, vector, lengths)
-        ctx.multi_root, ctx.algorithm = multi_root, algorithm
+        ctx.trees = trees
         vector = vector.to(scores.dtype).contiguous()
-        product = kernel(algorithm + "_covariance_product", scores.device)
-        return product(scores, lengths, multi_root, vector).to(scores.dtype)
+        product = trees.algorithms(scores.device).covariance_product
+        return product(scores, lengths, trees.multi_root, vector).to(scores.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
         scores, vector, lengths = ctx.saved_tensors
+        trees = ctx.trees
         by_scores = by_vector = None
         if ctx.needs_input_grad[1]:
             with torch.no_grad():
-                by_vector = _CovarianceProduct.apply(scores, gradient, lengths, ctx.multi_root, ctx.algorithm)
+                by_vector = covariance_product(trees, scores, lengths, gradient)
         if ctx.needs_input_grad[0]:
             with torch.enable_grad():
                 leaf = scores.detach().requires_grad_()
-                total = LOG_PARTITIONS[ctx.algorithm](leaf, lengths, ctx.multi_root).sum()
+                log_partition = trees.algorithms(leaf.device).log_partition
+                total = log_partition(leaf, lengths, trees.multi_root).sum()
                 product = reference.covariance_product(total, leaf, vector.detach(), create_graph=True)
                 (by_scores,) = torch.autograd.grad(product, leaf, gradient)
-        return by_scores, by_vector, None, None, None
+        return by_scores, by_vector, None, None

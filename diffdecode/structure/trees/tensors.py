@@ -5,20 +5,17 @@ Notation: ``B`` batch, ``N`` words, position 0 the artificial root, ``scores[b, 
 ``-inf`` forbids an arc.
 """
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
-PADDING = -1
-"""Head (and label) of a position beyond the sentence's length."""
+from diffdecode.structure.kernels.status import LARGEST_SUMMABLE, NO_TREE, NOT_A_SCORE, PADDING, TOO_LARGE
 
-OK, NOT_A_SCORE, NO_TREE, TOO_LARGE = 0, 1, 2, 3
-"""Status of one sentence, reported by every kernel."""
-
-LARGEST_SUMMABLE = {torch.float32: 1e36, torch.float64: 1e300}
-"""Scores above this size could overflow when a tree's arcs are added up."""
+Lengths = Tensor | Sequence[int] | None
+"""``[B]`` words per sentence; ``None`` means ``N`` for all."""
 
 _MESSAGES = {
     NOT_A_SCORE: "scores of batch row {row} hold NaN or +inf (use -inf to forbid an arc)",
@@ -31,7 +28,7 @@ _checking: ContextVar[bool] = ContextVar("diffdecode_checks", default=True)
 
 
 @contextmanager
-def unchecked():
+def unchecked() -> Iterator[None]:
     """Inside the ``with`` block, trust lengths and scores: whether they make sense is not looked at.
 
     On a GPU each look waits for the device. Without them, a decision and SPIGOT's step only start kernels.
@@ -50,7 +47,7 @@ def is_checking() -> bool:
     return _checking.get()
 
 
-def check_inputs(scores: Tensor, lengths, cost: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def check_inputs(scores: Tensor, lengths: Lengths, cost: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Scores in float32 (float64 if given) with ``cost`` added, and lengths as an integer tensor.
 
     Args:
@@ -80,7 +77,7 @@ def check_inputs(scores: Tensor, lengths, cost: Tensor | None = None) -> tuple[T
     return scores, _check_lengths(lengths, batch, size - 1, scores.device)
 
 
-def _check_lengths(lengths, batch: int, longest: int, device) -> Tensor:
+def _check_lengths(lengths: Lengths, batch: int, longest: int, device: torch.device) -> Tensor:
     if lengths is None:
         return torch.full((batch,), longest, dtype=torch.int64, device=device)
     lengths = torch.as_tensor(lengths, device=device)
@@ -99,31 +96,13 @@ def _check_lengths(lengths, batch: int, longest: int, device) -> Tensor:
 
 
 def raise_for_status(status: Tensor, tree: str) -> None:
-    """``ValueError`` naming the first batch row (and the kind of ``tree``) whose status is not ``OK``."""
+    """``ValueError`` naming the first batch row (and the kind of ``tree``) whose ``status [B]`` is not 0."""
     if status.any():
         row = int(status.nonzero()[0])
         raise ValueError(_MESSAGES[int(status[row])].format(row=row, tree=tree))
 
 
-def possible_arcs(lengths: Tensor, size: int) -> Tensor:
-    """``[B, N+1, N+1]`` bool: dependent a word of the sentence, head the root or another of its words."""
-    position = torch.arange(size, device=lengths.device)
-    inside = position <= lengths[:, None]
-    off_diagonal = position[:, None] != position[None, :]
-    return inside[:, :, None] & inside[:, None, :] & off_diagonal & (position > 0)[:, None]
-
-
-def status_of_scores(scores: Tensor, lengths: Tensor) -> Tensor:
-    """``[B]`` int8 status of the arcs that are read: ``OK``, ``NOT_A_SCORE`` or ``TOO_LARGE``."""
-    arcs = scores.masked_fill(~possible_arcs(lengths, scores.shape[1]), 0).flatten(1)
-    largest = LARGEST_SUMMABLE[scores.dtype]
-    too_large = ((arcs.abs() > largest) & (arcs != -torch.inf)).any(1)
-    not_a_score = (arcs.isnan() | (arcs == torch.inf)).any(1)
-    status = torch.where(too_large, TOO_LARGE, OK)
-    return torch.where(not_a_score, NOT_A_SCORE, status).to(torch.int8)
-
-
-def heads_to_arcs(heads: Tensor, lengths=None, dtype: torch.dtype = torch.float32) -> Tensor:
+def heads_to_arcs(heads: Tensor, lengths: Lengths = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Indicator of a tree's arcs.
 
     Args:
@@ -147,8 +126,13 @@ def heads_to_arcs(heads: Tensor, lengths=None, dtype: torch.dtype = torch.float3
 
 def tree_scores(scores: Tensor, heads: Tensor) -> Tensor:
     """Sum of the scores of a tree's arcs: ``[B, N+1, N+1]`` and ``[B, N]`` to ``[B]`` (padding adds 0)."""
-    arc_scores = scores[:, 1:].gather(2, heads.clamp(min=0).unsqueeze(2)).squeeze(2)
-    return arc_scores.masked_fill(heads < 0, 0).sum(1)
+    return arc_scores_of(scores, heads).sum(1)
+
+
+def arc_scores_of(scores: Tensor, heads: Tensor) -> Tensor:
+    """Scores ``[B, N]`` of a tree's arcs, 0 for padding, from ``[B, N+1, N+1]`` and heads ``[B, N]``."""
+    chosen = scores[:, 1:].gather(2, heads.clamp(min=0).unsqueeze(2)).squeeze(2)
+    return chosen.masked_fill(heads < 0, 0)
 
 
 def best_labels(scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,7 @@ from thinc.types import Ints2d
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffdecode.structure.graphs.layer import graph_argmax
-from diffdecode.structure.graphs.parts import GraphParts, SemanticGraph, semantic_graph
-from diffdecode.structure.surrogates import Surrogate
+from diffdecode.structure import GraphParts, SemanticGraph, Surrogate, graph_argmax, semantic_graph
 from spacy_components.ml.graphs.scorers import GraphScores
 from spacy_components.ml.listening.gradients import GraphGradient
 from spacy_components.ml.segments import SegmentBatch, SegmentedDocs

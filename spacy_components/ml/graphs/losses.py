@@ -1,7 +1,7 @@
 """Losses of a semantic dependency parser, summed over segments: differentiable in the scores of the parts.
 
-All take :class:`~diffdecode.structure.graphs.parts.GraphParts` of scores, the gold
-:class:`~diffdecode.structure.graphs.parts.SemanticGraph`, ``lengths [B]`` and a mask ``[L]`` of
+All take :class:`~diffdecode.structure.GraphParts` of scores, the gold
+:class:`~diffdecode.structure.SemanticGraph`, ``lengths [B]`` and a mask ``[L]`` of
 deterministic labels. An arc at -inf is no arc of the loss: that is how what is not annotated is left out.
 """
 
@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, pad
 
-from diffdecode.structure.graphs.parts import GraphParts, SemanticGraph
-from diffdecode.structure.trees.losses import graph_hinge_loss, graph_negative_log_likelihood
-from diffdecode.structure.trees.tensors import possible_arcs
+from diffdecode.structure import (
+    GraphParts,
+    SemanticGraph,
+    graph_hinge_loss,
+    graph_negative_log_likelihood,
+    possible_arcs,
+)
 
 GraphLoss = Callable[[GraphParts, SemanticGraph, Tensor, Tensor], Tensor]
 

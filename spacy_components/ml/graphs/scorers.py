@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, pad
 
-from diffdecode.structure.graphs.parts import GraphParts
+from diffdecode.structure import GraphParts
 from spacy_components.ml.segments import SegmentBatch
 from spacy_components.ml.trees.scorers import DistanceScores, SegmentEncoder
 

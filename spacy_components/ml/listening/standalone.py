@@ -9,10 +9,10 @@ from spacy.tokens import Doc
 from thinc.api import Model
 from thinc.types import Ints1d, Ints2d
 
+from diffdecode.structure import TreeKind
 from spacy_components.ml.graphs.decisions import GraphDecoder
 from spacy_components.ml.thinc_glue.finite import culprit_named
 from spacy_components.ml.trees.decisions import TreeDecoder, surrogate_from_config
-from spacy_components.ml.trees.losses import TreeSet
 
 
 @registry.architectures("diffdecode.StandaloneParse.v1")
@@ -32,7 +32,7 @@ def build_standalone_parse(
     parser (Model[List[Doc], DocScores]): The parser's model. The rest are the settings of ``spigot_parser``.
     RETURNS (Model[List[Doc], List[Ints1d]]): The layer.
     """
-    trees = TreeSet(projective=projective, multi_root=multi_root)
+    trees = TreeKind(projective=projective, multi_root=multi_root)
     decoder = TreeDecoder(trees, surrogate_from_config(surrogate, eta, surrogate_options), grad_factor)
     return _standalone("standalone_parse", parser, {"decide": decoder.decide})
 

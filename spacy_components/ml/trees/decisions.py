@@ -10,14 +10,10 @@ from thinc.types import Ints1d
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffdecode.structure.surrogates import Surrogate, make_surrogate
-from diffdecode.structure.surrogates.base import SURROGATES
-from diffdecode.structure.surrogates.pipeline import Pipeline
-from diffdecode.structure.trees.layer import tree_argmax
+from diffdecode.structure import SURROGATES, Surrogate, TreeKind, make_surrogate, tree_argmax
 from spacy_components.ml.listening.gradients import ArcGradient
 from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
 from spacy_components.ml.thinc_glue.finite import require_finite
-from spacy_components.ml.trees.losses import TreeSet
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.ml.trees.scorers import TreeScores
 from spacy_components.ml.trees.sentences import join_trees, trees_of
@@ -35,7 +31,7 @@ def surrogate_from_config(name: str, eta: float, options: dict | None = None) ->
     if name in SURROGATES and "eta" in getattr(SURROGATES[name], "__dataclass_fields__", {}):
         options.setdefault("eta", eta)
     surrogate = make_surrogate(name, **options)
-    if not surrogate.hard or getattr(surrogate, "soft", False):
+    if not surrogate.hard:
         raise ValueError(
             f"surrogate '{name}' sends an average of structures forward, but what a component writes on a "
             "document, and other components read there, is one hard structure. For the gradient of "
@@ -51,19 +47,19 @@ def gives_gradient(surrogate: Surrogate, factor: float) -> bool:
     factor (float): What it is multiplied with.
     RETURNS (bool): Whether it can be other than 0.
     """
-    return factor != 0 and not isinstance(surrogate, Pipeline)
+    return factor != 0 and surrogate.gives_gradient
 
 
 @dataclass(frozen=True)
 class TreeDecoder:
     """How scores become trees, and how a gradient on the trees becomes one on the scores.
 
-    trees (TreeSet): Which trees there are.
+    trees (TreeKind): Which trees there are.
     surrogate (Surrogate): The surrogate gradient.
     grad_factor (float): What the surrogate gradient is multiplied with.
     """
 
-    trees: TreeSet
+    trees: TreeKind
     surrogate: Surrogate
     grad_factor: float = 1.0
 

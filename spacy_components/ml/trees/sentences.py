@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from diffdecode.structure import TreeKind
 from spacy_components.ml.segments import SegmentBatch
-from spacy_components.ml.trees.losses import TreeSet
 
 
-def trees_of(batch: SegmentBatch, trees: TreeSet) -> TreeSet:
+def trees_of(batch: SegmentBatch, trees: TreeKind) -> TreeKind:
     """Which trees there are for a batch of segments.
 
     Args:

@@ -8,9 +8,14 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from tree_enumeration import all_trees
 
-from diffdecode.structure import heads_to_arcs, nonprojective_tree, projective_tree
-from diffdecode.structure.projections import project_dep
-from diffdecode.structure.trees.projection import project_onto_hull, project_trees
+from diffdecode.structure import (
+    heads_to_arcs,
+    nonprojective_tree,
+    project_dep,
+    project_trees,
+    projective_tree,
+)
+from diffdecode.structure.kernels.active_set import project_onto_hull
 
 KINDS = [(projective, multi_root) for projective in (True, False) for multi_root in (True, False)]
 

@@ -15,8 +15,7 @@ from diffdecode.structure import (
     project_sdp_sequential,
     semantic_graph,
 )
-from diffdecode.structure.graphs.layer import Graphs
-from diffdecode.structure.graphs.parts import GraphParts, SemanticGraph
+from diffdecode.structure.graphs import GraphParts, Graphs, SemanticGraph
 from diffdecode.structure.surrogates import SURROGATES, make_surrogate
 
 NAMES = sorted(set(SURROGATES) - {"block_reinmax"})

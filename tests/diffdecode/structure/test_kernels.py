@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,15 @@ import torch
 from patience import HANGS_AFTER
 from score_families import random_scores
 
-from diffdecode.structure import nonprojective_tree, projective_marginals, projective_tree
-from diffdecode.structure.kernels import backends, kernel, reference, threads, use_backend
+from diffdecode.structure import (
+    TreeKind,
+    nonprojective_tree,
+    project_dep,
+    project_simplex,
+    projective_marginals,
+    projective_tree,
+)
+from diffdecode.structure.kernels import TreeAlgorithms, backend, reference, threads, use_backend
 from diffdecode.structure.kernels.numba import backend as numba_backend
 from diffdecode.structure.kernels.numba.exp import exp_to_one
 
@@ -36,20 +44,20 @@ def two_threads(monkeypatch):
 
 def test_numba_first_on_the_cpu(monkeypatch):
     monkeypatch.delenv("DIFFDECODE_KERNELS", raising=False)
-    assert backends(CPU) == ("numba", "reference")
-    assert kernel("eisner", CPU) is numba_backend.eisner
+    assert backend(CPU) is numba_backend.BACKEND
     with use_backend("reference"):
-        assert backends(CPU)[0] == "reference"
-        assert kernel("eisner", CPU).__module__ == "diffdecode.structure.kernels.reference"
-    assert kernel("eisner", CPU) is numba_backend.eisner
+        assert backend(CPU) is reference.BACKEND
+    assert backend(CPU) is numba_backend.BACKEND
+    with use_backend("triton"):  # which runs nothing on the CPU
+        assert backend(CPU) is numba_backend.BACKEND
 
 
 def test_environment_variable(monkeypatch):
     monkeypatch.setenv("DIFFDECODE_KERNELS", "reference")
-    assert backends(CPU)[0] == "reference"
+    assert backend(CPU).name == "reference"
     monkeypatch.setenv("DIFFDECODE_KERNELS", "fortran")
     with pytest.raises(ValueError, match="no backend 'fortran'; there are reference, numba, triton"):
-        backends(CPU)
+        backend(CPU)
 
 
 def test_unknown_or_missing_backend(monkeypatch):
@@ -58,18 +66,55 @@ def test_unknown_or_missing_backend(monkeypatch):
     monkeypatch.setattr("diffdecode.structure.kernels.is_installed", lambda name: name == "reference")
     with pytest.raises(RuntimeError, match="pip install numba"), use_backend("numba"):
         pass
-    assert backends(CPU) == ("reference",)
+    assert backend(CPU).name == "reference"
 
 
-def test_every_function_has_a_kernel():
-    names = "eisner arborescence inside_outside matrix_tree sample_projective sample_arborescence".split()
-    names += ["inside_outside_covariance_product", "matrix_tree_covariance_product"]
-    with pytest.raises(NotImplementedError, match="'viterbi'"):
-        kernel("viterbi", CPU)
-    for name in names:
-        assert kernel(name, CPU).__module__.endswith("numba.backend")
-        with use_backend("reference"):
-            assert kernel(name, CPU).__module__.endswith("reference")
+def test_everything_obeys_the_backend_that_is_asked_for(monkeypatch):
+    """Every function of a backend is reached from a public function, and no other backend's is."""
+    scores, calls = torch.randn(2, 4, 4), []
+
+    def spying(name, function):
+        return lambda *arguments: calls.append(name) or function(*arguments)
+
+    def spied(algorithms, prefix):
+        return replace(
+            algorithms,
+            **{f.name: spying(f"{prefix}.{f.name}", getattr(algorithms, f.name)) for f in fields(algorithms)},
+        )
+
+    asked = reference.BACKEND
+    spy = replace(
+        asked,
+        projective=spied(asked.projective, "projective"),
+        nonprojective=spied(asked.nonprojective, "nonprojective"),
+        simplex=spying("simplex", asked.simplex),
+        p_dep=spying("p_dep", asked.p_dep),
+    )
+    monkeypatch.setattr("diffdecode.structure.kernels._load", {"reference": spy}.__getitem__)
+    with use_backend("reference"):
+        project_simplex(scores)
+        project_dep(scores)
+        for projective in (True, False):
+            trees = TreeKind(projective)
+            leaf = scores.clone().requires_grad_()
+            marginals = trees.marginals(leaf)[0]
+            (product,) = torch.autograd.grad((marginals**2).sum(), leaf, create_graph=True)
+            product.sum().backward()
+            trees.sample(scores)
+            trees.project(scores)
+    functions = [f.name for f in fields(TreeAlgorithms)]
+    wanted = {f"{kind}.{name}" for kind in ("projective", "nonprojective") for name in functions}
+    assert set(calls) == wanted | {"simplex", "p_dep"}
+
+
+def test_the_gpu_backend_lacks_nothing():
+    """Without a device: what Triton does not do, another backend does."""
+    pytest.importorskip("triton")
+    from diffdecode.structure.kernels.triton.backend import over
+
+    found = over(reference.BACKEND)
+    assert found.name == "triton" and found.projective.best is not reference.eisner
+    assert found.projective.sample is reference.sample_projective
 
 
 def test_works_without_numba():

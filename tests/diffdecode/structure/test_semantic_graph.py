@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffdecode.structure.graphs.parts import (
+from diffdecode.structure.graphs import (
     GraphParts,
     SemanticGraph,
     check_graph,

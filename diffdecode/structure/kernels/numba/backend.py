@@ -3,37 +3,25 @@
 Tensors of another device take a round trip through the CPU.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffdecode.structure.kernels.numba import (
-    covariance_lanes as numba_covariance_lanes,
-)
-from diffdecode.structure.kernels.numba import (
-    edmonds as numba_edmonds,
-)
-from diffdecode.structure.kernels.numba import (
-    eisner as numba_eisner,
-)
-from diffdecode.structure.kernels.numba import (
-    eisner_lanes as numba_eisner_lanes,
-)
-from diffdecode.structure.kernels.numba import (
-    inside_outside as numba_inside_outside,
-)
-from diffdecode.structure.kernels.numba import (
-    inside_outside_lanes as numba_inside_outside_lanes,
-)
-from diffdecode.structure.kernels.numba import (
-    matrix_tree as numba_matrix_tree,
-)
-from diffdecode.structure.kernels.numba import (
-    matrix_tree_lanes as numba_matrix_tree_lanes,
-)
-from diffdecode.structure.kernels.numba import (
-    sampling as numba_sampling,
-)
+from diffdecode.structure.kernels import reference
+from diffdecode.structure.kernels.base import Backend, TreeAlgorithms
+from diffdecode.structure.kernels.numba import active_set as numba_active_set
+from diffdecode.structure.kernels.numba import covariance_lanes as numba_covariance_lanes
+from diffdecode.structure.kernels.numba import edmonds as numba_edmonds
+from diffdecode.structure.kernels.numba import eisner as numba_eisner
+from diffdecode.structure.kernels.numba import eisner_lanes as numba_eisner_lanes
+from diffdecode.structure.kernels.numba import inside_outside as numba_inside_outside
+from diffdecode.structure.kernels.numba import inside_outside_lanes as numba_inside_outside_lanes
+from diffdecode.structure.kernels.numba import matrix_tree as numba_matrix_tree
+from diffdecode.structure.kernels.numba import matrix_tree_lanes as numba_matrix_tree_lanes
+from diffdecode.structure.kernels.numba import projections as numba_projections
+from diffdecode.structure.kernels.numba import sampling as numba_sampling
 from diffdecode.structure.kernels.numba.checks import LARGEST
 from diffdecode.structure.kernels.numba.vectors import DUAL_LANES, FLOAT32_LANES, FLOAT64_LANES
 from diffdecode.structure.kernels.threads import run_over_batch
@@ -210,3 +198,58 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(array).to(device)
+
+
+def _project(
+    projective: bool,
+    points: Tensor,
+    lengths: Tensor,
+    multi_root: bool,
+    start: Tensor,
+    gap: float,
+    max_steps: int,
+) -> tuple[Tensor, ...]:
+    """See :func:`diffdecode.structure.kernels.reference.project_projective`."""
+    points_, lengths_, start_ = _array(points), _array(lengths), _array(start)
+    results = np.zeros_like(points_), np.zeros(len(points)), np.zeros(len(points), np.int64)
+    status = np.zeros(len(points), np.int8)
+    inputs = points_, lengths_, projective, multi_root, LARGEST[points_.dtype], start_, gap, max_steps
+    run_over_batch(numba_active_set.project_trees, 2e-7 * lengths_**3.0, *inputs, *results, status)
+    return tuple(torch.from_numpy(result) for result in (*results, status))
+
+
+def simplex(rows: Tensor) -> Tensor:
+    """See :func:`diffdecode.structure.kernels.reference.simplex`, which does it on other devices."""
+    if rows.device.type != "cpu":
+        return reference.simplex(rows)
+    return torch.from_numpy(numba_projections.simplex(_array(rows)))
+
+
+def p_dep(point: Tensor, lengths: Tensor) -> Tensor:
+    """See :func:`diffdecode.structure.kernels.reference.p_dep`, which does it on other devices."""
+    if point.device.type != "cpu":
+        return reference.p_dep(point, lengths)
+    return torch.from_numpy(numba_projections.p_dep(_array(point), _array(lengths)))
+
+
+BACKEND = Backend(
+    name="numba",
+    projective=TreeAlgorithms(
+        best=eisner,
+        marginals=inside_outside,
+        log_partition=reference.inside_log_partition,
+        covariance_product=inside_outside_covariance_product,
+        sample=sample_projective,
+        project=partial(_project, True),
+    ),
+    nonprojective=TreeAlgorithms(
+        best=arborescence,
+        marginals=matrix_tree,
+        log_partition=reference.matrix_tree_log_partition,
+        covariance_product=matrix_tree_covariance_product,
+        sample=sample_arborescence,
+        project=partial(_project, False),
+    ),
+    simplex=simplex,
+    p_dep=p_dep,
+)

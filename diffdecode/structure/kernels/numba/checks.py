@@ -1,9 +1,9 @@
-"""Status of one sentence's scores, in compiled code (the same answer as ``trees.status_of_scores``)."""
+"""Status of one sentence's scores, in compiled code (the same answer as ``kernels.status_of_scores``)."""
 
 import numpy as np
 from numba import njit
 
-from diffdecode.structure.trees.tensors import LARGEST_SUMMABLE, NOT_A_SCORE, OK, TOO_LARGE
+from diffdecode.structure.kernels.status import LARGEST_SUMMABLE, NOT_A_SCORE, OK, TOO_LARGE
 
 LARGEST = {np.dtype(str(dtype).removeprefix("torch.")): size for dtype, size in LARGEST_SUMMABLE.items()}
 

@@ -6,7 +6,7 @@ from numba import njit, uintp
 from diffdecode.structure.kernels.numba.checks import status_of_scores
 from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import greatest, keep_greater, place_of
-from diffdecode.structure.trees.tensors import NO_TREE, PADDING
+from diffdecode.structure.kernels.status import NO_TREE, PADDING
 
 # Rows of ``nodes``: the node that holds a word; and for each node, the cycle that it is part of, the head of
 # its entering arc, its best head beside the root, the word that the root would enter, and the words that it

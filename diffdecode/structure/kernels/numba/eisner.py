@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit, uintp
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.trees.tensors import NO_TREE, PADDING
+from diffdecode.structure.kernels.status import NO_TREE, PADDING
 
 LANES = 16
 RIGHT, LEFT, ARC_RIGHT, ARC_LEFT = 0, 1, 2, 3

@@ -12,7 +12,7 @@ from numba import njit, uintp
 from diffdecode.structure.kernels.numba.checks import status_of_scores
 from diffdecode.structure.kernels.numba.vectors import FLOAT32_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import empty_cells, max_plus
-from diffdecode.structure.trees.tensors import NO_TREE, PADDING
+from diffdecode.structure.kernels.status import NO_TREE, PADDING
 
 RIGHT, LEFT, ARC_RIGHT, ARC_LEFT = 0, 1, 2, 3
 

@@ -22,7 +22,7 @@ from numba.extending import overload
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
 from diffdecode.structure.kernels.numba.exp import exp_to_one
-from diffdecode.structure.trees.tensors import NO_TREE
+from diffdecode.structure.kernels.status import NO_TREE
 
 STEP = 1e-12
 SMALLEST, LARGEST_SUM = 1e-200, 1e200  # of the partition function in the real domain
@@ -46,9 +46,7 @@ def inside_outside(
         status[b] = status_of_scores(scores, b, n, largest)
         if status[b] == 0:
             shift = exponentiate(scores[b], n, weights)
-            log_partition[b] = projective_marginals(
-                weights, scores[b], shift, n, multi_root, charts, result
-            )
+            log_partition[b] = projective_marginals(weights, scores[b], shift, n, multi_root, charts, result)
             if log_partition[b] > -np.inf:
                 marginals[b, 1 : n + 1, : n + 1] = result[1 : n + 1, : n + 1]
             else:
@@ -120,7 +118,10 @@ def best_score(scores, m, n):
 
 @njit(nogil=True, cache=True)
 def projective_marginals(weights, logs, shift, n, multi_root, charts, marginals):
-    """Log-partition and marginals of one sentence, whose weights are its scores less those that sum to shift."""
+    """Log-partition and marginals of one sentence.
+
+    ``shift`` is the sum of what each word's scores were lowered by in the weights.
+    """
     partition = fill_charts(weights, n, multi_root, charts)
     if SMALLEST < partition.real < LARGEST_SUM:
         hand_down(weights, n, multi_root, charts, partition, marginals)
@@ -257,7 +258,7 @@ RIGHT, LEFT, ARC_RIGHT, ARC_LEFT, ARC = range(5)
 
 
 def factor_along(log):
-    """What ``exp(log)`` is beside the exponential of the real part: 1, with the derivative along (compiled)."""
+    """``exp(log)`` over the exponential of the real part: 1, with its derivative (compiled code only)."""
     raise NotImplementedError
 
 

@@ -25,7 +25,7 @@ from diffdecode.structure.kernels.numba.vectors import (
     set_cell,
     sum_products,
 )
-from diffdecode.structure.trees.tensors import NO_TREE
+from diffdecode.structure.kernels.status import NO_TREE
 
 CHARTS = 8
 

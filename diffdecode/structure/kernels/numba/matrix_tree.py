@@ -20,7 +20,7 @@ from diffdecode.structure.kernels.numba.inside_outside import (
     rescaled,
     rows_sum_to_one,
 )
-from diffdecode.structure.trees.tensors import NO_TREE
+from diffdecode.structure.kernels.status import NO_TREE
 
 SMALLEST, LARGEST_PIVOT = 1e-100, 1e100
 FAST = {"nsz", "reassoc", "contract", "arcp"}

@@ -27,7 +27,7 @@ from diffdecode.structure.kernels.numba.vectors import (
     sum_cells,
     sum_products,
 )
-from diffdecode.structure.trees.tensors import NO_TREE
+from diffdecode.structure.kernels.status import NO_TREE
 
 
 @njit(nogil=True, cache=True)

@@ -25,8 +25,7 @@ from diffdecode.structure.kernels.numba.inside_outside import (
     log_charts,
 )
 from diffdecode.structure.kernels.numba.matrix_tree import head_marginals, tree_marginals
-from diffdecode.structure.trees.tensors import PADDING
-
+from diffdecode.structure.kernels.status import PADDING
 
 
 @njit(nogil=True, cache=True)

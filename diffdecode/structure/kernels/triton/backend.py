@@ -1,12 +1,16 @@
 """The functions of :mod:`diffdecode.structure.kernels.reference` that run on the GPU by Triton."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from diffdecode.structure.kernels.base import Backend
+from diffdecode.structure.kernels.status import NO_TREE, status_of_scores
 from diffdecode.structure.kernels.triton import edmonds as triton_edmonds
 from diffdecode.structure.kernels.triton import eisner as triton_eisner
 from diffdecode.structure.kernels.triton import inside_outside as triton_inside_outside
-from diffdecode.structure.trees.tensors import NO_TREE, status_of_scores
+from diffdecode.structure.kernels.triton import projections as triton_projections
 
 
 def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
@@ -39,3 +43,25 @@ def _harmless(scores: Tensor, status: Tensor) -> Tensor:
 
 def _without_tree(status: Tensor, totals: Tensor) -> Tensor:
     return torch.where((status == 0) & ~(totals > -torch.inf), NO_TREE, status).to(torch.int8)
+
+
+def simplex(rows: Tensor) -> Tensor:
+    """See :func:`diffdecode.structure.kernels.reference.simplex`."""
+    return triton_projections.simplex(rows.contiguous())
+
+
+def p_dep(point: Tensor, lengths: Tensor) -> Tensor:
+    """See :func:`diffdecode.structure.kernels.reference.p_dep`."""
+    return triton_projections.p_dep(point.contiguous(), lengths.contiguous())
+
+
+def over(fallback: Backend) -> Backend:
+    """The backend for CUDA: what runs by Triton, and ``fallback`` for all else."""
+    return replace(
+        fallback,
+        name="triton",
+        projective=replace(fallback.projective, best=eisner, marginals=inside_outside),
+        nonprojective=replace(fallback.nonprojective, best=arborescence),
+        simplex=simplex,
+        p_dep=p_dep,
+    )
