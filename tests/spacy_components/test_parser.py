@@ -166,7 +166,7 @@ def test_settings_are_checked():
     nlp = spacy.blank("en")
     with pytest.raises(ValueError, match=r"no loss 'nll'.*likelihood"):
         nlp.add_pipe("spigot_parser", config={"loss": "nll"})
-    with pytest.raises(ValueError, match=r"no surrogate 'spigott'.*spigot"):
+    with pytest.raises(ValueError, match=r"unknown surrogate 'spigott'.*spigot"):
         nlp.add_pipe("spigot_parser", config={"surrogate": "spigott"})
     with pytest.raises(ValueError, match="structured_st"):
         nlp.add_pipe("spigot_parser", config={"surrogate": "marginals"})

@@ -81,7 +81,9 @@ def tree_entropy(
         projective: whether only projective trees count.
 
     Returns:
-        ``[B]``, at least 0, differentiable; computed in float64, since two numbers are subtracted.
+        ``[B]``, at least 0, differentiable; computed in float64, since two numbers are subtracted. Exact
+        to about ``1e-15 S`` for scores of size S whose trees are equal or far apart, and to about ``1e-15
+        S^2`` where they differ by a few nats.
 
     Raises:
         ValueError: as in :func:`projective_tree`.

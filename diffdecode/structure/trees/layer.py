@@ -33,7 +33,7 @@ def tree_argmax(
         surrogate: a name in :data:`~diffdecode.structure.surrogates.SURROGATES`, or a surrogate.
         projective, multi_root: which trees.
         generator: on the CPU; of the surrogates that draw samples or noise.
-        **options: of the surrogate, such as ``eta`` of ``"spigot"``.
+        options: of the surrogate, such as ``eta`` of ``"spigot"``.
 
     Returns:
         arcs ``[B, N+1, N+1]`` in the dtype of ``scores``: 1 where ``head`` is the head of ``dependent``, 0

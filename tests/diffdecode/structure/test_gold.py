@@ -57,9 +57,7 @@ def test_exactly_what_a_tree_can_have_is_taken_as_a_part_of_one(projective, mult
     trees = [
         heads
         for heads in itertools.product(range(n + 1), repeat=n)
-        if is_tree(heads)
-        and (multi_root or heads.count(0) == 1)
-        and (not projective or is_projective(heads))
+        if is_tree(heads) and (multi_root or heads.count(0) == 1) and (not projective or is_projective(heads))
     ]
     for heads in itertools.product(range(-1, n + 1), repeat=n):
         if -1 in heads:

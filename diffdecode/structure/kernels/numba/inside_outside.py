@@ -136,9 +136,15 @@ def rows_sum_to_one(marginals, n):
         total = 0.0
         for h in range(n + 1):
             total += marginals[m, h].real
-        if not abs(total - 1) < 1e-9:
+        if not abs(total - 1) < rounding_of_sums(n):
             return False
     return True
+
+
+@njit(nogil=True, cache=True)
+def rounding_of_sums(n):
+    """What may be lost on the way with ``n`` words; where more is, cancellation took digits."""
+    return 1e-14 * (n + 10)
 
 
 # --------------------------------------------------------------------------- real domain

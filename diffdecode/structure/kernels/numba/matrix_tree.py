@@ -18,6 +18,7 @@ from diffdecode.structure.kernels.numba.inside_outside import (
     exp,
     factor_along,
     rescaled,
+    rounding_of_sums,
     rows_sum_to_one,
 )
 from diffdecode.structure.kernels.status import NO_TREE
@@ -104,13 +105,13 @@ def tree_marginals(logs, n, multi_root, order, work):
 @njit(nogil=True, cache=True)
 def are_probabilities(marginals, n, multi_root):
     """Whether nothing was lost on the way: each word has one head, and one word is the only root word."""
-    roots = 0.0
+    roots, rounding = 0.0, rounding_of_sums(n)
     for m in range(1, n + 1):
         roots += marginals[m, 0].real
         for h in range(n + 1):
-            if not -1e-9 < marginals[m, h].real < 1 + 1e-9:
+            if not -rounding < marginals[m, h].real < 1 + rounding:
                 return False
-    return rows_sum_to_one(marginals, n) and (multi_root or abs(roots - 1) < 1e-9)
+    return rows_sum_to_one(marginals, n) and (multi_root or abs(roots - 1) < rounding)
 
 
 @njit(nogil=True, cache=True)
