@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffdecode.structure.surrogates.base import register, Structure, Surrogate, require_positive
+from diffdecode.structure.surrogates.base import Structure, Surrogate, register, require_positive
 
 
 @register("blackbox")

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffdecode.structure.surrogates.base import register, Structure, Surrogate
+from diffdecode.structure.surrogates.base import Structure, Surrogate, register
 
 
 @register("block_reinmax")

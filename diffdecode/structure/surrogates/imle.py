@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffdecode.structure.surrogates.base import register, Structure, Surrogate, noise, require_positive
+from diffdecode.structure.surrogates.base import Structure, Surrogate, noise, register, require_positive
 
 
 @register("imle")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffdecode.structure.surrogates.base import register, Structure, Surrogate
+from diffdecode.structure.surrogates.base import Structure, Surrogate, register
 
 
 @register("marginals")

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from diffdecode.structure.surrogates.base import (
-    register,
     Structure,
     Surrogate,
     inner,
     noise,
+    register,
     require_positive,
 )
 

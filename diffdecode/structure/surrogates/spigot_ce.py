@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffdecode.structure.surrogates.base import register, Structure
+from diffdecode.structure.surrogates.base import Structure, register
 from diffdecode.structure.surrogates.spigot import Spigot
 
 

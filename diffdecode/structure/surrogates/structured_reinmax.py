@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffdecode.structure.surrogates.base import register, Structure, Surrogate, inner
+from diffdecode.structure.surrogates.base import Structure, Surrogate, inner, register
 
 
 @register("structured_reinmax")
