@@ -30,41 +30,8 @@ UNDOCUMENTED = {
     "sequence.SearchSpace.words",
     "sequence.annealed_alpha",
     "sequence.normalised",
-    "structure.Surrogate.decide",
-    "structure.Surrogate.gradient",
-    "structure.graph_negative_log_likelihood",
-    "structure.nonprojective_marginals",
-    "structure.nonprojective_tree",
-    "structure.project_sdp_sequential",
-    "structure.project_simplex",
-    "structure.register",
-    "structure.sample_nonprojective_trees",
-    "structure.tree_negative_log_likelihood",
-    "structure.tree_scores",
 }
-UNTYPED = {
-    "structure.Surrogate.decide",
-    "structure.graph_argmax",
-    "structure.graph_hinge_loss",
-    "structure.graph_negative_log_likelihood",
-    "structure.heads_to_arcs",
-    "structure.k_best_trees",
-    "structure.make_surrogate",
-    "structure.nonprojective_marginals",
-    "structure.nonprojective_tree",
-    "structure.project_trees",
-    "structure.projective_marginals",
-    "structure.projective_tree",
-    "structure.register",
-    "structure.sample_nonprojective_trees",
-    "structure.sample_projective_trees",
-    "structure.semantic_graph",
-    "structure.tree_argmax",
-    "structure.tree_entropy",
-    "structure.tree_hinge_loss",
-    "structure.tree_negative_log_likelihood",
-    "structure.unchecked",
-}
+UNTYPED: set[str] = set()
 
 
 def exported() -> Iterator[tuple[str, object]]:

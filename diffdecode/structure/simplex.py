@@ -18,8 +18,8 @@ def project_simplex(point: Tensor, dim: int = -1) -> Tensor:
     """The point of the simplex nearest to ``point`` (sparsemax), along ``dim``; differentiable.
 
     Args:
-        point: of any shape and floating dtype. An entry of -inf is left out: its projection and its gradient
-            are exactly 0.
+        point: ``[...]``, any shape and floating dtype. An entry of -inf is left out: its projection and its
+            gradient are exactly 0.
         dim: the axis along which the result sums to 1.
 
     Returns:

@@ -80,7 +80,14 @@ def graph_negative_log_likelihood(
     choice by itself, and so is a predicate with all its possible arcs. The loss is the sum of these choices'
     cross-entropies; each of them is at least 0, so no two large numbers are subtracted.
 
-    Arguments, result and errors as for :func:`graph_hinge_loss`.
+    Args:
+        arc_scores, label_scores, predicate_scores, gold, lengths: as for :func:`graph_hinge_loss`.
+
+    Returns:
+        ``[B]``, at least 0.
+
+    Raises:
+        ValueError: as :func:`graph_hinge_loss`.
     """
     scores, lengths = check_graph(arc_scores, label_scores, predicate_scores, lengths)
     gold = check_gold_graph(gold, lengths, scores.labels, predicate_scores is not None)

@@ -42,7 +42,16 @@ def project_sdp(arcs: Tensor, labels: Tensor, *, check: bool = True) -> tuple[Te
 def project_sdp_sequential(arcs: Tensor, labels: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor]:
     """What the authors' released code does for P_SDP: clip the arc to [0, 1], then fit its labels to it.
 
-    Feasible but not the nearest point of P_SDP. Arguments and result as for :func:`project_sdp`.
+    Feasible but not the nearest point of P_SDP.
+
+    Args:
+        arcs, labels, check: as for :func:`project_sdp`, ``[...]`` and ``[..., L]``.
+
+    Returns:
+        the projected ``(arcs [...], labels [..., L])``.
+
+    Raises:
+        ValueError: NaN or +inf.
     """
     arcs = arcs.clamp(0, 1)
     present = (arcs > 0).unsqueeze(-1)

@@ -74,7 +74,14 @@ class Surrogate(ABC):
     def decide(
         self, structure: Structure, scores: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, ...]:
-        """What goes forward, and after it anything that :meth:`gradient` needs besides."""
+        """What goes forward.
+
+        Args:
+            structure: the structures that there are. scores: ``[B, ...]``. generator: of random numbers.
+
+        Returns:
+            ``z``, shaped as ``scores``, and after it any tensors that :meth:`gradient` needs besides.
+        """
         return (structure.argmax(scores),)
 
     @abstractmethod
@@ -82,7 +89,8 @@ class Surrogate(ABC):
         """What goes back as ``dL/ds``.
 
         Args:
-            z: what went forward.
+            structure, scores: as in :meth:`decide`.
+            z: what went forward, ``[B, ...]`` like all tensors here.
             g: ``dL/dz``, 0 on impossible parts.
             kept: what :meth:`decide` returned after ``z``.
         """

@@ -35,7 +35,14 @@ def nonprojective_tree(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Best tree of every sentence, crossing arcs allowed (Chu and Liu 1965; Edmonds 1967), without gradient.
 
-    Arguments, result and errors are those of :func:`projective_tree`.
+    Args:
+        scores, lengths, multi_root, cost: as in :func:`projective_tree`.
+
+    Returns:
+        heads ``[B, N]``, or the pair ``(heads, labels)``, as there.
+
+    Raises:
+        ValueError: as there.
     """
     return TreeKind(False, multi_root).best(scores, lengths, cost=cost)
 
@@ -66,7 +73,14 @@ def nonprojective_marginals(
 ) -> tuple[Tensor, Tensor]:
     """Arc marginals and log-partition of all trees by the matrix-tree theorem (Koo et al. 2007).
 
-    Arguments, result and errors are those of :func:`projective_marginals`.
+    Args:
+        scores, lengths, multi_root: as in :func:`projective_tree`.
+
+    Returns:
+        marginals and log-partition ``[B]``, as :func:`projective_marginals`, differentiable likewise.
+
+    Raises:
+        ValueError: as in :func:`projective_tree`.
     """
     return TreeKind(False, multi_root).marginals(scores, lengths)
 
@@ -127,7 +141,14 @@ def sample_nonprojective_trees(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Independent trees, projective or not, from their distribution (Wilson 1996).
 
-    Arguments, result and errors are those of :func:`sample_projective_trees`.
+    Args:
+        scores, lengths, samples, multi_root, generator: as in :func:`sample_projective_trees`.
+
+    Returns:
+        heads ``[S, B, N]``, or the pair ``(heads, labels)``, as there.
+
+    Raises:
+        ValueError: as in :func:`projective_tree`.
     """
     return TreeKind(False, multi_root).sample(scores, lengths, samples, generator=generator)
 

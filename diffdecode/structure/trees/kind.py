@@ -18,9 +18,8 @@ from diffdecode.structure.trees.tensors import Lengths, check_inputs
 class TreeKind:
     """A set of dependency trees over each sentence's words.
 
-    All methods take ``scores [B, N+1, N+1]`` (``scores[b, dependent, head]``, position 0 the root, -inf
-    forbids) and ``lengths [B]`` (``None``: all ``N``). What they return and raise is written at the functions
-    of the same purpose in :mod:`diffdecode.structure.trees.functions`.
+    Every method raises ``ValueError``, naming the batch row, for NaN, +inf, a sentence without such a tree,
+    or an impossible length. More is written at the functions by name, which these methods are behind.
 
     Attributes:
         projective: no two arcs cross, those of the root before the first word included.
@@ -41,23 +40,68 @@ class TreeKind:
     def best(
         self, scores: Tensor, lengths: Lengths = None, *, cost: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Heads ``[B, N]`` of the best trees, and labels for scores ``[B, N+1, N+1, L]``."""
+        """The best trees; see :func:`~diffdecode.structure.projective_tree`.
+
+        Args:
+            scores: ``[B, N+1, N+1]`` (dependent, head), or ``[B, N+1, N+1, L]`` with labels; -inf forbids.
+            lengths: ``[B]`` words per sentence (``None``: all ``N``).
+            cost: added to the scores.
+
+        Returns:
+            heads ``[B, N]``, and labels ``[B, N]`` for labelled scores.
+        """
         return best_tree(self, scores, lengths, cost)
 
     def marginals(self, scores: Tensor, lengths: Lengths = None) -> tuple[Tensor, Tensor]:
-        """Probabilities of the arcs, shaped as ``scores``, and log-partition ``[B]``; differentiable."""
+        """Probabilities of the arcs; see :func:`~diffdecode.structure.projective_marginals`.
+
+        Args:
+            scores: ``[B, N+1, N+1]``, or with labels ``[B, N+1, N+1, L]``.
+            lengths: ``[B]`` words per sentence (``None``: all ``N``).
+
+        Returns:
+            marginals, shaped as ``scores``, and log-partition ``[B]``, both differentiable.
+        """
         return distributions.tree_marginals(self, scores, lengths)
 
     def log_partition(self, scores: Tensor, lengths: Lengths = None) -> Tensor:
-        """``[B]``: the logarithm of the summed exponentiated scores of all trees; differentiable."""
+        """The logarithm of the summed exponentiated scores of all trees.
+
+        Args:
+            scores: ``[B, N+1, N+1]``, or with labels ``[B, N+1, N+1, L]``.
+            lengths: ``[B]`` words per sentence (``None``: all ``N``).
+
+        Returns:
+            ``[B]``, differentiable.
+        """
         return self.marginals(scores, lengths)[1]
 
     def entropy(self, scores: Tensor, lengths: Lengths = None) -> Tensor:
-        """``[B]``, in nats, of the trees' distribution; differentiable."""
+        """Entropy of the trees' distribution; see :func:`~diffdecode.structure.tree_entropy`.
+
+        Args:
+            scores: ``[B, N+1, N+1]``, or with labels ``[B, N+1, N+1, L]``.
+            lengths: ``[B]`` words per sentence (``None``: all ``N``).
+
+        Returns:
+            ``[B]`` in nats, differentiable.
+        """
         return distributions.entropy_of(self, scores, lengths)
 
     def covariance_product(self, scores: Tensor, lengths: Lengths, vector: Tensor) -> Tensor:
-        """The arcs' covariance times ``vector [B, N+1, N+1]``: the Jacobian of the marginals, applied."""
+        """The arcs' covariance times a vector: the Jacobian of the marginals, applied.
+
+        Args:
+            scores: ``[B, N+1, N+1]``.
+            lengths: ``[B]`` words per sentence (``None``: all ``N``).
+            vector: ``[B, N+1, N+1]``.
+
+        Returns:
+            ``[B, N+1, N+1]``, differentiable.
+
+        Raises:
+            ValueError: wrong shape or lengths. Sentences without a tree are not looked for.
+        """
         scores, lengths = check_inputs(scores, lengths)
         return distributions.covariance_product(self, scores, lengths, vector)
 
@@ -69,11 +113,30 @@ class TreeKind:
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Heads ``[S, B, N]`` of independent samples, and labels for labelled scores."""
+        """Independent samples; see :func:`~diffdecode.structure.sample_projective_trees`.
+
+        Args:
+            scores: ``[B, N+1, N+1]``, or with labels ``[B, N+1, N+1, L]``.
+            lengths: ``[B]`` words per sentence (``None``: all ``N``).
+            samples: ``S``, how many a sentence.
+            generator: of the random numbers, on the CPU.
+
+        Returns:
+            heads ``[S, B, N]``, and labels ``[S, B, N]`` for labelled scores.
+        """
         return sample_trees(self, scores, lengths, samples, generator)
 
     def k_best(self, scores: Tensor, lengths: Lengths = None, k: int = 10) -> tuple[Tensor, Tensor]:
-        """Heads ``[K, B, N]`` of the best trees, best first, and their scores ``[K, B]`` in float64."""
+        """The best trees, best first; see :func:`~diffdecode.structure.k_best_trees`.
+
+        Args:
+            scores: ``[B, N+1, N+1]``.
+            lengths: ``[B]`` words per sentence (``None``: all ``N``).
+            k: how many trees.
+
+        Returns:
+            heads ``[K, B, N]`` and the trees' scores ``[K, B]`` in float64.
+        """
         return k_best(self, scores, lengths, k)
 
     def project(
@@ -85,5 +148,16 @@ class TreeKind:
         tolerance: float = 1e-6,
         max_steps: int | None = None,
     ) -> TreeProjection:
-        """The nearest point of the hull of the trees."""
+        """The nearest point of the hull of the trees; see :func:`~diffdecode.structure.project_trees`.
+
+        Args:
+            point: ``[B, N+1, N+1]``.
+            lengths: ``[B]`` words per sentence (``None``: all ``N``).
+            start: ``[B, N]`` heads of trees that are likely to be near.
+            tolerance: stop when the distance to the exact projection is at most this.
+            max_steps: stop after so many steps in any case.
+
+        Returns:
+            the projection ``[B, N+1, N+1]``, with a bound on its error.
+        """
         return project(self, point, lengths, start, tolerance, max_steps)

@@ -71,8 +71,15 @@ def tree_negative_log_likelihood(
     Every score is measured from that of its word's gold arc, in float64. The gold tree then scores 0 and the
     log-partition is the loss: no two large numbers are subtracted, and it is never negative.
 
-    Arguments, result and errors as for :func:`tree_hinge_loss`; and gold heads with crossing arcs are an
-    error if ``projective``, for their probability is 0.
+    Args:
+        scores, gold_heads, lengths, projective, multi_root: as for :func:`tree_hinge_loss`.
+
+    Returns:
+        ``[B]``, at least 0.
+
+    Raises:
+        ValueError: as :func:`tree_hinge_loss`; and if ``projective``, naming the batch row, for gold heads
+            with crossing arcs, whose probability is 0.
     """
     trees = TreeKind(projective, multi_root)
     scores, lengths = check_inputs(scores, lengths)

@@ -125,7 +125,11 @@ def heads_to_arcs(heads: Tensor, lengths: Lengths = None, dtype: torch.dtype = t
 
 
 def tree_scores(scores: Tensor, heads: Tensor) -> Tensor:
-    """Sum of the scores of a tree's arcs: ``[B, N+1, N+1]`` and ``[B, N]`` to ``[B]`` (padding adds 0)."""
+    """Sum of the scores of a tree's arcs, ``[B]``; differentiable.
+
+    Args:
+        scores: ``[B, N+1, N+1]``. heads: ``[B, N]``; padding adds 0.
+    """
     return arc_scores_of(scores, heads).sum(1)
 
 
