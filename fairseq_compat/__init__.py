@@ -29,6 +29,8 @@ AFTER_IMPORT = (
     "gloo_threads",
     "named_subsets",
     "quiet_warnings",
+    "complete_help",
+    "near_options",
 )
 
 _applied: dict[str, bool] = {}

@@ -5,7 +5,7 @@ store them in checkpoints, so they are given again to ``fairseq-generate``.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from fairseq.tasks import FairseqTask
 
 from diffdecode.categorical import TOP_K_OPERATORS
 from diffdecode.sequence import Hypotheses, SearchSpace, SoftBeamOptions, hard_beam, soft_beam_decode
+from fairseq_plugins.options import option
 
 # fairseq's options of generation that are used before a search is asked for.
 USED_BY_FAIRSEQ = ("score_reference", "no_seed_provided")
@@ -23,17 +24,14 @@ USED_BY_FAIRSEQ = ("score_reference", "no_seed_provided")
 
 @dataclass
 class SearchConfig(FairseqDataclass):
-    search: ChoiceEnum(["beam", "soft-beam"]) = field(
-        default="beam",
-        metadata={
-            "help": "decode with the hard beam, or with hard back-pointers of the soft beam (2018, 2.4)"
-        },
+    search: ChoiceEnum(["beam", "soft-beam"]) = option(
+        "beam",
+        "`beam`: hard beam search; `soft-beam`: hard back-pointers of the soft search",
+        "soft beam 2018, 2.4",
     )
-    search_alpha: float = field(
-        default=10.0, metadata={"help": "soft-beam only: peakedness in decoding, in 1/score^2"}
-    )
-    search_operator: ChoiceEnum(sorted(TOP_K_OPERATORS)) = field(
-        default="peaked", metadata={"help": "soft-beam only: continuous top-k"}
+    search_alpha: float = option(10.0, "soft-beam only: peakedness in decoding", "2.4")
+    search_operator: ChoiceEnum(sorted(TOP_K_OPERATORS)) = option(
+        "peaked", "soft-beam only: continuous top-k", "Algorithm 2"
     )
 
 

@@ -12,6 +12,9 @@ import pytest
 
 pytest.importorskip("fairseq")
 
+from fairseq_plugins.__main__ import markdown
+from fairseq_plugins.options import rows
+
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = (ROOT / "docs/fairseq/options.md").read_text(encoding="utf-8")
 REGISTERED = (ROOT / "docs/spacy/registered.md").read_text(encoding="utf-8")
@@ -21,37 +24,45 @@ SETTINGS_TABLE = re.compile(TABLE.pattern.replace("options of", "settings of"))
 SETTINGS_TABLES = {match["name"]: match for match in SETTINGS_TABLE.finditer(REGISTERED)}
 
 
-def options_of(config) -> dict[str, str]:
-    """``{--option: default}`` of a fairseq configuration, without those taken over from other groups."""
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_table_is_the_configuration(name):
+    """``python -m fairseq_plugins --markdown`` prints them."""
+    match = TABLES[name]
+    config = getattr(import_module(match["module"]), name)
+    assert match["rows"] == markdown(config)
+
+
+def own_fields(config) -> set[str]:
+    """Fields of a configuration that fairseq does not have, without old names and those of other groups."""
+    theirs = {field.name for base in config.__mro__[1:] for field in fairseq_fields(base)}
     return {
-        "--" + field.name.replace("_", "-"): shown(field.default)
+        field.name
         for field in dataclasses.fields(config)
-        if not field.name.startswith("_") and not str(field.default).startswith("${")
-        if "new" not in field.metadata  # an old name
+        if field.name not in theirs
+        and not field.name.startswith("_")
+        and not str(field.default).startswith("${")
+        and "new" not in field.metadata
     }
 
 
-def shown(default) -> str:
-    """A default as the tables write it."""
-    text = f"{default:g}" if isinstance(default, float) else str(default)
-    return {"None": "none", "False": "off"}.get(text, text)
+def fairseq_fields(base):
+    ours = base.__module__.startswith("fairseq_plugins")
+    return () if ours or not dataclasses.is_dataclass(base) else dataclasses.fields(base)
 
 
 @pytest.mark.parametrize("name", sorted(TABLES))
-def test_table_is_the_configuration(name):
-    match = TABLES[name]
-    config = getattr(import_module(match["module"]), name)
-    rows = [row.split("|")[1:-1] for row in match["rows"].splitlines()[2:]]
-    table = {cells[0].strip().strip("`"): cells[1].strip().strip("`") for cells in rows}
-    assert table == options_of(config)
-    assert all(cells[2].strip() and cells[3].strip() for cells in rows), "a meaning and a source for each"
+def test_every_field_has_a_meaning_and_a_source(name):
+    config = getattr(import_module(TABLES[name]["module"]), name)
+    shown = list(rows(config))
+    assert own_fields(config) <= {row.name[2:].replace("-", "_") for row in shown}
+    assert all(row.meaning.strip() and row.source.strip() for row in shown)
 
 
 def test_every_configuration_has_its_table():
     assert set(TABLES) == {
         "SoftBeamConfig",
         "ScheduledSamplingConfig",
-        "SearchConfig",
+        "DirectLossTranslationConfig",
         "SequenceTaggingConfig",
         "FixedAttentionLSTMConfig",
     }

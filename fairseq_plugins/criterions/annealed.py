@@ -1,7 +1,7 @@
 """What the criterions share whose choices are relaxed, less and less so as training goes on."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fairseq.criterions import FairseqCriterion
 from fairseq.dataclass import FairseqDataclass
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffdecode.sequence import annealed_alpha
 from fairseq_plugins.decoders import step_decoder
-from fairseq_plugins.old_names import follow_old_names
+from fairseq_plugins.options import follow_old_names, option
 from fairseq_plugins.progress import ScheduledCriterionTask
 from fairseq_plugins.search import search_space
 
@@ -21,11 +21,13 @@ from fairseq_plugins.search import search_space
 class AnnealedConfig(FairseqDataclass):
     """Peakedness that grows exponentially with the epochs."""
 
-    alpha: float = field(
-        default=0.1, metadata={"help": "peakedness in the first epoch: large is close to hard"}
+    alpha: float = option(0.1, "peakedness in the first epoch: large is close to hard", "ours")
+    alpha_growth: float = option(
+        1.1,
+        "factor on alpha after each epoch; 1 keeps it constant",
+        'soft beam 2018, 2.3 and scheduled sampling 2017, 5, "annealing"',
     )
-    alpha_growth: float = field(default=1.1, metadata={"help": "factor on alpha after each epoch"})
-    alpha_max: float = field(default=100.0, metadata={"help": "upper bound of alpha"})
+    alpha_max: float = option(100.0, "upper bound of alpha", "ours")
     sentence_avg: bool = II("optimization.sentence_avg")
 
 

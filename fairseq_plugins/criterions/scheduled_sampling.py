@@ -4,7 +4,7 @@
 # ruff: noqa: UP045
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
 
 import torch
@@ -28,10 +28,11 @@ from diffdecode.sequence import (
 )
 from fairseq_plugins.criterions.annealed import AnnealedConfig, AnnealedCriterion
 from fairseq_plugins.decoders import encode, step_decoder
-from fairseq_plugins.old_names import old_name
+from fairseq_plugins.options import old_name, option
 
 # A step is fed one word, or one mixture of words.
 CHOICES = tuple(name for name, one in ESTIMATORS.items() if not one.index_has_k)
+WITH_GRADIENT = tuple(name for name in CHOICES if ESTIMATORS[name].hard and ESTIMATORS[name].gives_gradient)
 
 # When the m best candidates are enough for a choice, and from which vocabulary on they are cheaper.
 FUSED_FROM_ALPHA = 2.0
@@ -40,42 +41,45 @@ FUSED_FROM_VOCABULARY = 1000
 
 @dataclass
 class ScheduledSamplingConfig(AnnealedConfig):
-    estimator: ChoiceEnum(CHOICES) = field(
-        default="soft",
-        metadata={
-            "help": "how the model's own word is fed back: soft (soft argmax, 3.1), gumbel_soft (3.2), "
-            "argmax or sample (Bengio et al. 2015), or another gradient estimator"
-        },
+    estimator: ChoiceEnum(CHOICES) = option(
+        "soft",
+        "how the model's own word is fed back: `soft` (soft argmax), `gumbel_soft`; `argmax`, `sample`: "
+        f"hard, no gradient; or any of {', '.join(f'`{name}`' for name in WITH_GRADIENT)}",
+        "scheduled sampling 2017, 3.1, 3.2; Bengio et al. 2015; ReinMax 2023",
     )
-    alpha: float = field(
-        default=1.0, metadata={"help": "peakedness of soft and gumbel_soft in the first epoch"}
+    alpha: float = option(1.0, "peakedness of `soft` and `gumbel_soft` in the first epoch, in 1/score", "3.1")
+    tau: Optional[float] = option(
+        None, "temperature of another estimator; none: the estimator's own", "ReinMax 2023"
     )
-    tau: Optional[float] = field(
-        default=None, metadata={"help": "temperature of a gradient estimator (default: the estimator's own)"}
+    gold_schedule: ChoiceEnum(MIXING_SCHEDULES) = option(
+        "inverse_sigmoid",
+        "p_gold: `always` 1, `never` 0, `linear` max(0, 1 - (i - 1)/k), `inverse_sigmoid` k/(k + exp(i/k)), "
+        "1 at i = 1",
+        "5; Bengio et al. 2015, 2.4",
     )
-    gold_schedule: ChoiceEnum(MIXING_SCHEDULES) = field(
-        default="inverse_sigmoid",
-        metadata={"help": "probability of feeding the gold word over time: 1 always, 0 never, or falling"},
+    gold_decay: float = option(
+        10.0,
+        "k of the schedule; the paper's best, 100, is nearly cross entropy (p_gold ≥ .984 for 50 epochs)",
+        "5, Table 2",
     )
-    gold_decay: float = field(
-        default=10.0, metadata={"help": "decay strength k of the schedule: larger is slower"}
+    gold_unit: ChoiceEnum(["epoch", "update"]) = option("epoch", "what i counts: `epoch` or `update`", "5")
+    rollout: ChoiceEnum(["stepwise", "two_pass"]) = option(
+        "stepwise",
+        "`stepwise`: each word is fed back before the next is computed; `two_pass`: own words from a "
+        "teacher-forced first pass, for Transformers",
+        "3.3; Mihaylova and Martins 2019",
     )
-    gold_unit: ChoiceEnum(["epoch", "update"]) = field(
-        default="epoch", metadata={"help": "what the schedule counts"}
+    label_smoothing: float = option(0.0, "epsilon, as in fairseq's label_smoothed_cross_entropy", "fairseq")
+    no_fused: bool = option(
+        False,
+        "do not share one set of logits between loss and choice (done for V ≥ 1000, alpha ≥ 2, stepwise)",
+        "ours",
     )
-    rollout: ChoiceEnum(["stepwise", "two_pass"]) = field(
-        default="stepwise",
-        metadata={"help": "stepwise: as the papers; two_pass: own words from a teacher-forced first pass"},
-    )
-    label_smoothing: float = field(default=0.0, metadata={"help": "epsilon of label smoothing"})
-    no_fused: bool = field(
-        default=False, metadata={"help": "do not share logits between loss and choice in large vocabularies"}
-    )
-    fused_candidates: int = field(
-        default=32, metadata={"help": "candidates of a fused choice; with too much mass outside it is redone"}
-    )
-    fused_tolerance: float = field(
-        default=1e-3, metadata={"help": "largest probability outside the candidates of a fused choice"}
+    fused_candidates: int = option(32, "candidates of a fused choice", "ours")
+    fused_tolerance: float = option(
+        1e-3,
+        "largest probability outside them; else the batch is computed again over all (`redone` in the log)",
+        "ours",
     )
     relaxation: Optional[str] = old_name("estimator", {"soft_argmax": "soft"})
 

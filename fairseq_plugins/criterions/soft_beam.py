@@ -3,7 +3,7 @@
 # fairseq turns the fields of a config into command-line options and understands only typing.Optional.
 # ruff: noqa: UP045
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, Optional
 
@@ -28,7 +28,7 @@ from fairseq_plugins.criterions.annealed import AnnealedConfig, AnnealedCriterio
 from fairseq_plugins.criterions.collapse import CollapseWatch
 from fairseq_plugins.criterions.costs import label_costs
 from fairseq_plugins.decoders import keep_encoder_output, step_decoder
-from fairseq_plugins.old_names import old_name
+from fairseq_plugins.options import old_name, option
 
 # The weights of a soft search, B * T * K * K * V numbers, up to which activations are kept (some 200 MB)
 # instead of computed again in the backward pass: with few labels that would double the time for nothing.
@@ -37,40 +37,55 @@ KEPT_WEIGHTS = 2**24
 
 @dataclass
 class SoftBeamConfig(AnnealedConfig):
-    objective: ChoiceEnum(["direct", "hinge"]) = field(
-        default="direct",
-        metadata={"help": "direct: expected cost of the beam's best (Eq. 2); hinge: soft max-margin (2.5)"},
+    objective: ChoiceEnum(["direct", "hinge"]) = option(
+        "direct",
+        "`direct`: cost of the beam's best; `hinge`: soft max-margin",
+        "soft beam 2018, Eq. 2; 2.5",
     )
-    soft_beam_size: int = field(default=3, metadata={"help": "beam elements in training"})
-    operator: ChoiceEnum(sorted(TOP_K_OPERATORS)) = field(
-        default="peaked", metadata={"help": "continuous top-k; peaked is the paper's Algorithm 2"}
+    soft_beam_size: int = option(
+        3, "beam elements in training, at most the symbols that can be predicted", "2.3"
     )
-    hard_forward: bool = field(
-        default=False, metadata={"help": "select hard in the forward pass, soft in the backward pass"}
+    alpha: float = option(
+        0.1,
+        "peakedness in the first epoch; `peaked`, in 1/score²: candidates closer than about 1/√alpha share a "
+        "choice; the others, in 1/score",
+        "2.2; the default is ours: the papers' 1.0 gives heavy-tailed gradients",
     )
-    ce_weight: float = field(
-        default=0.0, metadata={"help": "w in (1 - w) * objective + w * cross entropy, from 0 to 1"}
+    operator: ChoiceEnum(sorted(TOP_K_OPERATORS)) = option(
+        "peaked",
+        "continuous top-k: `peaked` is the paper's; `softsort`, `lapsum`, `successive` separate near ties at "
+        "smaller alpha",
+        "Algorithm 2; ours",
     )
-    margin: float = field(default=1.0, metadata={"help": "hinge only: weight of the cost in the search"})
-    wrong_label_costs: Optional[str] = field(
-        default=None, metadata={"help": "LABEL=COST,...: cost of predicting LABEL wrongly; others cost 1"}
+    hard_forward: bool = option(
+        False, "select hard in the forward pass, with the operator's gradient", "ours"
     )
-    soft_beam_candidates: int = field(
-        default=0,
-        metadata={
-            "help": "look at the best M candidates of a sentence only (0: at all): faster, where enough"
-        },
+    ce_weight: float = option(0.0, "w in (1 - w) objective + w cross entropy", "ours")
+    margin: float = option(1.0, "hinge only: weight of the cost that is added to the scores", "2.5")
+    wrong_label_costs: Optional[str] = option(
+        None,
+        "`LABEL=COST,...`: cost of predicting LABEL wrongly, others cost 1; `O=2` for named entities",
+        "3.1",
     )
-    soft_beam_tolerance: float = field(
-        default=1e-3,
-        metadata={"help": "largest share of a choice that the candidates may miss; else the batch is redone"},
+    soft_beam_candidates: int = option(
+        0,
+        "look only at the best M candidates of a sentence; 0: at all of them. Much faster in a large "
+        "vocabulary, where alpha is not small",
+        "ours",
     )
-    length_penalty: float = field(
-        default=0.0,
-        metadata={"help": "translation only: compare the final hypotheses by score / words^p; 0: by score"},
+    soft_beam_tolerance: float = option(
+        1e-3,
+        "largest share of a choice that the M candidates may miss; else the batch is computed again over all "
+        "(`redone` in the log)",
+        "ours",
     )
-    extra_steps: int = field(
-        default=0, metadata={"help": "translation only: steps of the search beyond the reference"}
+    length_penalty: float = option(
+        0.0, "translation: compare the final hypotheses by score / words^p; 0: by score", "ours"
+    )
+    extra_steps: int = option(
+        0,
+        "translation: steps of the search beyond the reference; missing and extra symbols cost 1",
+        "ours",
     )
     top_k_operator: Optional[str] = old_name("operator")
 

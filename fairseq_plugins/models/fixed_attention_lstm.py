@@ -7,7 +7,7 @@ labels and, at step i, looks at the state of word i. No attention is learned.
 """
 
 from argparse import Namespace
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from fairseq.data import Dictionary
@@ -23,22 +23,20 @@ from fairseq.models.lstm import LSTM, Embedding, Linear
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
+from fairseq_plugins.options import option
+
 STATE = "tagger_state"
 
 
 @dataclass
 class FixedAttentionLSTMConfig(FairseqDataclass):
-    dropout: float = field(
-        default=0.1, metadata={"help": "dropout on embeddings, encoder states and decoder states"}
-    )
-    encoder_embed_dim: int = field(default=128, metadata={"help": "size of the word embeddings"})
-    encoder_hidden_size: int = field(
-        default=128, metadata={"help": "size of the encoder LSTM, in each direction"}
-    )
-    encoder_layers: int = field(default=1, metadata={"help": "number of encoder layers"})
-    decoder_embed_dim: int = field(default=32, metadata={"help": "size of the label embeddings"})
-    decoder_hidden_size: int = field(default=128, metadata={"help": "size of the decoder LSTM"})
-    decoder_layers: int = field(default=1, metadata={"help": "number of decoder layers"})
+    dropout: float = option(0.1, "on embeddings, encoder states and decoder states", "ours")
+    encoder_embed_dim: int = option(128, "size of the word embeddings (the papers do not give it)", "ours")
+    encoder_hidden_size: int = option(128, "size of the encoder, in each direction", "2018, 3.1, 3.2")
+    encoder_layers: int = option(1, "layers of the encoder", "2018, 3")
+    decoder_embed_dim: int = option(32, "size of the label embeddings", "2018, 3.1, 3.2")
+    decoder_hidden_size: int = option(128, "size of the decoder", "2018, 3.1, 3.2")
+    decoder_layers: int = option(1, "layers of the decoder", "2018, 3")
 
 
 @register_model("fixed_attention_lstm", dataclass=FixedAttentionLSTMConfig)

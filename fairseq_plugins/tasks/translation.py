@@ -1,7 +1,7 @@
 """The task ``direct_loss_translation``: fairseq's translation, with schedules and the soft beam."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fairseq.tasks import register_task
@@ -9,6 +9,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from torch import nn
 
 from diffdecode.sequence import SearchSpace
+from fairseq_plugins.options import option
 from fairseq_plugins.progress import ScheduledCriterionTask
 from fairseq_plugins.search import SearchConfig, refuse_unused_options, search_function, translation_space
 from fairseq_plugins.soft_beam_generator import SoftBeamGenerator
@@ -22,9 +23,8 @@ class DirectLossTranslationConfig(SearchConfig, TranslationConfig):
     """fairseq's options of translation, and those of the search at test time."""
 
     # fairseq's default is -1: where there are shards, it takes sentences away instead of adding them.
-    upsample_primary: int = field(
-        default=1,
-        metadata={"help": "how often an epoch reads train if there are shards train1, train2"},
+    upsample_primary: int = option(
+        1, "how often an epoch reads `train`, where there are shards `train1`, `train2` ...", "fairseq"
     )
 
 

@@ -5,7 +5,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from fairseq import utils
@@ -17,6 +17,7 @@ from omegaconf import II
 from torch import Tensor, nn
 
 from diffdecode.sequence import SearchSpace
+from fairseq_plugins.options import option
 from fairseq_plugins.progress import ScheduledCriterionTask
 from fairseq_plugins.search import SearchConfig, refuse_unused_options, search_function
 from fairseq_plugins.tasks.tagging.data import WithoutEos, load_words_and_labels, make_dataset
@@ -30,19 +31,18 @@ USED = ("beam", "nbest")
 
 @dataclass
 class SequenceTaggingConfig(SearchConfig):
-    data: Optional[str] = field(default=None, metadata={"help": "folder made by fairseq-preprocess"})
-    source_lang: Optional[str] = field(
-        default=None,
-        metadata={"help": "suffix of the word files (default: found in the folder)", "argparse_alias": "-s"},
+    data: Optional[str] = option(
+        None, "folder made by fairseq-preprocess (the first argument of the command)", "fairseq"
     )
-    target_lang: Optional[str] = field(
-        default=None,
-        metadata={"help": "suffix of the label files (default: found in the folder)", "argparse_alias": "-t"},
+    source_lang: Optional[str] = option(
+        None, "suffix of the word files (`-s`); none: found in the folder", "fairseq", alias="-s"
     )
-    eval_beam: int = field(default=1, metadata={"help": "beam size when decoding in validation; 1 is greedy"})
-    upsample_primary: int = field(
-        default=1,
-        metadata={"help": "how often an epoch reads train if there are shards train1, train2"},
+    target_lang: Optional[str] = option(
+        None, "suffix of the label files (`-t`); none: found in the folder", "fairseq", alias="-t"
+    )
+    eval_beam: int = option(1, "beam size of decoding in validation, by `--search`; 1 is greedy", "ours")
+    upsample_primary: int = option(
+        1, "how often an epoch reads `train`, where there are shards `train1`, `train2` ...", "fairseq"
     )
     # Options of other groups that the task has to know.
     post_process: Optional[str] = II("common_eval.post_process")

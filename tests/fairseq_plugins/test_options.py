@@ -1,5 +1,6 @@
-"""Options that have been renamed work under their old names, with a warning, until 0.3."""
+"""Options: how they are shown, and their old names, which work with a warning until 0.3."""
 
+import argparse
 import dataclasses
 import logging
 
@@ -9,11 +10,13 @@ import test_soft_beam_criterion
 import toy_corpus
 import toy_models
 from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass.utils import gen_parser_from_dataclass
 from omegaconf import OmegaConf
 
 import diffdecode
+from fairseq_plugins import __main__ as shown
 from fairseq_plugins.criterions.soft_beam import SoftBeamConfig
-from fairseq_plugins.old_names import follow_old_names
+from fairseq_plugins.options import follow_old_names, option, rows
 
 OLD = {
     "--top-k-operator": (test_soft_beam_criterion, "top_k_operator", "softsort", "operator", "softsort"),
@@ -68,9 +71,9 @@ def test_on_the_command_line(tmp_path, caplog):
         "5",
     ]
     found = []
-    for option in ("--top-k-operator", "--operator"):
+    for name in ("--top-k-operator", "--operator"):
         caplog.clear()
-        toy_corpus.train(data, tmp_path / "run", *options, option, "lapsum")
+        toy_corpus.train(data, tmp_path / "run", *options, name, "lapsum")
         found.append(toy_corpus.logged(caplog, "train")[-1]["train_beam_overlap"])
     caplog.clear()
     toy_corpus.train(data, tmp_path / "run", *options)
@@ -99,3 +102,68 @@ def test_old_names_go_with_the_release_that_was_promised():
         if "new" in field.metadata
     ]
     assert not left or tuple(map(int, diffdecode.__version__.split(".")[:2])) < (0, 3), left
+
+
+def test_everything_registered_is_shown(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        shown.main(["--help"])
+    text = capsys.readouterr().out
+    for name in (
+        "--criterion soft_beam",
+        "--criterion differentiable_scheduled_sampling",
+        "--task sequence_tagging",
+        "--task direct_loss_translation",
+        "--arch fixed_attention_lstm_ner",
+        "--arch fixed_attention_lstm_ccg",
+        "--scoring conll_f1",
+    ):
+        assert f"\n{name}\n" in text
+    words = " ".join(text.split())
+    for _, _, config, about in shown.additions():
+        assert about
+        for row in rows(config) if config else ():
+            assert f"{row.name} (default: {row.default})" in words
+            assert " ".join(f"{row.meaning} [{row.source}]".replace("`", "").split()) in words
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_fairseq_shows_the_options_of_what_is_chosen(word, capsys):
+    chosen = ["--task", "sequence_tagging", "--arch", "fixed_attention_lstm", "--criterion", "soft_beam"]
+    with pytest.raises(SystemExit, match="0"):
+        toy_corpus.run("train", "--user-dir", toy_corpus.USER_DIR, *chosen, word)
+    text = " ".join(capsys.readouterr().out.split())
+    for choice, name, config, _ in shown.additions():
+        if config is not None and [choice, name] in [chosen[i : i + 2] for i in (0, 2, 4)]:
+            for row in rows(config):
+                assert f"{row.name} " in text or row.name == "--data"  # fairseq-train DATA
+                assert f"(default: {row.default}; source: {row.source})" in text
+    assert "--top-k-operator TOP_K_OPERATOR old name of --operator, until 0.3" in text
+
+
+def test_a_misspelt_option_names_the_nearest(capsys):
+    options = [
+        *toy_corpus.TAGGER,
+        "--criterion",
+        "soft_beam",
+        "--aplha",
+        "3",
+        "--soft-baem-size=2",
+        "--xyzzyx",
+    ]
+    with pytest.raises(SystemExit, match="2"):
+        toy_corpus.run("train", "data", "--user-dir", toy_corpus.USER_DIR, *options)
+    message = capsys.readouterr().err
+    assert "unrecognized arguments: --aplha 3 --soft-baem-size=2 --xyzzyx" in message
+    assert "--aplha: did you mean --alpha?" in message
+    assert "--soft-baem-size: did you mean --soft-beam-size?" in message
+    assert "--xyzzyx: did" not in message
+
+
+def test_an_option_may_hold_a_percent_sign():
+    @dataclasses.dataclass
+    class Config(FairseqDataclass):
+        share: float = option(0.5, "from 0 to 100%", "ours")
+
+    parser = argparse.ArgumentParser()
+    gen_parser_from_dataclass(parser, Config())
+    assert "from 0 to 100% (default: 0.5; source: ours)" in " ".join(parser.format_help().split())
