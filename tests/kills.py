@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from patience import HANGS_AFTER
+
 ROOT = Path(__file__).resolve().parents[1]
-GRACE = 20.0  # seconds in which the children of a killed command must have ended
 
 
 @dataclass
@@ -178,7 +179,7 @@ COMMANDS = {
     ),
     "translation": Resumable(
         lambda data, out: module(
-            "examples.translation.run", "--data", str(data), "--out", str(out), "--vocabulary", "60",
+            "examples.translation.run", "--data", str(data), "--out", str(out), "--vocabulary", "20",
             *"--epochs 3 --more-epochs 1 --max-tokens 300 --pairs 100".split(),
         ),
         comparison,
@@ -268,7 +269,7 @@ def survives(name: str, folder: Path, kills: int, seed: int) -> str:
         time.sleep(moments[-1])
         process.send_signal(signal.SIGKILL)
         process.wait()
-        end = time.monotonic() + GRACE
+        end = time.monotonic() + HANGS_AFTER
         while running := still_running(parts):
             assert time.monotonic() < end, f"runs on after its parent was killed: {running}"
             time.sleep(0.05)

@@ -10,7 +10,7 @@ from pathlib import Path
 from diffdecode.files.atomic import NotWritten, read_json, write_json
 
 LOCK, SETTINGS = ".lock", "settings.json"
-WAIT_FOR_CHILDREN = 30
+WAIT_FOR_CHILDREN = 60
 """Seconds in which the children of a killed owner, which hold its lock too, may come to their end."""
 
 _held: dict[Path, int] = {}

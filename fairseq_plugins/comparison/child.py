@@ -1,7 +1,7 @@
-"""``python -m fairseq_plugins.comparison.child MODULE ARGUMENTS``: run a module until its parent has gone.
+"""``python child.py MODULE ARGUMENTS``: ``python -m MODULE ARGUMENTS`` that ends when its parent does.
 
 On Linux the kernel kills it with its parent. Everywhere, its standard input is a pipe that nobody writes to:
-when that closes, the parent is gone.
+when that closes, the parent is gone. Nothing but the standard library is imported before either is in force.
 """
 
 import ctypes
@@ -11,8 +11,8 @@ import signal
 import sys
 import threading
 
-from fairseq_plugins.comparison.processes import PARENT
-
+PARENT = "DIFFDECODE_PARENT"
+"""Environment variable with the number of the process that a child belongs to."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -37,4 +37,5 @@ def _die() -> None:
 if __name__ == "__main__":
     end_with_parent()
     del sys.argv[0]
+    sys.path[0] = os.getcwd()  # as for python -m
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

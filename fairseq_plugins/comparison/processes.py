@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from diffdecode.files.claim import locks
+from fairseq_plugins.comparison.child import PARENT
 
-PARENT = "DIFFDECODE_PARENT"
-"""Environment variable with the number of the process that a child belongs to."""
+CHILD = Path(__file__).with_name("child.py")
 
 
 def start(module: str, arguments: list[str], log: Path) -> subprocess.Popen:
@@ -22,7 +22,7 @@ def start(module: str, arguments: list[str], log: Path) -> subprocess.Popen:
     Returns:
         The process. It holds this one's folders locked, and is killed when this one ends.
     """
-    command = [sys.executable, "-m", "fairseq_plugins.comparison.child", module, *arguments]
+    command = [sys.executable, str(CHILD), module, *arguments]
     with open(log, "a+b") as output:
         if output.tell() and os.pread(output.fileno(), 1, output.tell() - 1) != b"\n":
             output.write(b"\n")  # an earlier process was killed within a line

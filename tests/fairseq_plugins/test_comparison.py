@@ -48,7 +48,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path, without):
     (tmp_path / "sleeper.py").write_text("import os\nopen('started', 'w').close()\nwhile True: os.getpid()\n")
     loss = {"prctl": "sys.platform = 'other'", "pipe": "threading.Thread.start = lambda self: None"}[without]
     (tmp_path / "sitecustomize.py").write_text(
-        f"import sys, threading\nif 'fairseq_plugins.comparison.child' in sys.orig_argv:\n    {loss}\n"
+        f"import sys, threading\nif sys.orig_argv[1].endswith('child.py'):\n    {loss}\n"
     )
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     parent = subprocess.Popen(
