@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from diffdecode.sequence import hard_beam, soft_beam_decode
-from diffdecode.sequence.soft_beam.dense import SoftBeamOptions
+from diffdecode.sequence import SoftBeamOptions, hard_beam, soft_beam_decode
 from fairseq_plugins.criterions.scheduled_sampling import ScheduledSamplingConfig, ScheduledSamplingCriterion
 from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriterion
 from fairseq_plugins.decoders import step_decoder
@@ -195,6 +194,36 @@ def test_criterions(arch, name):
         same(*loss_and_gradient(criterion, model, rows))
     finally:
         torch.set_num_threads(1)
+
+
+LOSSES = {
+    "soft beam": {},
+    "soft beam, further steps": {"extra_steps": 3},
+    "soft beam, softsort": {"operator": "softsort", "extra_steps": 2},
+    "soft beam, lapsum": {"operator": "lapsum", "extra_steps": 2},
+    "soft beam, successive": {"operator": "successive", "extra_steps": 2},
+    "soft beam, hard forward": {"hard_forward": True, "extra_steps": 2},
+    "soft beam, truncated": {"soft_beam_candidates": 6, "soft_beam_tolerance": 1.0, "extra_steps": 2},
+    "soft beam, by length": {"length_penalty": 1.0, "extra_steps": 2},
+    "hinge": {"objective": "hinge", "extra_steps": 2},
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("arch", ["tagger", "lstm"])
+def test_loss_of_each_sentence(arch, name):
+    """In training and in validation, with references that end long before the longest one."""
+    model = toy_models.spread(test_soft_beam_criterion.MODELS[arch](), 2.0)
+    if arch == "lstm":
+        model.decoder.fc_out.bias.data[EOS] += 2.0  # so that hypotheses end
+    criterion = test_soft_beam_criterion.criterion_for(model, alpha=1.0, **LOSSES[name])
+    rows = [[5, 9, 14, 7, 8, 12], [8, 21, 6], [11, 4], [17]]
+    for mode in (True, False):
+        criterion.train(mode)
+        together, _, _ = criterion(model, sample_of(model, rows), reduce=False)
+        for row, loss in zip(rows, together, strict=True):
+            (alone,), _, _ = criterion(model, sample_of(model, [row]), reduce=False)
+            torch.testing.assert_close(loss, alone, atol=1e-4, rtol=1e-4)
 
 
 COMMANDS = {
