@@ -120,3 +120,15 @@ def test_everything_registered_is_listed_with_its_settings():
     assert listed == expected
     explained = {name for names, _ in rows_after("meanings") for name in re.findall("`([^`]+)`", names)}
     assert explained == {setting.split(" = ")[0] for settings in expected.values() for setting in settings}
+
+
+def test_every_estimator_and_surrogate_is_on_its_page():
+    from diffdecode.categorical import ESTIMATORS
+    from diffdecode.structure import SURROGATES
+
+    modules = {estimator.function.__module__ for estimator in ESTIMATORS.values()}
+    modules |= {surrogate.__module__ for surrogate in SURROGATES.values()}
+    pages = "".join((ROOT / f"docs/api/{name}.md").read_text() for name in ("estimators", "surrogates"))
+    assert {module for module in modules if f".. automodule:: {module}\n" not in pages} == set()
+    guides = "".join((ROOT / f"docs/library/{name}.md").read_text() for name in ("estimators", "surrogates"))
+    assert {name for name in (*ESTIMATORS, *SURROGATES) if f"`{name}`" not in guides} == set()
