@@ -1,7 +1,6 @@
 """Decoding a trained model with fairseq-generate, once per way of decoding; scores are kept on disk."""
 
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +104,4 @@ def _generate(command: list[str]) -> float:
     # Otherwise the first call sends all later logging to its own results file, and closes it.
     logging.basicConfig(level=logging.WARNING)
     parser = options.get_generation_parser()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fairseq's old ways of calling hydra and torch
-        scorer = fairseq_generate.main(options.parse_args_and_arch(parser, command))
-    return float(scorer.score())
+    return float(fairseq_generate.main(options.parse_args_and_arch(parser, command)).score())

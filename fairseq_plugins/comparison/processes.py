@@ -45,10 +45,12 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def end_of(log: Path, lines: int = 12) -> str:
-    """The last lines of a log."""
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    """The last lines of a log; where an option or the data was refused, the reason alone."""
+    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+    reasons = [i for i, line in enumerate(last) if line.startswith(("ValueError: ", "FileNotFoundError: "))]
+    return "\n".join(last[reasons[-1] :] if reasons else last)
 
 
 def _environment() -> dict[str, str]:
     """That of a command which shares the machine with others."""
-    return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONWARNINGS": "ignore", PARENT: str(os.getpid())}
+    return {"OMP_NUM_THREADS": "1", **os.environ, PARENT: str(os.getpid())}

@@ -192,3 +192,12 @@ def test_binarised_data_of_a_killed_command_is_made_again(tmp_path):
     assert demo.prepare(args, Console(quiet=True)) == ["train", "valid"]
     assert (tmp_path / "out" / "bin" / "dict.words.txt").is_file()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["bin", "preprocess.log", "text"]
+
+
+def test_a_refusal_is_shown_without_its_traceback(tmp_path):
+    log = tmp_path / "train.log"
+    frames = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n'
+    log.write_text(f"{frames}ValueError: --metric f1 needs the labels O, B-... and I-...\n")
+    assert processes.end_of(log) == "ValueError: --metric f1 needs the labels O, B-... and I-..."
+    log.write_text(f"{frames}RuntimeError: a fault of our own\n")
+    assert processes.end_of(log) == log.read_text().rstrip("\n")
