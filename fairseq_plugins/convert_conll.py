@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from diffdecode.files.atomic import write_text
+from diffdecode.files.atomic import atomic_write
 from diffdecode.files.text import SPACE, FormatError, blocks, numbered_lines, spaced_words
 
 RESERVED = {"<s>", "</s>", "<pad>", "<unk>"}  # fairseq's own symbols
@@ -196,9 +196,13 @@ def _are_numbers(words: Sequence[str]) -> bool:
 
 def _write(sentences: Sequence[Sentence], prefix: str | Path) -> tuple[int, int]:
     Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-    for column, suffix in enumerate(("words", "labels")):
-        text = "".join(" ".join(sentence[column]) + "\n" for sentence in sentences)
-        write_text(f"{prefix}.{suffix}", text, newline="\n")
+    with (  # both or neither: words with the labels of an earlier run would be taken for a corpus
+        atomic_write(f"{prefix}.words", newline="\n") as words_file,
+        atomic_write(f"{prefix}.labels", newline="\n") as labels_file,
+    ):
+        for words, labels in sentences:
+            words_file.write(" ".join(words) + "\n")
+            labels_file.write(" ".join(labels) + "\n")
     return len(sentences), sum(len(words) for words, _ in sentences)
 
 

@@ -10,32 +10,38 @@ from typing import Any
 from spacy import displacy
 from spacy.tokens import Doc
 
-from spacy_components.sdp_graph import get_graph
+from spacy_components.sdp_graph import DEFAULT_KEY, SdpGraph, get_graph, graph_keys
 
 CHANGED = " ✱"
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def to_displacy(doc: Doc, source: str = "sdp", marked: Collection[int] = ()) -> dict[str, Any]:
+def to_displacy(doc: Doc, source: str = DEFAULT_KEY, marked: Collection[int] = ()) -> dict[str, Any]:
     """The input of ``displacy.render(..., style="dep", manual=True)`` for a document's graph or tree.
 
-    source: ``"sdp"`` for ``doc._.sdp`` (words under the root are tagged ``top``) or ``"tree"`` for the heads.
+    source: ``"tree"`` for the heads, or the key of a graph, such as ``"sdp"`` for ``doc._.sdp``; words under
+    the root are tagged ``top``.
     marked: tokens whose incoming arcs get a star. Raises ValueError if the document has no such annotation.
     """
-    if source == "sdp":
-        graph = get_graph(doc)
-        if graph is None:
-            raise ValueError(f"{doc.text!r:.60} has no graph in doc._.sdp")
-        arcs, top = graph.arcs, graph.top
-    elif source == "tree":
+    if source == "tree":
         if not doc.has_annotation("DEP"):
             raise ValueError(f"{doc.text!r:.60} has no dependency parse")
         arcs = [(token.head.i, token.i, token.dep_) for token in doc if token.head.i != token.i]
         top = [token.i for token in doc if token.head.i == token.i]
     else:
-        raise ValueError(f"source {source!r}, expected 'sdp' or 'tree'")
+        arcs, top = _graph(doc, source)
     words = [{"text": drawable(token.text), "tag": _tag(token.tag_, token.i, top, marked)} for token in doc]
     return {"words": words, "arcs": [_arc(*arc, marked) for arc in arcs]}
+
+
+def _graph(doc: Doc, key: str) -> SdpGraph:
+    if key == DEFAULT_KEY or key in graph_keys(doc):
+        graph = get_graph(doc, key)
+        if graph is not None:
+            return graph
+        raise ValueError(f"{doc.text!r:.60} has no graph in doc._.{key}")
+    others = "".join(f" or {other!r}" for other in graph_keys(doc) if other != DEFAULT_KEY)
+    raise ValueError(f"source {key!r}, expected '{DEFAULT_KEY}' or 'tree'{others}")
 
 
 def drawable(text: str) -> str:
@@ -60,7 +66,7 @@ def _arc(head: int, dep: int, label: str, marked: Collection[int]) -> dict[str, 
     }
 
 
-def render_svg(doc: Doc, source: str = "sdp", marked: Collection[int] = (), **options: Any) -> str:
+def render_svg(doc: Doc, source: str = DEFAULT_KEY, marked: Collection[int] = (), **options: Any) -> str:
     """The picture as SVG. options: displaCy's, such as ``distance=90`` or ``color="#09a3d5"``."""
     options = {"compact": True, "distance": 90} | options
     parsed = to_displacy(doc, source, marked)

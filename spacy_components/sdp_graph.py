@@ -9,15 +9,19 @@ Positions count tokens from 0 and there is no artificial root: ``top`` lists the
 it. ``length`` is optional; ``set_graph`` writes it so that a graph from before a retokenisation is found out.
 An empty ``arcs`` is a graph without arcs, which is something else than ``None``.
 
-spaCy forgets ``doc._.sdp`` in ``Span.as_doc``, in ``Doc.from_docs`` and in a ``DocBin`` without
-``store_user_data``. ``as_doc`` and ``join_docs`` below keep it, and ``require_graphs`` says what may have
-happened when a corpus has lost it.
+A document can have several graphs, such as DM and PSD, each by its key: key ``psd`` is ``doc._.psd``. The
+functions here take the key, by default ``sdp``, and make the extension of a new one.
+
+spaCy forgets extensions in ``Span.as_doc``, in ``Doc.from_docs`` and in a ``DocBin`` without
+``store_user_data``. ``as_doc`` and ``join_docs`` below keep the graphs, and ``require_graphs`` says what may
+have happened when a corpus has lost them.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from operator import index
 from typing import Any, NamedTuple
 
@@ -25,10 +29,10 @@ import numpy as np
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-EXTENSION = "sdp"
-
-if not Doc.has_extension(EXTENSION):
-    Doc.set_extension(EXTENSION, default=None)
+DEFAULT_KEY = "sdp"
+RESERVED_KEYS = frozenset({"tree"})  # which the functions that draw take for the tree
+VALUE_KEYS = frozenset({"arcs", "top", "length"})
+PLAIN_EXTENSION = (None, None, None, None)  # default, method, getter, setter of spaCy
 
 
 class Arc(NamedTuple):
@@ -59,41 +63,75 @@ class AlignedGraph(NamedTuple):
     known: np.ndarray
 
 
-def set_graph(doc: Doc, arcs: Iterable[Sequence[Any]], top: Iterable[int] = ()) -> None:
-    """Stores a graph on the document as ``doc._.sdp``.
+def set_graph(
+    doc: Doc, arcs: Iterable[Sequence[Any]], top: Iterable[int] = (), key: str = DEFAULT_KEY
+) -> None:
+    """Stores a graph on the document, by default as ``doc._.sdp``.
 
     arcs: triples ``(head, dep, label)``. top: tokens under the artificial root.
-    Raises ValueError for a token outside of the document, a loop, an empty label or an arc given twice.
+    Raises ValueError for a token outside of the document, a loop, an empty label, an arc given twice or a key
+    that cannot be one.
     """
     graph = _checked(doc, arcs, top)
-    doc._.sdp = {"arcs": [list(arc) for arc in graph.arcs], "top": list(graph.top), "length": len(doc)}
+    value = {"arcs": [list(arc) for arc in graph.arcs], "top": list(graph.top), "length": len(doc)}
+    doc._.set(make_key(key), value)
 
 
-def get_graph(doc: Doc) -> SdpGraph | None:
+def get_graph(doc: Doc, key: str = DEFAULT_KEY) -> SdpGraph | None:
     """The graph of the document, or None where it has none.
 
     Raises ValueError if ``doc._.sdp`` is not a graph over this document's tokens (see ``set_graph``), for
     example because the document was retokenised after the graph was stored.
     """
-    value = doc._.sdp
+    value = doc._.get(make_key(key))
     if value is None:
         return None
-    if not isinstance(value, dict) or "arcs" not in value:
-        raise ValueError(
-            f'doc._.sdp is {value!r:.60}; expected {{"arcs": [[head, dep, label], ...], "top": [token, ...]}}'
-        )
+    if not isinstance(value, Mapping) or "arcs" not in value:
+        expected = '{"arcs": [[head, dep, label], ...], "top": [token, ...]}'
+        raise ValueError(f"doc._.{key} is {value!r:.60}; expected {expected}")
     length = value.get("length", len(doc))
     if length != len(doc):
         raise ValueError(
-            f"doc._.sdp was stored when the document had {length} tokens and now it has {len(doc)}: "
-            "it was retokenised since. Set the graph again with set_graph, or doc._.sdp = None to forget it."
+            f"doc._.{key} was stored when the document had {length} tokens and now it has {len(doc)}: it was "
+            f"retokenised since. Set the graph again with set_graph, or doc._.{key} = None to forget it."
         )
     return _checked(doc, value["arcs"], value.get("top", ()))
 
 
-def has_graph(doc: Doc) -> bool:
+def has_graph(doc: Doc, key: str = DEFAULT_KEY) -> bool:
     """Whether the document is annotated with a graph (one without arcs counts)."""
-    return doc._.sdp is not None
+    return doc._.get(make_key(key)) is not None
+
+
+def graph_keys(doc: Doc) -> list[str]:
+    """The keys of all graphs on the document, in alphabetical order, also of those of another process."""
+    extensions = (key[1:] for key in doc.user_data if isinstance(key, tuple) and key[0] == "._.")
+    names = (name for name, *place in extensions if place == [None, None])
+    return sorted(name for name in names if _may_be_graph(name, doc.user_data["._.", name, None, None]))
+
+
+def _may_be_graph(key: str, value: Any) -> bool:
+    if key == DEFAULT_KEY:
+        return value is not None
+    return isinstance(value, Mapping) and "arcs" in value and set(value) <= VALUE_KEYS
+
+
+def make_key(key: str) -> str:
+    """The key, with an extension of ``Doc`` for it.
+
+    Raises ValueError for a name that Python cannot write after ``doc._.``, for ``tree``, and where the
+    extension exists already and is one of another kind.
+    """
+    if not isinstance(key, str) or not key.isidentifier() or key in RESERVED_KEYS:
+        raise ValueError(f"{key!r} cannot be the key of a graph; take a word such as psd")
+    if not Doc.has_extension(key):
+        Doc.set_extension(key, default=None)
+    elif Doc.get_extension(key) != PLAIN_EXTENSION:
+        raise ValueError(f"{key!r} cannot be the key of a graph: doc._.{key} is another extension already")
+    return key
+
+
+make_key(DEFAULT_KEY)
 
 
 def _checked(doc: Doc, arcs: Iterable[Sequence[Any]], top: Iterable[int]) -> SdpGraph:
@@ -143,12 +181,12 @@ def one_to_one(example: Example) -> np.ndarray:
     return partner
 
 
-def aligned_graph(example: Example) -> AlignedGraph | None:
+def aligned_graph(example: Example, key: str = DEFAULT_KEY) -> AlignedGraph | None:
     """The reference's graph moved to the tokens of ``example.predicted``; None if the reference has no graph.
 
     Arcs and tops that touch a token without a one-to-one partner are left out; ``known`` marks the others.
     """
-    graph = get_graph(example.reference)
+    graph = get_graph(example.reference, key)
     if graph is None:
         return None
     partner = one_to_one(example)
@@ -164,47 +202,63 @@ def aligned_graph(example: Example) -> AlignedGraph | None:
 
 
 def as_doc(span: Span) -> Doc:
-    """``span.as_doc()`` with the part of the graph inside the span (arcs across its border are left out)."""
+    """``span.as_doc()`` with the part of each graph inside the span (arcs across its border are left out)."""
     doc = span.as_doc()
-    graph = get_graph(span.doc)
-    if graph is not None:
-        inside = range(span.start, span.end)
+    inside = range(span.start, span.end)
+    for key in graph_keys(span.doc):
+        graph = get_graph(span.doc, key)
         arcs = [
             (h - span.start, d - span.start, label)
             for h, d, label in graph.arcs
             if h in inside and d in inside
         ]
-        set_graph(doc, arcs, [token - span.start for token in graph.top if token in inside])
+        set_graph(doc, arcs, [token - span.start for token in graph.top if token in inside], key)
     return doc
 
 
 def join_docs(docs: Sequence[Doc]) -> Doc:
-    """``Doc.from_docs(docs)`` with the graphs joined; no graph if one of the documents has none.
+    """``Doc.from_docs(docs)`` with the graphs joined that all of the documents have.
 
     Raises ValueError if ``docs`` is empty.
     """
     if not docs:
         raise ValueError("join_docs needs at least one document")
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=rf"\[W101\].*'{EXTENSION}'"
-        )  # spaCy: it drops the extension
+    keys = [graph_keys(doc) for doc in docs]
+    with warnings.catch_warnings():  # spaCy: it drops the extensions
+        for key in {key for of_doc in keys for key in of_doc}:
+            warnings.filterwarnings("ignore", message=rf"\[W101\].*'{key}'")
         joined = Doc.from_docs(list(docs), ensure_whitespace=True)
-    graphs = [get_graph(doc) for doc in docs]
-    if all(graph is not None for graph in graphs):
-        offsets = np.cumsum([0, *(len(doc) for doc in docs)]).tolist()
+    offsets = np.cumsum([0, *(len(doc) for doc in docs)]).tolist()
+    for key in sorted(set.intersection(*map(set, keys))):
+        graphs = [get_graph(doc, key) for doc in docs]
         arcs = [(h + o, d + o, label) for graph, o in zip(graphs, offsets) for h, d, label in graph.arcs]
-        set_graph(joined, arcs, [token + o for graph, o in zip(graphs, offsets) for token in graph.top])
+        set_graph(joined, arcs, [token + o for graph, o in zip(graphs, offsets) for token in graph.top], key)
     return joined
 
 
-def require_graphs(examples: Iterable[Example], component: str) -> None:
+def add_graphs(docs: Iterable[Doc], others: Iterable[Doc], key: str) -> Iterator[Doc]:
+    """Yields ``docs``, each with the graph of its partner in ``others``, under the key on both.
+
+    Raises ValueError if the two are not as many, or do not have the same tokens.
+    """
+    for number, (doc, other) in enumerate(zip_longest(docs, others), start=1):
+        if doc is None or other is None:
+            raise ValueError(f"graphs '{key}': one side has {number - 1} documents, the other has more")
+        if [token.text for token in doc] != [token.text for token in other]:
+            raise ValueError(f"graphs '{key}', document {number}: {doc.text!r:.60} is not {other.text!r:.60}")
+        graph = get_graph(other, key)
+        if graph is not None:
+            set_graph(doc, graph.arcs, graph.top, key)
+        yield doc
+
+
+def require_graphs(examples: Iterable[Example], component: str, key: str = DEFAULT_KEY) -> None:
     """Raises ValueError, with the usual causes, if no reference in ``examples`` has a graph."""
-    if not any(has_graph(example.reference) for example in examples):
+    if not any(has_graph(example.reference, key) for example in examples):
         raise ValueError(
-            f"'{component}': no example has a graph in doc._.sdp. The usual causes: the .spacy file was "
+            f"'{component}': no example has a graph in doc._.{key}. The usual causes: the .spacy file was "
             "written by a DocBin without store_user_data=True; the reader is spacy.Corpus.v1 with max_length "
             "or gold_preproc, which splits documents with Span.as_doc and so drops extensions (use "
             "diffdecode.Corpus.v1); the corpus is streamed (max_epochs = -1) and none of its first 100 "
-            "examples has one."
+            "examples has one; its graphs have another key."
         )

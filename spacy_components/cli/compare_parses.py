@@ -13,6 +13,7 @@ from wasabi import msg
 from diffdecode.files.atomic import write_text
 from spacy_components.cli.bad_input import load_pipeline, one_line_errors
 from spacy_components.display import drawable, render_svg
+from spacy_components.sdp_graph import DEFAULT_KEY, make_key
 from spacy_components.training.corpus import make_example
 from spacy_components.training.formats import read_docs
 from spacy_components.training.parse_changes import CASES, ParseChanges, Sentence, compare_parses
@@ -35,11 +36,12 @@ def compare_parses_cli(
     examples: Annotated[int, Opt("--examples", "-n", min=0, help="How many sentences the page shows")] = 20,
     graph: Annotated[bool, Opt("--graph/--no-graph", help="CoNLL-U: read the enhanced graphs")] = False,
     use_gpu: Annotated[int, Opt("--gpu-id", "-g", help="GPU, or -1 for the CPU")] = -1,
+    key: Annotated[str, Opt("--key", help="Compared with which graphs: doc._.KEY")] = DEFAULT_KEY,
 ) -> None:
     """Compare the trees of two pipelines as in Table 3 of the SPIGOT paper (Peng et al., 2018)."""
     setup_gpu(use_gpu)
     with one_line_errors("Cannot compare"):
-        changes = compare(load_pipeline(before), load_pipeline(after), data, graph)
+        changes = compare(load_pipeline(before), load_pipeline(after), data, graph, key)
         if html is not None:
             write_text(html, html_page(changes, examples))
     print_changes(changes)
@@ -47,12 +49,14 @@ def compare_parses_cli(
         msg.good(f"{min(len(changes.diff), examples)} of {len(changes.diff)} changed trees drawn in {html}")
 
 
-def compare(before: Language, after: Language, data: Path, graph: bool = False) -> ParseChanges:
-    """Parses the data with both pipelines, on the tokens of the data."""
+def compare(
+    before: Language, after: Language, data: Path, graph: bool = False, key: str = DEFAULT_KEY
+) -> ParseChanges:
+    """Parses the data with both pipelines, on the tokens of the data; key is that of its graphs."""
     runs = {
         name: [
             make_example(nlp, doc, gold_tokens=True)
-            for doc in read_docs(data, nlp.vocab, graph=graph)
+            for doc in read_docs(data, nlp.vocab, graph=graph, key=make_key(key))
             if len(doc)
         ]
         for name, nlp in (("before", before), ("after", after))
@@ -61,6 +65,7 @@ def compare(before: Language, after: Language, data: Path, graph: bool = False) 
         before.pipe(example.predicted for example in runs["before"]),
         after.pipe(example.predicted for example in runs["after"]),
         [example.reference for example in runs["after"]],
+        key,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import spacy
@@ -13,7 +15,7 @@ from wasabi import msg
 from diffdecode.files.atomic import write_bytes
 from diffdecode.files.text import FormatError
 from spacy_components.cli.bad_input import one_line_errors
-from spacy_components.sdp_graph import has_graph
+from spacy_components.sdp_graph import DEFAULT_KEY, add_graphs, graph_keys, make_key
 from spacy_components.training.formats import FORMATS, read_docs
 
 
@@ -33,10 +35,16 @@ def convert_sdp_cli(
         bool, Opt("--subtypes/--no-subtypes", help="CoNLL-U: keep nmod:about, not just nmod")
     ] = True,
     limit: Annotated[int, Opt("--limit", "-n", min=0, help="Only so many sentences; 0 for all")] = 0,
+    key: Annotated[str, Opt("--key", help="Where the graphs go: doc._.KEY")] = DEFAULT_KEY,
+    also: Annotated[
+        list[str] | None,
+        Opt("--also", metavar="KEY=FILE", help="Add the graphs of another file with the same sentences"),
+    ] = None,
 ) -> None:
     """Convert SDP 2015, CoNLL-U (basic or enhanced) or labelled text to .spacy, with doc._.sdp."""
     with one_line_errors("Cannot convert"):
-        docs = convert(input_path, output_path, format, lang, tree, graph, subtypes, limit)
+        others = dict(map(_key_and_path, also or ()))
+        docs = convert(input_path, output_path, format, lang, tree, graph, subtypes, limit, key, others)
     msg.good(f"{output_path}: {summary(docs)}")
 
 
@@ -49,26 +57,42 @@ def convert(
     graph: bool = False,
     subtypes: bool = True,
     limit: int = 0,
+    key: str = DEFAULT_KEY,
+    also: Mapping[str, Path] = MappingProxyType({}),
 ) -> list[spacy.tokens.Doc]:
     """Writes the documents of ``input_path`` to ``output_path`` with their graphs, and returns them.
 
-    Raises ValueError for bad input, with its file and line, and for a file without documents.
+    key: of the graphs of ``input_path``. also: for each other key the file, in the format that its name says,
+    whose graphs the documents get, too.
+    Raises ValueError for bad input, with its file and line, for a file without documents, and for two files
+    that do not have the same sentences.
     """
     vocab = spacy.blank(lang).vocab
-    docs = list(read_docs(input_path, vocab, format=format, tree=tree, graph=graph, subtypes=subtypes))
+    options = {"tree": tree, "graph": graph, "subtypes": subtypes, "key": make_key(key)}
+    docs = list(read_docs(input_path, vocab, format=format, **options))
     if not docs:
         raise FormatError(input_path, None, "no documents")
+    for other_key, path in also.items():
+        others = read_docs(path, vocab, graph=True, subtypes=subtypes, key=make_key(other_key))
+        docs = list(add_graphs(docs, others, other_key))
     docs = docs[: limit or None]
     output_path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(output_path, DocBin(docs=docs, store_user_data=True).to_bytes())
     return docs
 
 
+def _key_and_path(text: str) -> tuple[str, Path]:
+    key, equals, path = text.partition("=")
+    if not equals or not path:
+        raise ValueError(f"--also {text!r}: expected KEY=FILE")
+    return key, Path(path)
+
+
 def summary(docs: list[spacy.tokens.Doc]) -> str:
     """How many documents there are, and how many with a tree, a graph, categories."""
     counts = {
         "with a tree": sum(doc.has_annotation("DEP") for doc in docs),
-        "with a graph": sum(map(has_graph, docs)),
+        "with a graph": sum(bool(graph_keys(doc)) for doc in docs),
         "with categories": sum(bool(doc.cats) for doc in docs),
     }
     found = [f"{count} {what}" for what, count in counts.items() if count]

@@ -1,4 +1,4 @@
-"""Corpus readers for ``[corpora.*]`` blocks of a training config; all keep ``doc._.sdp``."""
+"""Corpus readers for ``[corpora.*]`` blocks of a training config; all keep graphs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spacy.training import Example
 from spacy.training.corpus import FILE_TYPE, walk_corpus
 from spacy.vocab import Vocab
 
-from spacy_components.sdp_graph import as_doc
+from spacy_components.sdp_graph import DEFAULT_KEY, as_doc, make_key
 from spacy_components.training.formats import read_docs
 
 Reader = Callable[[Language], Iterable[Example]]
@@ -95,10 +95,15 @@ def create_corpus(
 
 
 @registry.readers("diffdecode.Sdp2015.v1")
-def create_sdp2015_corpus(path: Path, limit: int = 0, shuffle: bool = False) -> Reader:
-    """Reads an ``.sdp`` file of SDP 2015 (``.gz`` too) without conversion, on its own tokens."""
+def create_sdp2015_corpus(
+    path: Path, limit: int = 0, shuffle: bool = False, key: str = DEFAULT_KEY
+) -> Reader:
+    """Reads an ``.sdp`` file of SDP 2015 (``.gz`` too) without conversion, on its own tokens.
+
+    See ``Corpus`` for limit and shuffle; key is that of the graph on the document.
+    """
     path = _existing(path)
-    read = partial(read_docs, path, format="sdp2015")
+    read = partial(read_docs, path, format="sdp2015", key=make_key(key))
     return Corpus(read, limit=limit, shuffle=shuffle)
 
 
@@ -111,13 +116,15 @@ def create_conllu_corpus(
     gold_tokens: bool = True,
     limit: int = 0,
     shuffle: bool = False,
+    key: str = DEFAULT_KEY,
 ) -> Reader:
     """Reads a CoNLL-U file (``.gz`` too) without conversion: trees, enhanced graphs, or both.
 
-    See ``read_conllu`` for tree, graph and subtypes, and ``Corpus`` for the rest.
+    See ``read_conllu`` for tree, graph, subtypes and key, and ``Corpus`` for the rest.
     """
     path = _existing(path)
-    read = partial(read_docs, path, format="conllu", tree=tree, graph=graph, subtypes=subtypes)
+    options = {"tree": tree, "graph": graph, "subtypes": subtypes, "key": make_key(key)}
+    read = partial(read_docs, path, format="conllu", **options)
     return Corpus(read, gold_tokens=gold_tokens, limit=limit, shuffle=shuffle)
 
 

@@ -11,22 +11,23 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from diffdecode.files.text import FormatError
-from spacy_components.sdp_graph import get_graph, has_graph
+from spacy_components.sdp_graph import DEFAULT_KEY, get_graph, has_graph
 from spacy_components.training.formats import read_docs
 
 TOP = "<top>"
 """Label of the arcs from the root to the top words."""
 
 
-def label_inventory(docs: Iterable[Doc]) -> dict[str, list[str]]:
+def label_inventory(docs: Iterable[Doc], key: str = DEFAULT_KEY) -> dict[str, list[str]]:
     """The labels of documents' graphs, and which of them no predicate ever gives to two arguments.
 
     docs (Iterable[Doc]): The documents.
+    key (str): The key of the graphs.
     RETURNS (Dict[str, List[str]]): ``labels`` and ``deterministic`` (which may hold ``TOP``).
     """
     labels, repeated = set(), set()
     for doc in docs:
-        graph = get_graph(doc)
+        graph = get_graph(doc, key)
         if graph is not None:
             uses = Counter((head, label) for head, _, label in graph.arcs)
             uses[(-1, TOP)] = len(graph.top)
@@ -36,7 +37,7 @@ def label_inventory(docs: Iterable[Doc]) -> dict[str, list[str]]:
 
 
 @registry.readers("diffdecode.GraphLabels.v1")
-def read_graph_labels(path: Path, subtypes: bool = True) -> dict[str, list[str]]:
+def read_graph_labels(path: Path, subtypes: bool = True, key: str = DEFAULT_KEY) -> dict[str, list[str]]:
     """The ``labels`` of ``spigot_sdp`` for ``[initialize.components]``, from all of a corpus.
 
     spaCy initializes from the first 100 examples of a streamed corpus (``max_epochs = -1``), which is too few
@@ -44,10 +45,11 @@ def read_graph_labels(path: Path, subtypes: bool = True) -> dict[str, list[str]]
 
     path (Path): ``.spacy``, ``.sdp`` or (enhanced) ``.conllu``, ``.gz`` too.
     subtypes (bool): For CoNLL-U, as in ``read_conllu``: as the corpus has it.
+    key (str): The key of the graphs.
     RETURNS (Dict[str, List[str]]): ``labels`` and ``deterministic``.
     Raises ValueError for bad input and if no document has a graph.
     """
-    docs = [doc for doc in read_docs(path, Vocab(), graph=True, subtypes=subtypes) if has_graph(doc)]
-    if not docs:
-        raise FormatError(path, None, "no document has a graph in doc._.sdp")
-    return label_inventory(docs)
+    docs = list(read_docs(path, Vocab(), graph=True, subtypes=subtypes, key=key))
+    if not any(has_graph(doc, key) for doc in docs):
+        raise FormatError(path, None, f"no document has a graph in doc._.{key}")
+    return label_inventory(docs, key)

@@ -36,7 +36,7 @@ from spacy import registry
 from spacy.language import Language
 from spacy.training import Example
 
-from spacy_components.sdp_graph import get_graph
+from spacy_components.sdp_graph import get_graph, graph_keys
 from spacy_components.training.corpus import Reader
 
 NAME = "diffdecode.MixedCorpus.v1"
@@ -144,10 +144,9 @@ def labels_of(example: Example) -> set[tuple[str, str]]:
     Not the morphology: its combinations are too many to show in a hundred examples (``spacy init labels``).
     """
     doc = example.reference
-    graph = get_graph(doc)
     labels = {("dep", token.dep_) for token in doc} | {("tag", token.tag_) for token in doc}
     labels |= {("ent", ent.label_) for ent in doc.ents} | {("cat", name) for name in doc.cats}
     labels |= {(f"spans {key}", span.label_) for key, spans in doc.spans.items() for span in spans}
-    if graph is not None:
-        labels |= {("sdp", arc.label) for arc in graph.arcs}
+    for key in graph_keys(doc):
+        labels |= {(key, arc.label) for arc in get_graph(doc, key).arcs}
     return {(kind, label) for kind, label in labels if label}

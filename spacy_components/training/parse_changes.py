@@ -9,7 +9,7 @@ from typing import Any
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from spacy_components.sdp_graph import Arc, aligned_graph, has_graph
+from spacy_components.sdp_graph import DEFAULT_KEY, Arc, aligned_graph, has_graph, make_key
 from spacy_components.training.scorers import cats_scores, parse_scores, sdp_scores
 
 CASES = {
@@ -33,9 +33,9 @@ class Sentence:
             raise ValueError(f"{self.before.text!r:.60} was tokenised in two different ways")
         self.changed = [a.i for a, b in zip(self.after, self.before) if a.head.i != b.head.i]
 
-    def cases(self, token: int) -> set[str]:
+    def cases(self, token: int, key: str = DEFAULT_KEY) -> set[str]:
         """Which of ``CASES`` hold for a changed token, with the reference's graph."""
-        graph = aligned_graph(Example(self.after, self.reference))
+        graph = aligned_graph(Example(self.after, self.reference), key)
         arcs = _pairs(graph.arcs) if graph is not None else set()
         old, new = self.before[token].head.i, self.after[token].head.i
         holds = {"a": (new, token) in arcs, "b": (token, new) in arcs, "c": (token, old) in arcs}
@@ -46,10 +46,12 @@ class Sentence:
 class ParseChanges:
     """The sentences of a corpus, split by whether the tree (heads, not relations) stayed the same.
 
-    ``rows()`` is Table 3; ``case_shares()`` the shares of changed heads in cases a, b, c of ``CASES``.
+    ``rows()`` is Table 3; ``case_shares()`` the shares of changed heads in cases a, b, c of ``CASES``; both
+    with the graphs that have the key.
     """
 
     sentences: list[Sentence]
+    key: str = DEFAULT_KEY
 
     @property
     def same(self) -> list[Sentence]:
@@ -66,7 +68,12 @@ class ParseChanges:
         for split, sentences in (("SAME", self.same), ("DIFF", self.diff), ("ALL", self.sentences)):
             for system in ("before", "after"):
                 examples = [Example(getattr(s, system), s.reference) for s in sentences]
-                yield {"split": split, "sentences": len(sentences), "system": system, **_scores(examples)}
+                yield {
+                    "split": split,
+                    "sentences": len(sentences),
+                    "system": system,
+                    **_scores(examples, self.key),
+                }
 
     def case_shares(self) -> dict[str, float] | None:
         """Shares of the changed heads in each case, ``any`` for at least one and ``changed`` their number.
@@ -74,9 +81,9 @@ class ParseChanges:
         Counts only sentences whose reference has a graph; None if no head changed in them.
         """
         cases = [
-            s.cases(token)
+            s.cases(token, self.key)
             for s in self.diff
-            if aligned_graph(Example(s.after, s.reference))
+            if has_graph(s.reference, self.key)
             for token in s.changed
         ]
         if not cases:
@@ -85,9 +92,12 @@ class ParseChanges:
         return shares | {"any": sum(map(bool, cases)) / len(cases), "changed": len(cases)}
 
 
-def compare_parses(before: Iterable[Doc], after: Iterable[Doc], references: Iterable[Doc]) -> ParseChanges:
+def compare_parses(
+    before: Iterable[Doc], after: Iterable[Doc], references: Iterable[Doc], key: str = DEFAULT_KEY
+) -> ParseChanges:
     """Sets the parses of two systems side by side.
 
+    key: of the graphs with which they are compared.
     Raises ValueError if the numbers of documents differ, or the tokens of a sentence, or a parse is missing.
     """
     triples = list(zip(before, after, references, strict=True))
@@ -95,17 +105,17 @@ def compare_parses(before: Iterable[Doc], after: Iterable[Doc], references: Iter
         for name, doc in (("before", old), ("after", new)):
             if len(doc) and not doc.has_annotation("DEP"):
                 raise ValueError(f"{doc.text!r:.60} has no parse from the system '{name}'")
-    return ParseChanges([Sentence(*triple) for triple in triples])
+    return ParseChanges([Sentence(*triple) for triple in triples], make_key(key))
 
 
-def _scores(examples: Sequence[Example]) -> dict[str, float]:
+def _scores(examples: Sequence[Example], key: str) -> dict[str, float]:
     """UAS over all tokens, labelled F1 of graphs, accuracy of categories: of what both sides have."""
     labels = sorted({label for example in examples for label in example.reference.cats})
     classified = labels and all(example.predicted.cats for example in examples)
-    drawn = any(has_graph(example.predicted) for example in examples)
+    drawn = any(has_graph(example.predicted, key) for example in examples)
     scores = {
         "uas": parse_scores(examples)["dep_uas"],
-        "lf": sdp_scores(examples)["sdp_lf"] if drawn else None,
+        "lf": sdp_scores(examples, key=key)[f"{key}_lf"] if drawn else None,
         "acc": cats_scores(examples, labels=labels)["cats_acc"] if classified else None,
     }
     return {name: score for name, score in scores.items() if score is not None}

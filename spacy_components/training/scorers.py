@@ -16,7 +16,7 @@ from spacy.scorer import PRFScore, Scorer
 from spacy.tokens import Doc, Token
 from spacy.training import Example
 
-from spacy_components.sdp_graph import SdpGraph, get_graph, one_to_one
+from spacy_components.sdp_graph import DEFAULT_KEY, SdpGraph, get_graph, make_key, one_to_one
 from spacy_components.training.graph_scores import GraphPRF, graph_edges
 
 ScoreFunction = Callable[..., dict[str, Any]]
@@ -109,41 +109,42 @@ def _dep(token: Token) -> str:
 
 
 @registry.scorers("diffdecode.sdp_scorer.v1")
-def make_sdp_scorer(tops: bool = True) -> ScoreFunction:
+def make_sdp_scorer(tops: bool = True, key: str = DEFAULT_KEY) -> ScoreFunction:
     """Scores ``sdp_up sdp_ur sdp_uf sdp_um sdp_lp sdp_lr sdp_lf sdp_lm`` and ``sdp_lf_per_type``.
 
-    tops: count tops as edges from a virtual root, as the official figures of SDP 2015 do.
+    tops: count tops as edges from a virtual root, as the official figures of SDP 2015 do. key: of the graphs;
+    with ``psd`` the scores are ``psd_up`` and so on.
     """
-    return partial(_score_graphs, tops)
+    return partial(_score_graphs, tops, make_key(key))
 
 
-def _score_graphs(tops: bool, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
-    return sdp_scores(examples, tops)
+def _score_graphs(tops: bool, key: str, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
+    return sdp_scores(examples, tops, key)
 
 
-def sdp_scores(examples: Iterable[Example], tops: bool = True) -> dict[str, Any]:
-    """Scores of ``doc._.sdp``; None where no reference has a graph.
+def sdp_scores(examples: Iterable[Example], tops: bool = True, key: str = DEFAULT_KEY) -> dict[str, Any]:
+    """Scores of the graphs with a key, whose names begin with it; None where no reference has a graph.
 
     A predicted document without a graph counts as one without edges. A predicted edge that touches a token
     which does not stand one to one for a reference token is wrong.
     """
     scores = GraphPRF()
     for example in examples:
-        gold = get_graph(example.reference)
+        gold = get_graph(example.reference, key)
         if gold is not None:
-            scores.add(graph_edges(gold, tops), graph_edges(_in_reference_tokens(example), tops))
+            scores.add(graph_edges(gold, tops), graph_edges(_in_reference_tokens(example, key), tops))
     if not scores.labelled.graphs:
-        return {f"sdp_{key}": None for key in (*GRAPH_KEYS, "lf_per_type")}
+        return {f"{key}_{name}": None for name in (*GRAPH_KEYS, "lf_per_type")}
     types = {
         label: {"p": score.precision, "r": score.recall, "f": score.f1}
         for label, score in sorted(scores.per_label.items())
     }
-    return {f"sdp_{key}": value for key, value in scores.to_dict().items()} | {"sdp_lf_per_type": types}
+    return {f"{key}_{name}": value for name, value in (scores.to_dict() | {"lf_per_type": types}).items()}
 
 
-def _in_reference_tokens(example: Example) -> SdpGraph:
+def _in_reference_tokens(example: Example, key: str) -> SdpGraph:
     """The predicted graph with the reference's token numbers; tokens without one get numbers from -2 down."""
-    graph = get_graph(example.predicted)
+    graph = get_graph(example.predicted, key)
     if graph is None:
         return SdpGraph((), ())
     place = {token: -2 - token for token in range(len(example.predicted))}

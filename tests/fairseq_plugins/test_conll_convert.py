@@ -229,6 +229,14 @@ def test_nothing_is_written_if_one_of_the_files_is_bad(tmp_path):
     assert not (tmp_path / "text").exists()
 
 
+def test_words_are_not_replaced_without_their_labels(tmp_path):
+    (tmp_path / "out.words").write_text("before\n")
+    (tmp_path / "out.labels").mkdir()
+    with pytest.raises(OSError, match=r"cannot write .*out\.labels"):
+        convert(written(tmp_path, TWO_COLUMNS), tmp_path / "out")
+    assert (tmp_path / "out.words").read_text() == "before\n"
+
+
 def test_real_data_has_as_many_sentences_as_published(real_data, tmp_path):
     folder = real_data / "ner_germeval14"
     assert convert(folder / "dev.conll.gz", tmp_path / "dev") == (2200, 41653)

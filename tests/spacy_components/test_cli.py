@@ -11,7 +11,7 @@ from spacy.tokens import Doc, DocBin
 from typer.testing import CliRunner
 
 from spacy_components import cli  # noqa: F401 - registers the commands
-from spacy_components.sdp_graph import get_graph, set_graph
+from spacy_components.sdp_graph import get_graph, graph_keys, set_graph
 
 SDP = """#SDP 2015
 #s1
@@ -139,6 +139,32 @@ def test_compare_parses_of_a_pipeline_without_a_parser(tmp_path):
     blank, data = str(tmp_path / "blank"), write(tmp_path, "gold.sdp", SDP)
     code, said = spacy_cli("compare-parses", blank, blank, data)
     assert code == 1 and "has no parse from the system 'before'" in said.replace("\n", " ")
+
+
+def test_graphs_of_several_files_on_the_same_documents(tmp_path):
+    dm, psd = write(tmp_path, "dm.sdp", SDP), write(tmp_path, "psd.sdp", SDP.replace("ARG", "PAT"))
+    out = str(tmp_path / "both.spacy")
+    code, said = spacy_cli("convert-sdp", dm, out, "--also", f"psd={psd}", "--also", f"dm={dm}")
+    assert code == 0 and "2 documents, 4 tokens, 2 with a graph" in said
+    docs = list(DocBin().from_disk(out).get_docs(spacy.blank("en").vocab))
+    assert [graph_keys(doc) for doc in docs] == [["dm", "psd", "sdp"]] * 2
+    assert get_graph(docs[1], "psd").arcs == ((0, 1, "PAT2"),) and get_graph(docs[1]).arcs[0].label == "ARG2"
+
+    scores = tmp_path / "scores.json"
+    code, _ = spacy_cli("evaluate-sdp", out, psd, "--key", "psd", "-o", str(scores))
+    assert code == 0 and json.loads(scores.read_text())["with tops"]["psd_lf"] == 1.0
+    code, _ = spacy_cli("evaluate-sdp", out, psd, "-o", str(scores))
+    assert code == 0 and json.loads(scores.read_text())["without tops"]["sdp_lf"] == 0.0
+
+
+def test_graphs_that_do_not_belong_to_the_documents_are_one_line(tmp_path):
+    dm, out = write(tmp_path, "dm.sdp", SDP), str(tmp_path / "both.spacy")
+    other = write(tmp_path, "psd.sdp", SDP.replace("\tb\t", "\tc\t"))
+    assert "graphs 'psd', document 1" in refused(tmp_path, "convert-sdp", dm, out, "--also", f"psd={other}")
+    assert "expected KEY=FILE" in refused(tmp_path, "convert-sdp", dm, out, "--also", other)
+    assert "cannot be the key" in refused(tmp_path, "convert-sdp", dm, out, "--key", "tree")
+    spacy_cli("convert-sdp", dm, out)
+    assert "no document has a graph" in refused(tmp_path, "evaluate-sdp", out, dm, "--key", "psd")
 
 
 # ---- bad input: one line, exit code 1, nothing written -------------------------------------------

@@ -263,5 +263,9 @@ def test_graph_labels_of_every_format_and_none_of_a_file_without_graphs(tmp_path
     path = written(tmp_path, CONLLU, "a.conllu")
     assert read_graph_labels(path)["labels"] == ["conj:and>advmod", "nsubj"]
     assert read_graph_labels(path, subtypes=False)["labels"] == ["conj>advmod", "nsubj"]
+    assert read_graph_labels(path, key="ud") == read_graph_labels(path)
+    path = written(tmp_path, CONTENTS[".spacy"], "a.spacy")
+    with pytest.raises(FormatError, match=r"a\.spacy: no document has a graph in doc\._\.ud"):
+        read_graph_labels(path, key="ud")
     with pytest.raises(FormatError, match=r"a\.tsv: no document has a graph"):
         read_graph_labels(written(tmp_path, TSV, "a.tsv"))

@@ -40,6 +40,15 @@ def test_tree_to_displacy_marks_changes(doc):
     assert parsed["words"][1]["tag"] == "VBZ top ✱"
 
 
+def test_another_graph_is_drawn_by_its_key(doc):
+    set_graph(doc, [(3, 0, "ACT-arg")], top=[1], key="psd")
+    (arc,) = to_displacy(doc, "psd")["arcs"]
+    assert arc == {"start": 0, "end": 3, "label": "ACT-arg", "dir": "left"}
+    assert "ACT-arg" in render_svg(doc, "psd") and "ACT-arg" not in render_svg(doc)
+    with pytest.raises(ValueError, match="expected 'sdp' or 'tree' or 'psd'"):
+        to_displacy(doc, "ucca")
+
+
 def test_svg_has_every_arc(doc):
     svg = render_svg(doc)
     assert svg.startswith("<svg") and svg.count('class="displacy-arc"') == 3 and "ARG2" in svg

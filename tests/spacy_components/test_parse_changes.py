@@ -85,3 +85,14 @@ def test_what_the_pipelines_do_not_predict_is_left_out_of_the_table():
     both = tree(1, 1, 1, arcs=[(1, 0, "X")], cats={"A": 0.2, "B": 0.1})
     row = next(compare_parses([both], [both.copy()], [gold]).rows())
     assert row["lf"] == row["acc"] == 1.0
+
+
+def test_the_graphs_of_a_key_are_compared():
+    old, new, gold = tree(1, 1, 1, arcs=[]), tree(2, 1, 1, arcs=[]), tree(1, 1, 1, arcs=[])
+    for doc in (old, new, gold):
+        set_graph(doc, [(2, 0, "X")], key="psd")
+    changes = compare_parses([old], [new], [gold], "psd")
+    assert changes.case_shares()["a"] == 1.0 and next(changes.rows())["split"] == "SAME"
+    assert [row["lf"] for row in changes.rows() if row["split"] == "DIFF"] == [1.0, 1.0]
+    assert compare_parses([old], [new], [gold]).case_shares()["a"] == 0.0
+    assert compare_parses([old], [new], [gold], "ccd").case_shares() is None

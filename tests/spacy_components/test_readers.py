@@ -11,7 +11,7 @@ from spacy import registry
 from spacy.tokens import Doc, DocBin
 from spacy.training.corpus import Corpus as StockCorpus
 
-from spacy_components.sdp_graph import get_graph, set_graph
+from spacy_components.sdp_graph import get_graph, graph_keys, set_graph
 from spacy_components.training import corpus  # noqa: F401 - registers the readers
 from spacy_components.training.formats import (
     read_conllu,
@@ -314,6 +314,25 @@ def test_readers_of_the_formats_make_examples(tmp_path):
         "diffdecode.LabelledText.v1", path=str(write(tmp_path, "a.tsv", "1\ta\n0\tb\n")), shuffle=True
     )
     assert {eg.reference.text for eg in text(NLP)} == {"a", "b"}
+
+
+def test_graphs_are_read_under_a_key_and_written_from_it(tmp_path):
+    path = write(tmp_path, "a.sdp", SDP)
+    (example, _) = reader("diffdecode.Sdp2015.v1", path=str(path), key="dm")(NLP)
+    assert graph_keys(example.reference) == ["dm"] and get_graph(example.reference, "dm").top == (1,)
+    (example, _) = reader(
+        "diffdecode.Conllu.v1", path=str(write(tmp_path, "a.conllu", CONLLU)), graph=True, key="ud"
+    )(NLP)
+    assert graph_keys(example.reference) == ["ud"] and example.reference.has_annotation("DEP")
+    docs = list(read_sdp2015(path, VOCAB, key="dm"))
+    out = io.StringIO()
+    write_sdp2015(docs, out, key="dm")
+    back = read_sdp2015(write(tmp_path, "b.sdp", out.getvalue()), VOCAB)
+    assert [get_graph(doc) for doc in back] == [get_graph(doc, "dm") for doc in docs]
+    with pytest.raises(ValueError, match=r"no graph in doc\._\.sdp"):
+        write_sdp2015(docs, io.StringIO())
+    with pytest.raises(ValueError, match="cannot be the key"):
+        reader("diffdecode.Sdp2015.v1", path=str(path), key="tree")
 
 
 @pytest.mark.parametrize("name", ["Corpus", "Sdp2015", "Conllu", "LabelledText"])

@@ -1,5 +1,8 @@
 """doc._.sdp: what is stored, what spaCy drops, and how it moves to another tokenisation."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import spacy
@@ -9,11 +12,14 @@ from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 
 from spacy_components.sdp_graph import (
+    add_graphs,
     aligned_graph,
     as_doc,
     get_graph,
+    graph_keys,
     has_graph,
     join_docs,
+    make_key,
     one_to_one,
     require_graphs,
     set_graph,
@@ -184,3 +190,108 @@ def test_aligned_graph_against_character_offsets(case):
     assert set(graph.arcs) == {(same[h], same[d], label) for h, d, label in arcs if h in same and d in same}
     assert set(graph.top) == {same[t] for t in top if t in same}
     assert set(np.flatnonzero(graph.known).tolist()) == set(same.values())
+
+
+# ---- several graphs on one document --------------------------------------------------------------
+
+PSD = [(1, 0, "ACT-arg"), (1, 3, "PAT-arg")]
+
+
+@pytest.fixture
+def two_graphs(doc):
+    set_graph(doc, PSD, top=[1, 4], key="psd")
+    return doc
+
+
+def same_graphs(doc, other):
+    assert graph_keys(doc) == graph_keys(other) == ["psd", "sdp"]
+    return all(get_graph(doc, key) == get_graph(other, key) for key in ("psd", "sdp"))
+
+
+def test_graphs_with_keys_stand_side_by_side(two_graphs):
+    assert graph_keys(two_graphs) == ["psd", "sdp"] and has_graph(two_graphs, "psd")
+    assert get_graph(two_graphs, "psd").top == (1, 4) and get_graph(two_graphs).top == (1,)
+    assert two_graphs._.psd["arcs"] == [[1, 0, "ACT-arg"], [1, 3, "PAT-arg"]]
+    two_graphs._.psd = None
+    assert graph_keys(two_graphs) == ["sdp"] and get_graph(two_graphs, "psd") is None
+    assert not has_graph(two_graphs, "never_set")
+
+
+def test_all_graphs_survive_what_the_first_survives(two_graphs, tmp_path):
+    path = tmp_path / "docs.spacy"
+    DocBin(docs=[two_graphs], store_user_data=True).to_disk(path)
+    (kept,) = DocBin().from_disk(path).get_docs(NLP.vocab)
+    assert same_graphs(kept, two_graphs)
+    assert same_graphs(Doc(NLP.vocab).from_bytes(two_graphs.to_bytes()), two_graphs)
+    assert same_graphs(two_graphs.copy(), two_graphs)
+    assert same_graphs(as_doc(two_graphs[:]), two_graphs)
+    part = as_doc(two_graphs[1:4])
+    assert get_graph(part, "psd").arcs == ((0, 2, "PAT-arg"),) and get_graph(part, "psd").top == (0,)
+
+
+def test_join_docs_keeps_the_graphs_that_all_have(doc, two_graphs):
+    assert same_graphs(as_doc(join_docs([two_graphs, two_graphs])[5:]), two_graphs)
+    one = two_graphs.copy()
+    one._.psd = None
+    joined = join_docs([one, two_graphs])
+    assert graph_keys(joined) == ["sdp"]
+
+
+def test_graphs_of_another_process_are_found(tmp_path):
+    """A document has its graphs wherever it is read, also where nobody has named the key yet."""
+    program = (
+        "import sys, spacy; from spacy.tokens import DocBin; from spacy_components.sdp_graph import *\n"
+        "doc = spacy.blank('en')('a b'); set_graph(doc, [(0, 1, 'X')], key='of_another_process')\n"
+        "DocBin(docs=[doc], store_user_data=True).to_disk(sys.argv[1])"
+    )
+    path = tmp_path / "docs.spacy"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+    (doc,) = DocBin().from_disk(path).get_docs(NLP.vocab)
+    assert not Doc.has_extension("of_another_process")
+    assert graph_keys(doc) == ["of_another_process"]
+    assert get_graph(doc, "of_another_process").arcs == ((0, 1, "X"),) and get_graph(doc) is None
+    assert graph_keys(as_doc(doc[:])) == ["of_another_process"]
+
+
+def test_a_retokenised_graph_is_named_by_its_key(two_graphs):
+    with two_graphs.retokenize() as retokenizer:
+        retokenizer.merge(two_graphs[2:4])
+    with pytest.raises(ValueError, match=r"doc\._\.psd was stored when"):
+        get_graph(two_graphs, "psd")
+
+
+@pytest.mark.parametrize("key", ["", "a-b", "1", "tree", None, "taken"])
+def test_what_cannot_be_a_key_is_refused(doc, key):
+    if not Doc.has_extension("taken"):
+        Doc.set_extension("taken", getter=len)
+    with pytest.raises(ValueError, match="cannot be the key of a graph"):
+        make_key(key)
+    with pytest.raises(ValueError, match="cannot be the key of a graph"):
+        set_graph(doc, [], key=key)
+
+
+def test_another_extension_with_arcs_is_no_graph(doc):
+    Doc.set_extension("drawing", default=None, force=True)
+    doc._.drawing = {"words": [], "arcs": []}
+    assert graph_keys(doc) == ["sdp"] and same_graph(as_doc(doc[:]), doc)
+
+
+def test_aligned_graph_of_a_key(two_graphs):
+    example = Example(Doc(NLP.vocab, words=[token.text for token in two_graphs]), two_graphs)
+    assert aligned_graph(example, "psd").arcs == get_graph(two_graphs, "psd").arcs
+    assert aligned_graph(example).arcs == get_graph(two_graphs).arcs
+    require_graphs([example], "spigot_sdp", "psd")
+    with pytest.raises(ValueError, match=r"no example has a graph in doc\._\.ccd"):
+        require_graphs([example], "spigot_sdp", "ccd")
+
+
+def test_add_graphs_of_documents_with_the_same_tokens(doc):
+    other = Doc(NLP.vocab, words=[token.text for token in doc])
+    set_graph(other, PSD, [1, 4], key="psd")
+    (both,) = add_graphs([doc], [other], "psd")
+    assert graph_keys(both) == ["psd", "sdp"] and get_graph(both, "psd") == get_graph(other, "psd")
+    with pytest.raises(ValueError, match=r"document 1: .* is not"):
+        list(add_graphs([doc], [Doc(NLP.vocab, words=["a"])], "psd"))
+    for docs, others in (([doc, doc], [other]), ([doc], [other, other])):
+        with pytest.raises(ValueError, match="one side has 1 documents, the other has more"):
+            list(add_graphs(docs, others, "psd"))

@@ -9,6 +9,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
 from diffdecode.files.text import FormatError
+from spacy_components.sdp_graph import DEFAULT_KEY
 from spacy_components.training.formats.conllu_trees import read_conllu
 from spacy_components.training.formats.labelled_text import read_labelled_text
 from spacy_components.training.formats.sdp2015 import read_sdp2015
@@ -36,9 +37,11 @@ def read_docs(
     tree: bool = True,
     graph: bool = False,
     subtypes: bool = True,
+    key: str = DEFAULT_KEY,
 ) -> Iterator[Doc]:
     """Yields the documents of a file; tree, graph and subtypes are for CoNLL-U (see ``read_conllu``).
 
+    key: of the graphs that are read from CoNLL-U and SDP 2015 (those of ``.spacy`` files have theirs).
     Raises FormatError (a ValueError) that names the file, and the line of bad text; ValueError for an unknown
     format; OSError for a file that cannot be opened.
     """
@@ -46,9 +49,9 @@ def read_docs(
         case "spacy":
             yield from _read_docbin(path, vocab)
         case "sdp2015":
-            yield from read_sdp2015(path, vocab)
+            yield from read_sdp2015(path, vocab, key=key)
         case "conllu":
-            yield from read_conllu(path, vocab, tree=tree, graph=graph, subtypes=subtypes)
+            yield from read_conllu(path, vocab, tree=tree, graph=graph, subtypes=subtypes, key=key)
         case "labelled-text":
             yield from read_labelled_text(path, vocab)
 

@@ -18,7 +18,7 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from diffdecode.files.text import Block, FormatError, blocks
-from spacy_components.sdp_graph import set_graph
+from spacy_components.sdp_graph import DEFAULT_KEY, set_graph
 
 Edge = tuple[str, str]  # id of the head, label
 
@@ -59,13 +59,20 @@ class _Row(NamedTuple):
 
 
 def read_conllu(
-    path: str | Path, vocab: Vocab, *, tree: bool = True, graph: bool = False, subtypes: bool = True
+    path: str | Path,
+    vocab: Vocab,
+    *,
+    tree: bool = True,
+    graph: bool = False,
+    subtypes: bool = True,
+    key: str = DEFAULT_KEY,
 ) -> Iterator[Doc]:
     """Yields one document per sentence with words, tags, pos, morphology and what is asked for.
 
     tree: set heads and relations (those of a sentence whose HEAD column is all ``_`` stay unset). graph: set
     ``doc._.sdp`` from DEPS, with the words under the root as top. subtypes: keep what follows the first
-    ``:`` of a graph's labels, such as the preposition of ``nmod:about``.
+    ``:`` of a graph's labels, such as the preposition of ``nmod:about``. key: of the graph on the document,
+    if it is not to be ``sdp``.
     Raises FormatError (a ValueError) that names the file and line of bad input.
     """
     for block in blocks(path):
@@ -75,7 +82,7 @@ def read_conllu(
         columns = _annotations(path, rows, words) | (_tree(path, words) if tree else {})
         doc = Doc(vocab, **columns)
         if graph:
-            _set_enhanced_graph(path, doc, rows, subtypes)
+            _set_enhanced_graph(path, doc, rows, subtypes, key)
         yield doc
 
 
@@ -172,7 +179,7 @@ def _check_tree(path: str | Path, words: list[_Row], heads: list[int]) -> None:
         reaches_root |= path_up
 
 
-def _set_enhanced_graph(path: str | Path, doc: Doc, rows: list[_Row], subtypes: bool) -> None:
+def _set_enhanced_graph(path: str | Path, doc: Doc, rows: list[_Row], subtypes: bool, key: str) -> None:
     nodes = [row for row in rows if not row.is_range]
     known = {"0", *(node.id for node in nodes)}
     edges = {row.id: _deps(path, row, known) for row in nodes}
@@ -188,7 +195,7 @@ def _set_enhanced_graph(path: str | Path, doc: Doc, rows: list[_Row], subtypes: 
                 top.add(dep)
             elif head - 1 != dep:  # a path through an empty node may lead back to the word
                 arcs.add((head - 1, dep, ">".join(x if subtypes else x.split(":")[0] for x in labels)))
-    set_graph(doc, arcs, top)
+    set_graph(doc, arcs, top, key)
 
 
 def _deps(path: str | Path, row: _Row, known: set[str]) -> list[Edge]:

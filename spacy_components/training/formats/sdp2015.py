@@ -16,7 +16,7 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from diffdecode.files.text import UNWRITABLE, Block, FormatError, blocks
-from spacy_components.sdp_graph import get_graph, set_graph
+from spacy_components.sdp_graph import DEFAULT_KEY, get_graph, set_graph
 
 HEADER = "#SDP 2015"
 FIXED_COLUMNS = 7
@@ -24,9 +24,10 @@ NOTHING = "_"
 SENTENCE_ID = "sent_id"
 
 
-def read_sdp2015(path: str | Path, vocab: Vocab) -> Iterator[Doc]:
+def read_sdp2015(path: str | Path, vocab: Vocab, *, key: str = DEFAULT_KEY) -> Iterator[Doc]:
     """Yields one document per sentence with words, tags, ``doc._.sdp`` and ``doc.user_data["sent_id"]``.
 
+    key: of the graph on the document, if it is not to be ``sdp``.
     Raises FormatError (a ValueError) that names the file and line of bad input.
     """
     sentences = blocks(path)
@@ -35,10 +36,10 @@ def read_sdp2015(path: str | Path, vocab: Vocab) -> Iterator[Doc]:
         raise FormatError(path, first.start, f"expected the header {HEADER!r}, found {first.lines[0]!r:.60}")
     rest = Block(first.start + 1, first.lines[1:])
     for block in chain([rest] if rest.lines else [], sentences):
-        yield _read_sentence(path, block, vocab)
+        yield _read_sentence(path, block, vocab, key)
 
 
-def _read_sentence(path: str | Path, block: Block, vocab: Vocab) -> Doc:
+def _read_sentence(path: str | Path, block: Block, vocab: Vocab, key: str) -> Doc:
     comments = list(takewhile(lambda line: line.startswith("#"), block.lines))
     start = block.start + len(comments)
     rows = [line.split("\t") for line in block.lines[len(comments) :]]
@@ -58,7 +59,7 @@ def _read_sentence(path: str | Path, block: Block, vocab: Vocab) -> Doc:
         tags=["" if row[3] == NOTHING else row[3] for row in rows],
         sent_starts=[i == 0 for i in range(len(rows))],
     )
-    set_graph(doc, arcs, [i for i, row in enumerate(rows) if row[4] == "+"])
+    set_graph(doc, arcs, [i for i, row in enumerate(rows) if row[4] == "+"], key)
     if comments:
         doc.user_data[SENTENCE_ID] = comments[0][1:].strip()
     return doc
@@ -88,9 +89,10 @@ def _check_arguments(path: str | Path, line: int, row: list[str], predicates: in
         raise FormatError(path, line, f"arc {labels[own]!r} from the token to itself")
 
 
-def write_sdp2015(docs: Iterable[Doc], file: TextIO) -> None:
+def write_sdp2015(docs: Iterable[Doc], file: TextIO, *, key: str = DEFAULT_KEY) -> None:
     """Writes documents with a graph in the same format, one sentence each, lemma and frame as ``_``.
 
+    key: of the graph that is written.
     Raises ValueError for what :func:`read_sdp2015` could not give back: a document without tokens or without
     a graph, two labels on one pair of tokens (the format has room for one), the label or tag ``_`` (which
     means that there is none), and a tab, line end or NUL in a word, tag, label or sentence id. Nothing is
@@ -101,14 +103,16 @@ def write_sdp2015(docs: Iterable[Doc], file: TextIO) -> None:
         name = str(doc.user_data.get(SENTENCE_ID, number))
         if UNWRITABLE & set(name) or name != name.strip():
             raise ValueError(f"document {number}: the sentence id {name!r:.60} cannot be written in one line")
-        sentences.append(f"#{name}\n" + "".join("\t".join(row) + "\n" for row in _rows(doc, name)) + "\n")
+        sentences.append(
+            f"#{name}\n" + "".join("\t".join(row) + "\n" for row in _rows(doc, name, key)) + "\n"
+        )
     file.write("".join([f"{HEADER}\n", *sentences]))
 
 
-def _rows(doc: Doc, name: str) -> Iterator[list[str]]:
-    graph = get_graph(doc)
+def _rows(doc: Doc, name: str, key: str) -> Iterator[list[str]]:
+    graph = get_graph(doc, key)
     if graph is None:
-        raise ValueError(f"document {name} has no graph in doc._.sdp")
+        raise ValueError(f"document {name} has no graph in doc._.{key}")
     if not len(doc):
         raise ValueError(f"document {name} has no tokens; SDP 2015 cannot write that")
     predicates = sorted({arc.head for arc in graph.arcs})
