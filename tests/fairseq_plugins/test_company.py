@@ -10,7 +10,9 @@ import test_step_decoders
 import torch
 import toy_corpus
 import toy_models
+from fairseq import checkpoint_utils
 from fairseq.data import data_utils
+from fairseq.hub_utils import GeneratorHubInterface
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -252,6 +254,17 @@ def test_fairseq_interactive(trained, search, tmp_path):
         assert_same_lines(found, expected)
     backwards = interactive(trained, search, tmp_path, TEXT[::-1], 20, 8)
     assert_same_lines(backwards[::-1], expected)
+
+
+def test_translate_of_the_hub_interface(trained):
+    """A trained model in Python: sentences in one call and one by one."""
+    data, checkpoint, _ = trained
+    found = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], {"data": str(data)})
+    models, cfg, task = found
+    hub = GeneratorHubInterface(cfg, task, models)
+    together = hub.translate(TEXT, beam=3)
+    assert together == [hub.translate(line, beam=3) for line in TEXT]
+    assert len(together) == len(TEXT)
 
 
 def interactive(trained, search, folder, lines, buffer_size, batch_size):
