@@ -2,7 +2,7 @@
 
 from diffdecode.sequence.costs import HammingCost, StepCost
 from diffdecode.sequence.hard_beam import Hypotheses, hard_beam
-from diffdecode.sequence.output_layer import Prediction, Vocabulary
+from diffdecode.sequence.output_layer import OutputLayer, Prediction
 from diffdecode.sequence.scheduled_sampling.fused import (
     ScheduledSampling,
     fused_scheduled_sampling,
@@ -17,8 +17,9 @@ from diffdecode.sequence.scheduled_sampling.relaxed import (
 )
 from diffdecode.sequence.schedules import MIXING_SCHEDULES, annealed_alpha, gold_probability
 from diffdecode.sequence.search_space import SearchSpace
+from diffdecode.sequence.soft_beam.beam import Selection, SoftBeam, SoftBeamOptions, normalised
 from diffdecode.sequence.soft_beam.decode import soft_beam_decode
-from diffdecode.sequence.soft_beam.dense import SoftBeam, SoftBeamOptions, normalised, soft_beam
+from diffdecode.sequence.soft_beam.dense import soft_beam
 from diffdecode.sequence.soft_beam.truncated import TruncatedSoftBeam, truncated_soft_beam
 from diffdecode.sequence.step_decoder import LinearStepDecoder, State, StepDecoder, first_input, mix, reorder
 
@@ -27,17 +28,18 @@ __all__ = [
     "HammingCost",
     "Hypotheses",
     "LinearStepDecoder",
+    "OutputLayer",
     "OwnWord",
     "Prediction",
     "ScheduledSampling",
     "SearchSpace",
+    "Selection",
     "SoftBeam",
     "SoftBeamOptions",
     "State",
     "StepCost",
     "StepDecoder",
     "TruncatedSoftBeam",
-    "Vocabulary",
     "annealed_alpha",
     "decode_with_coins",
     "first_input",

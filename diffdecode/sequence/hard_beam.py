@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from diffdecode.sequence.costs import StepCost, step_costs
-from diffdecode.sequence.search_space import SearchSpace
+from diffdecode.sequence.precision import outside_autocast
+from diffdecode.sequence.search_space import SearchSpace, length_bounds
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, reorder
 
 
@@ -15,10 +17,11 @@ class Hypotheses:
     """The final beam, best first.
 
     Attributes:
-        symbols: ``[B, K, T]`` ids; positions at or beyond a sentence's length hold ``-1``.
+        symbols: ``[B, K, T]`` ids. Positions at or beyond a sentence's length, and those after all its
+            hypotheses have ended, hold ``-1``; a hypothesis that ends before others holds PAD.
         scores: ``[B, K]`` cumulative log-probabilities (plus weighted costs, if any were added to them);
             ``-inf`` where fewer than K hypotheses exist.
-        step_scores: ``[B, K, T]`` log-probability of each symbol, 0 beyond the length.
+        step_scores: ``[B, K, T]`` log-probability of each symbol, 0 where there is none.
         costs: ``[B, K]`` cumulative costs D_T.
     """
 
@@ -29,6 +32,7 @@ class Hypotheses:
 
 
 @torch.no_grad()
+@outside_autocast
 def hard_beam(
     decoder: StepDecoder,
     state: State,
@@ -41,12 +45,12 @@ def hard_beam(
     """Keep the ``beam_size`` best prefixes at each step; ``beam_size=1`` is greedy search.
 
     The beam starts with one element and grows: k equal elements, as Algorithm 1, line 1 is printed, would
-    stay k copies of the greedy search.
+    stay k copies of the greedy search. Under autocast, the decoder's steps run in it and the search does not.
 
     Args:
         decoder: the model.
         state: its state before the first step, B rows.
-        lengths: ``[B]`` number of steps of each sentence, >= 1; a shorter sentence's beam is left as it is.
+        lengths: ``[B]`` number of steps of each sentence, >= 0; a shorter sentence's beam is left as it is.
         beam_size: K.
         space: what may be emitted, and whether an end symbol ends a hypothesis.
         cost: d(y_t) of each symbol; ``None`` counts nothing (and the search ends once every hypothesis has).
@@ -54,6 +58,9 @@ def hard_beam(
 
     Returns:
         The final beam. Results do not depend on the other sentences in the batch.
+
+    Raises:
+        ValueError: a negative length.
     """
     batch, device = lengths.size(0), lengths.device
     offset = torch.arange(batch, device=device)[:, None]
@@ -62,8 +69,11 @@ def hard_beam(
     finished = space.none_finished(scores)
     symbols = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
     step_scores = scores.new_zeros(batch, 1, 0)
-    for t in range(int(lengths.max())):
+    for t in range(length_bounds(lengths)[1]):
         width = scores.size(1)
+        running = space.running(finished, lengths, t)[:, None]
+        if cost is None and space.eos is not None and not bool(running.any()):
+            break
         log_probs, state = decoder.step(state, vectors)
         local = space.local_scores(log_probs.view(batch, width, -1), finished, floor=0.0)  # [B, K, C]
         local = space.without_early_end(local, space.symbols, t)
@@ -73,22 +83,23 @@ def hard_beam(
         best, index = candidates.topk(k, dim=1)
         parent, choice = index // space.size, index % space.size
 
-        active = (t < lengths)[:, None]
-        keep = torch.arange(k, device=device).expand(batch, -1)
-        parent = torch.where(active, parent, keep.clamp(max=width - 1))
-        held = torch.where(keep < width, scores.gather(1, keep.clamp(max=width - 1)), -torch.inf)
-        scores = torch.where(active, best, held)
-        costs = costs.gather(1, parent) + torch.where(active, symbol_costs.gather(1, choice), 0.0)
-        emitted = space.symbols[choice]
-        step_score = local.flatten(1).gather(1, index)
+        parent = torch.where(running, parent, torch.arange(k, device=device).clamp(max=width - 1))
+        emitted = torch.where(running, space.symbols[choice], -1)
+        # A sentence that has ended is held; but where the reference goes on, each missing word costs.
+        missing = torch.zeros_like(costs[:, :1])
+        if cost is not None and space.pad is not None:
+            nothing = torch.full_like(lengths, space.padding)[:, None]
+            missing = step_costs(cost, t, nothing) * (t < lengths)[:, None]
+        held = pad(scores, (0, k - width), value=-torch.inf) + cost_weight * missing
+        scores = torch.where(running, best, held)
+        costs = costs.gather(1, parent) + torch.where(running, symbol_costs.gather(1, choice), missing)
+        step_score = torch.where(running, local.flatten(1).gather(1, index), 0.0)
 
         finished = space.finish_hard(finished, parent, emitted)
-        symbols = append_step(symbols, parent, torch.where(active, emitted, -1))
-        step_scores = append_step(step_scores, parent, torch.where(active, step_score, 0.0))
+        symbols = append_step(symbols, parent, emitted)
+        step_scores = append_step(step_scores, parent, step_score)
         state = reorder(decoder, state, (offset * width + parent).flatten())
-        vectors = decoder.embedding[emitted.flatten()]
-        if cost is None and space.all_finished(finished):
-            break
+        vectors = decoder.embedding[emitted.clamp(min=0).flatten()]
     return Hypotheses(symbols, scores, step_scores, costs)
 
 

@@ -14,13 +14,14 @@ Plain autograd makes a step over a large vocabulary expensive in four ways, and 
 The results are ordinary tensors, to be used in any loss, but the backward pass can run only once.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from diffdecode.sequence.best_candidates import best_candidates
+from diffdecode.sequence.precision import full_precision
 from diffdecode.sequence.step_decoder import LinearStepDecoder
 
 
@@ -42,7 +43,7 @@ class Prediction(NamedTuple):
     gold: Tensor | None
 
 
-class Vocabulary:
+class OutputLayer:
     """Output layer and embedding of a decoder, for ``rows`` predictions in all.
 
     Args:
@@ -83,7 +84,21 @@ class Vocabulary:
     def embed(self, symbols: Tensor) -> Tensor:
         """Embeddings ``[..., d]`` of ``symbols [...]``."""
         one = torch.ones(symbols.numel(), 1, 1, device=symbols.device)
-        return self.mix(symbols.reshape(-1, 1), one).view(*symbols.shape, -1)
+        return self.mix(symbols.reshape(-1, 1), one).view(*symbols.shape, self.tape.embedding.size(1))
+
+
+class Mixture(NamedTuple):
+    """A mixture of embeddings in the backward pass.
+
+    Attributes:
+        symbols: ``[B, M]`` ids.
+        weights: ``[B, K, M]``.
+        grad: ``[B, K, d]`` gradient of the result.
+    """
+
+    symbols: Tensor
+    weights: Tensor
+    grad: Tensor
 
 
 class _Tape:
@@ -93,10 +108,10 @@ class _Tape:
         self.weight, self.bias, self.embedding = weight, bias, embedding
         self.rows = rows
         self.used = 0
-        self.logits = None  # [rows, V]: logits, then exp(logits - max), then their gradient
-        self.hidden = None  # [rows, H]
-        self.finished = []  # slices of ``logits`` that hold gradients
-        self.mixtures = []  # (symbols [B, M], weights [B, K, M], gradient [B, K, d])
+        self.logits: Tensor | None = None  # [rows, V]: logits, then exp(logits - max), then their gradient
+        self.hidden: Tensor | None = None  # [rows, H]
+        self.finished: list[slice] = []  # of of ``logits`` that hold gradients
+        self.mixtures: list[Mixture] = []
         self.is_spent = False
 
     def claim(self, hidden: Tensor, keep: bool) -> tuple[slice, Tensor]:
@@ -104,7 +119,7 @@ class _Tape:
         rows, dtype = hidden.size(0), torch.promote_types(self.weight.dtype, torch.float32)
         if not keep:
             return slice(0, rows), hidden.new_empty(rows, self.weight.size(0), dtype=dtype)
-        if self.logits is None:
+        if self.logits is None or self.hidden is None:
             self.logits = hidden.new_empty(self.rows, self.weight.size(0), dtype=dtype)
             self.hidden = hidden.new_empty(self.rows, hidden.size(1))
         place = slice(self.used, self.used + rows)
@@ -129,7 +144,7 @@ class _Tape:
 
     def output_gradients(self) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of weight and bias, in one product over all steps that had a gradient."""
-        if not self.finished:
+        if self.logits is None or self.hidden is None or not self.finished:
             return None, None
         if sum(place.stop - place.start for place in self.finished) == self.used:
             logits, hidden = self.logits[: self.used], self.hidden[: self.used]
@@ -145,9 +160,9 @@ class _Tape:
         if not self.mixtures:
             return None
         total = torch.zeros_like(self.embedding)
-        for symbols, weights, grad in self.mixtures:
-            by_word = torch.bmm(weights.transpose(1, 2), grad)  # [B, M, d]
-            total.index_add_(0, symbols.flatten(), by_word.flatten(0, 1))
+        for mixture in self.mixtures:
+            by_word = torch.bmm(mixture.weights.transpose(1, 2), mixture.grad)  # [B, M, d]
+            total.index_add_(0, mixture.symbols.flatten(), by_word.flatten(0, 1))
         return total
 
 
@@ -155,13 +170,14 @@ class _Anchor(torch.autograd.Function):
     """Turns the parameters into a token. All steps take the token, so this backward runs after theirs."""
 
     @staticmethod
-    def forward(ctx, tape: _Tape, weight: Tensor, bias: Tensor | None, embedding: Tensor) -> Tensor:
+    def forward(ctx: Any, tape: _Tape, weight: Tensor, bias: Tensor | None, embedding: Tensor) -> Tensor:
         ctx.tape = tape
         return weight.new_zeros(())
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, _):
+    @full_precision
+    def backward(ctx: Any, _: Tensor) -> tuple[None, Tensor | None, Tensor | None, Tensor | None]:
         tape = ctx.tape
         weight, bias = tape.output_gradients()
         # The logits go before the embedding's gradient comes, which is as large as the weight's.
@@ -174,10 +190,20 @@ class _Anchor(torch.autograd.Function):
 
 class _Predict(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, anchor, tape, place, logits, m, gold, banned):
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        anchor: Tensor,
+        tape: _Tape,
+        place: slice,
+        logits: Tensor,
+        m: int,
+        gold: Tensor | None,
+        banned: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         tape.project(hidden, logits)
         wanted = None if gold is None else logits.gather(1, gold[:, None])[:, 0]
-        forbidden = None if banned is None else logits[:, banned]
+        forbidden = logits[:, :0] if banned is None else logits[:, banned]
         if banned is not None:
             logits[:, banned] = -torch.inf
         best, symbols = best_candidates(logits, m)
@@ -196,18 +222,21 @@ class _Predict(torch.autograd.Function):
         ctx.save_for_backward(symbols, gold, mass, tape.weight)
         ctx.mark_non_differentiable(symbols, rest)
         log_mass = top + mass.log()[:, None]
-        return best - log_mass, symbols, rest / mass, None if gold is None else wanted - log_mass[:, 0]
+        return best - log_mass, symbols, rest / mass, None if wanted is None else wanted - log_mass[:, 0]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_best, _symbols, _rest, grad_gold):
+    @full_precision
+    def backward(
+        ctx: Any, grad_best: Tensor, _symbols: Tensor, _rest: Tensor, grad_gold: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         symbols, gold, mass, weight = ctx.saved_tensors
         ctx.tape.check_unspent(ctx.place)
         logits = ctx.tape.logits[ctx.place]
-        total = grad_best.sum(1) if gold is None else grad_best.sum(1) + grad_gold
+        total = grad_best.sum(1) if grad_gold is None else grad_best.sum(1) + grad_gold
         logits.mul_((-total / mass)[:, None])
         logits.scatter_add_(1, symbols, grad_best)
-        if gold is not None:
+        if grad_gold is not None:
             logits.scatter_add_(1, gold[:, None], grad_gold[:, None])
         ctx.tape.finished.append(ctx.place)
         hidden = logits.to(weight.dtype) @ weight if ctx.needs_input_grad[0] else None
@@ -216,17 +245,18 @@ class _Predict(torch.autograd.Function):
 
 class _Mix(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weights, anchor, tape, symbols):
+    def forward(ctx: Any, weights: Tensor, anchor: Tensor, tape: _Tape, symbols: Tensor) -> Tensor:
         ctx.tape = tape
         ctx.save_for_backward(weights, symbols, tape.embedding)
         return torch.bmm(weights, tape.embedding[symbols])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    @full_precision
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         weights, symbols, embedding = ctx.saved_tensors
         ctx.tape.check_unspent()
-        ctx.tape.mixtures.append((symbols, weights, grad))
+        ctx.tape.mixtures.append(Mixture(symbols, weights, grad))
         grad_weights = None
         if ctx.needs_input_grad[0]:
             grad_weights = torch.bmm(grad, embedding[symbols].transpose(1, 2))

@@ -30,7 +30,7 @@ class SearchSpace:
     pad: int | None = None
     shortest: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.symbols.numel() == 0:
             raise ValueError("a search space needs at least one symbol")
         if self.eos is not None:
@@ -44,6 +44,11 @@ class SearchSpace:
     def size(self) -> int:
         """C, the number of symbols."""
         return self.symbols.numel()
+
+    @property
+    def padding(self) -> int:
+        """The id of PAD, or -1, which is none, where a search has no such symbol."""
+        return -1 if self.pad is None else self.pad
 
     def none_finished(self, scores: Tensor) -> Tensor | None:
         """Degrees of being finished before the first step, ``[B, K]`` zeros, or ``None`` without ``eos``."""
@@ -60,7 +65,7 @@ class SearchSpace:
             return local
         running = torch.log((1.0 - finished).clamp_min(floor))[..., None]
         absorbed = torch.log(finished.clamp_min(floor))[..., None]
-        return torch.where(self.symbols == self.pad, absorbed, local + running)
+        return torch.where(self.symbols == self.padding, absorbed, local + running)
 
     def without_early_end(self, scores: Tensor, symbols: Tensor, t: int) -> Tensor:
         """Scores with EOS impossible where step ``t`` is too early for it; ``symbols`` broadcast to them."""
@@ -68,15 +73,25 @@ class SearchSpace:
             return scores
         return scores.masked_fill(symbols == self.eos, -torch.inf)
 
-    def all_finished(self, finished: Tensor | None) -> bool:
-        """Whether every element has ended: it would only emit PAD, at a score above -1e-6 a step."""
-        return finished is not None and bool((finished >= 1 - 1e-6).all())
+    def running(self, finished: Tensor | None, lengths: Tensor, t: int) -> Tensor:
+        """``[B]`` whether a sentence has a step ``t``; if not, it stays as it is while its batch mates go on.
+
+        It has none at or beyond its length, nor once every element has ended: each would only emit PAD, at a
+        score above -1e-6 a step.
+
+        Args:
+            finished: ``[B, K]`` degrees, or ``None``.
+            lengths: ``[B]`` numbers of steps.
+            t: the step.
+        """
+        inside = t < lengths
+        return inside if finished is None else inside & (finished < 1 - 1e-6).any(1)
 
     def finish_hard(self, finished: Tensor | None, parent: Tensor, emitted: Tensor) -> Tensor | None:
         """Degrees (0 or 1) after each element ``[B, K]`` continued ``parent`` with ``emitted``."""
-        if finished is None:
+        if finished is None or self.eos is None:
             return None
-        return torch.maximum(finished.gather(1, parent), (emitted == self.eos).to(finished.dtype))
+        return torch.maximum(finished.gather(1, parent), torch.eq(emitted, self.eos).to(finished.dtype))
 
     def finish_soft(self, weights: Tensor, symbols: Tensor) -> Tensor | None:
         """Degrees ``[B, K]`` after a soft choice: the weight on EOS and PAD.
@@ -91,8 +106,20 @@ class SearchSpace:
 
     def words(self, weights: Tensor, symbols: Tensor) -> Tensor:
         """Expected number of words ``[B, K]`` of a soft choice (as in ``finish_soft``): 1, but 0 for PAD."""
-        return weights.sum(-1) if self.pad is None else (weights * (symbols != self.pad)).sum(-1)
+        return (weights * (symbols != self.padding)).sum(-1)
 
     def lengths(self, symbols: Tensor) -> Tensor:
         """Number of words ``[...]`` of hypotheses ``symbols [..., T]``, in which -1 stands for nothing."""
-        return ((symbols >= 0) & (symbols != (-1 if self.pad is None else self.pad))).sum(-1)
+        return ((symbols >= 0) & (symbols != self.padding)).sum(-1)
+
+
+def length_bounds(lengths: Tensor) -> tuple[int, int]:
+    """The smallest and the largest of ``lengths [B]``; (0, 0) of an empty batch. A GPU waits once.
+
+    Raises:
+        ValueError: a negative length, naming the sentence.
+    """
+    numbers = lengths.tolist() or [0]
+    if min(numbers) < 0:
+        raise ValueError(f"sentence {numbers.index(min(numbers))} of the batch has length {min(numbers)}")
+    return min(numbers), max(numbers)

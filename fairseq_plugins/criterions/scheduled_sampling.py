@@ -224,7 +224,7 @@ class ScheduledSamplingCriterion(AnnealedCriterion):
             tolerance=self.cfg.fused_tolerance,
         )
         nll = -found.gold_log_probs.masked_fill(~inside, 0.0)
-        return nll.sum() if reduce else nll.flatten(), nll.sum(), float(found.fell_back)
+        return nll.sum() if reduce else nll.flatten(), nll.sum(), found.fell_back.float().mean()
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict]) -> None:

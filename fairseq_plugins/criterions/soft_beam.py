@@ -228,12 +228,13 @@ class SoftBeamCriterion(AnnealedCriterion):
                 tolerance=self.cfg.soft_beam_tolerance,
             )
         decoder, state, lengths, cost = problem
-        found = search(decoder, state, lengths, self.space, options, cost=cost, observe=_mean_overlap)
-        overlap = torch.stack(found.observed).mean()
+        found = search(decoder, state, lengths, self.space, options, cost=cost, observe=_overlap)
+        overlap, seen = torch.stack(found.observed).sum(0)
+        overlap = overlap / seen
         self._collapse.add(overlap)
         means = {"alpha": self.alpha, "beam_overlap": overlap}
         if self.cfg.soft_beam_candidates:
-            means["redone"] = float(found.fell_back)
+            means["redone"] = found.fell_back.float().mean()
         return found.direct_loss(), found.max_score(), means
 
     def _hard_search(self, problem, target):
@@ -257,6 +258,7 @@ class SoftBeamCriterion(AnnealedCriterion):
         return torch.relu(max_score - normalised(gold_scores, words, self.length_penalty))
 
 
-def _mean_overlap(chosen, scores):
-    """Mean overlap of the rows of a selection ``[B, K, J, C]``: 0 distinct, 1 all the same."""
-    return beam_overlap(chosen.flatten(2)).mean()
+def _overlap(selection):
+    """Sum of the overlaps (0 distinct, 1 all the same) of a selection's running sentences, and how many."""
+    overlaps = beam_overlap(selection.weights.flatten(2))
+    return torch.stack([(overlaps * selection.running).sum(), selection.running.sum()])

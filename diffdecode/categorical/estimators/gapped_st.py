@@ -52,13 +52,13 @@ def gapped_st(
     Raises:
         ValueError: any other gap.
     """
-    if gap != "p" and not (isinstance(gap, int | float) and gap >= 0):
+    if gap != "p" if isinstance(gap, str) else not gap >= 0:
         raise ValueError(f"gap must be a number >= 0 or 'p', got {gap!r}")
     probs = checked_softmax(scores)
     with torch.no_grad():
         if index is None:
             index = draw_index(probs, noise, generator)
-        distance = adaptive_gap(probs, index) if gap == "p" else gap
+        distance = adaptive_gap(probs, index) if isinstance(gap, str) else gap
         y = (gapped_scores(scores, index, distance) / tau).softmax(-1)
     return hard_choice(scores, index, partial(straight_through_backward, tau=tau), y), probs
 

@@ -4,9 +4,15 @@ Every estimator is a function ``rule(*saved, grad) -> gradient``.  Autograd, the
 expectations and the structured forms all call the same rule.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+# From the saved tensors and the gradient at the decision to the gradient on the scores.
+Rule = Callable[..., Tensor]
 
 
 def one_hot(index: Tensor, categories: int, dtype: torch.dtype) -> Tensor:
@@ -28,18 +34,18 @@ def softmax_vjp(probs: Tensor, grad: Tensor) -> Tensor:
 
 class _HardChoice(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, scores, index, rule, *saved):
+    def forward(ctx: Any, scores: Tensor, index: Tensor, rule: Rule, *saved: Tensor) -> Tensor:
         ctx.rule = rule
         ctx.save_for_backward(*saved)
         return one_hot(index, scores.shape[-1], scores.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return ctx.rule(*ctx.saved_tensors, grad), *(None,) * (2 + len(ctx.saved_tensors))
 
 
-def hard_choice(scores: Tensor, index: Tensor, rule, *saved: Tensor) -> Tensor:
+def hard_choice(scores: Tensor, index: Tensor, rule: Rule, *saved: Tensor) -> Tensor:
     """One-hot of ``index`` whose gradient with respect to ``scores`` is ``rule(*saved, grad)``.
 
     Differentiable once: a second derivative through a surrogate has no meaning, so torch raises.

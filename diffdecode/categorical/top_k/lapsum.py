@@ -5,6 +5,8 @@ LapSum relaxes the *set* of the j best candidates: candidate v belongs to it to 
 ``b_j`` set so that the degrees add up to j. Row i of a top-k is the difference of two such sets.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -34,7 +36,7 @@ def lapsum_top_k(scores: Tensor, k: int, alpha: float) -> Tensor:
 
 class _LapSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, scores: Tensor, k: int, alpha: float) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, k: int, alpha: float) -> Tensor:
         impossible = (scores == -torch.inf)[:, None]
         anchors, offsets = thresholds(scores, k, alpha)
         z = alpha * (scores[:, None] - anchors[..., None]) - offsets[..., None]
@@ -47,7 +49,7 @@ class _LapSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_rows: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor, None, None]:
         """Through ``sum_v F(z_jv) = j``: ``d b_j / d s_v`` is candidate v's share of the density F'."""
         (z,) = ctx.saved_tensors
         grad_included = torch.cat([grad_rows[:, :-1] - grad_rows[:, 1:], grad_rows[:, -1:]], dim=1)

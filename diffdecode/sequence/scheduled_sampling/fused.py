@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from diffdecode.categorical import ESTIMATORS, sample
-from diffdecode.sequence.output_layer import Prediction, Vocabulary
+from diffdecode.sequence.output_layer import OutputLayer, Prediction
+from diffdecode.sequence.precision import outside_autocast
 from diffdecode.sequence.scheduled_sampling.relaxed import OwnWord, decode_with_coins, gold_coins
 from diffdecode.sequence.step_decoder import LinearStepDecoder, State, first_input
 
@@ -20,14 +21,16 @@ class ScheduledSampling:
         gold_log_probs: ``[B, T]``; the loss is minus their sum over the words of a sentence.
         discarded: ``[B, T]`` upper bound on the probability that the choice of the word fed to step t + 1 has
             outside the m best; 0 where a gold word was fed and after a sentence's end.
-        fell_back: True if ``discarded`` was too much, so that ``gold_log_probs`` are of the dense decoder.
+        fell_back: ``[B]`` boolean, True if ``discarded`` was too much anywhere in a sentence, so that its
+            ``gold_log_probs`` are of the dense decoder.
     """
 
     gold_log_probs: Tensor
     discarded: Tensor
-    fell_back: bool
+    fell_back: Tensor
 
 
+@outside_autocast
 def fused_scheduled_sampling(
     decoder: LinearStepDecoder,
     state: State,
@@ -41,11 +44,11 @@ def fused_scheduled_sampling(
 ) -> ScheduledSampling:
     """``relaxed_decode`` and its cross entropy at little more than the cost of cross entropy alone.
 
-    The own word is chosen among the ``m`` best candidates, the loss is over all of V; see ``vocabulary`` for
-    what is shared. Choosing among m words discards the mass of the others: with ``discarded`` above
-    ``tolerance`` anywhere, the batch is decoded once more without truncation. This is decided once, at the
-    end, so that a GPU waits once a batch and not once a step. Use the fused step where it seldom happens:
-    at alpha = 1/tau of about 2 or more for m = 32.
+    The own word is chosen among the ``m`` best candidates, the loss is over all of V; ``output_layer`` says
+    what is shared. Choosing among m words discards the mass of the others: a sentence with ``discarded``
+    above ``tolerance`` anywhere is decoded once more without truncation. This is decided once, at the end, so
+    that a GPU waits once a batch and not once a step; then the batch costs both. Use the fused step where it
+    seldom happens: at alpha = 1/tau of about 2 or more for m = 32.
 
     Args:
         decoder: the model.
@@ -67,11 +70,14 @@ def fused_scheduled_sampling(
     coins = gold_coins(gold, gold_probability, generator)
     found = _fused(decoder, state, gold, lengths, own_word, coins, generator, m)
     # Written so that NaN falls back, too: the dense choice names the row.
-    if bool((found.discarded <= tolerance).all()):
+    found.fell_back = ~(found.discarded <= tolerance).all(1)
+    if not bool(found.fell_back.any()):
         return found
     log_probs = decode_with_coins(decoder, state, gold, own_word, coins, generator)
     dense = log_probs.gather(2, gold[..., None])[..., 0]
-    return ScheduledSampling(dense, found.discarded, fell_back=True)
+    if not bool(found.fell_back.all()):  # a batch mate's mass must not decide how a sentence is decoded
+        dense = torch.where(found.fell_back[:, None], dense, found.gold_log_probs)
+    return ScheduledSampling(dense, found.discarded, found.fell_back)
 
 
 def _fused(
@@ -86,24 +92,26 @@ def _fused(
 ) -> ScheduledSampling:
     batch, steps = gold.shape
     banned = None if own_word.allowed is None else (~own_word.allowed).nonzero()[:, 0]
-    vocabulary = Vocabulary(decoder, batch * steps, banned)
-    m = min(m, vocabulary.candidates) if own_word.alphas else 1
-    gold_vectors = vocabulary.embed(gold[:, :-1])
+    layer = OutputLayer(decoder, batch * steps, banned)
+    m = min(m, layer.candidates) if own_word.alphas else 1
+    gold_vectors = layer.embed(gold[:, :-1])
     all_gold = [*coins.all(0).tolist(), True]
     vectors, scores, discarded = first_input(decoder, batch), [], []
     for t in range(steps):
         hidden, state = decoder.features(state, vectors)
-        found = vocabulary.predict(hidden, 1 if all_gold[t] else m, gold[:, t])
+        found = layer.predict(hidden, 1 if all_gold[t] else m, gold[:, t])
+        assert found.gold is not None  # it was asked for
         scores.append(found.gold)
         if all_gold[t]:
             discarded.append(torch.zeros_like(found.rest))
             vectors = gold_vectors[:, t] if t + 1 < steps else vectors
             continue
-        own = vocabulary.mix(found.symbols, choose_among_best(found, own_word, generator)[:, None])[:, 0]
+        own = layer.mix(found.symbols, choose_among_best(found, own_word, generator)[:, None])[:, 0]
         vectors = torch.where(coins[:, t, None], gold_vectors[:, t], own)
         counts = ~coins[:, t] & (t + 1 < lengths)
         discarded.append(torch.where(counts, discarded_mass(found, own_word), 0.0))
-    return ScheduledSampling(torch.stack(scores, 1), torch.stack(discarded, 1), fell_back=False)
+    nowhere = torch.zeros(batch, dtype=torch.bool, device=gold.device)
+    return ScheduledSampling(torch.stack(scores, 1), torch.stack(discarded, 1), nowhere)
 
 
 def choose_among_best(found: Prediction, own_word: OwnWord, generator: torch.Generator | None) -> Tensor:

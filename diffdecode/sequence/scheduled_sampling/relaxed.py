@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffdecode.categorical import ESTIMATORS, sample
+from diffdecode.sequence.precision import at_least_float32, outside_autocast
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input
 
 
@@ -32,7 +33,7 @@ class OwnWord:
     tau: float | None = None
     allowed: Tensor | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         chosen = ESTIMATORS[self.estimator]
         if chosen.index_has_k:
             raise ValueError(
@@ -83,6 +84,7 @@ def gold_coins(gold: Tensor, gold_probability: float, generator: torch.Generator
     return (tosses < gold_probability).to(gold.device)
 
 
+@outside_autocast
 def relaxed_decode(
     decoder: StepDecoder,
     state: State,
@@ -110,6 +112,7 @@ def relaxed_decode(
     return decode_with_coins(decoder, state, gold, own_word, coins, generator)
 
 
+@outside_autocast
 def decode_with_coins(
     decoder: StepDecoder,
     state: State,
@@ -175,6 +178,7 @@ def two_pass_decode(
         return run(inputs)
     with torch.set_grad_enabled(torch.is_grad_enabled() and own_word.gives_gradient):
         first = run(inputs)
-    own = own_word.vectors(first[:, :-1], embedding, generator)
+    with torch.autocast(embedding.device.type, enabled=False):
+        own = own_word.vectors(at_least_float32(first[:, :-1]), embedding, generator)
     mixed = torch.where(coins[..., None], inputs[:, 1:], own)
     return run(torch.cat([inputs[:, :1], mixed], 1))

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from diffdecode.sequence.hard_beam import Hypotheses, append_step
 from diffdecode.sequence.search_space import SearchSpace
-from diffdecode.sequence.soft_beam.dense import SoftBeamOptions, soft_beam
+from diffdecode.sequence.soft_beam.beam import SoftBeamOptions
+from diffdecode.sequence.soft_beam.dense import soft_beam
 from diffdecode.sequence.step_decoder import State, StepDecoder
 
 
@@ -24,13 +25,16 @@ def soft_beam_decode(
     Args:
         decoder: the model.
         state: its state before the first step, B rows.
-        lengths: ``[B]`` number of steps of each sentence, >= 1.
+        lengths: ``[B]`` number of steps of each sentence, >= 0.
         space: what may be emitted.
         options: beam size, alpha and operator; costs are not used.
 
     Returns:
         The K hypotheses of each sentence by falling soft score s_T; ``step_scores`` are the growth of the
         soft score from the parent to the element.
+
+    Raises:
+        ValueError: as ``soft_beam``.
     """
     found = soft_beam(
         decoder,
@@ -38,24 +42,26 @@ def soft_beam_decode(
         lengths,
         space,
         replace(options, cost_weight=0.0),
-        observe=lambda chosen, scores: (chosen.flatten(2).argmax(2), scores),
+        observe=lambda seen: (seen.weights.flatten(2).argmax(2), seen.scores, seen.running[:, None]),
     )
     batch, k = found.scores.shape
     symbols = torch.zeros(batch, 1, 0, dtype=torch.long, device=lengths.device)
     step_scores = found.scores.new_zeros(batch, 1, 0)
     scores = found.scores.new_zeros(batch, 1)
     keep = torch.arange(k, device=lengths.device).expand(batch, -1)
-    for t, (best, new_scores) in enumerate(found.observed):
-        active = (t < lengths)[:, None]
-        parent = torch.where(active, best // space.size, keep.clamp(max=scores.size(1) - 1))
-        emitted = torch.where(active, space.symbols[best % space.size], -1)
+    for best, new_scores, running in found.observed:
+        parent = torch.where(running, best // space.size, keep.clamp(max=scores.size(1) - 1))
+        emitted = torch.where(running, space.symbols[best % space.size], -1)
+        growth = torch.where(running, new_scores - scores.gather(1, parent), 0.0)
         symbols = append_step(symbols, parent, emitted)
-        step_scores = append_step(step_scores, parent, new_scores - scores.gather(1, parent))
+        step_scores = append_step(step_scores, parent, growth)
         scores = new_scores
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    zeros = torch.zeros_like(scores)
+    if not found.observed:  # nothing but empty sentences
+        symbols, step_scores = symbols.expand(-1, k, -1), step_scores.expand(-1, k, -1)
+    order = found.scores.argsort(dim=1, descending=True, stable=True)
+    zeros = torch.zeros_like(found.scores)
     return Hypotheses(
-        _sorted(symbols, order), scores.gather(1, order), _sorted(step_scores, order), costs=zeros
+        _sorted(symbols, order), found.scores.gather(1, order), _sorted(step_scores, order), costs=zeros
     )
 
 

@@ -5,28 +5,31 @@ candidates are far below. Here a step looks at M of them: it never builds a ``[B
 M embeddings instead of V, and the output layer's gradient is that of ``diffdecode.sequence.output_layer``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from diffdecode.categorical import relaxed_rows, tail_bound
+from diffdecode.categorical import TOP_K_OPERATORS, relaxed_rows, tail_bound
 from diffdecode.sequence.costs import StepCost, step_costs
-from diffdecode.sequence.output_layer import Prediction, Vocabulary
+from diffdecode.sequence.output_layer import OutputLayer, Prediction
+from diffdecode.sequence.precision import outside_autocast
 from diffdecode.sequence.search_space import SOFT_FLOOR, SearchSpace
-from diffdecode.sequence.soft_beam.dense import (
+from diffdecode.sequence.soft_beam.beam import (
     Beam,
+    Choice,
+    Observer,
+    Problem,
+    Selection,
     SoftBeam,
     SoftBeamOptions,
     expected_scores,
-    first_beam,
-    soft_beam,
 )
-from diffdecode.sequence.step_decoder import LinearStepDecoder, State, mix
+from diffdecode.sequence.soft_beam.dense import soft_beam
+from diffdecode.sequence.step_decoder import LinearStepDecoder, State
 
 
 @dataclass
@@ -36,11 +39,12 @@ class TruncatedSoftBeam(SoftBeam):
     Attributes:
         tail: ``[B]`` upper bound on the total variation distance of any selection row of any step to the same
             row over all candidates.
-        fell_back: True if ``tail`` was too much, so that the beam is that of the dense search.
+        fell_back: ``[B]`` boolean, True if ``tail`` was too much, so that a sentence's beam is that of the
+            dense search.
     """
 
     tail: Tensor
-    fell_back: bool
+    fell_back: Tensor
 
 
 class Candidates(NamedTuple):
@@ -63,6 +67,7 @@ class Candidates(NamedTuple):
     others: int
 
 
+@outside_autocast
 def truncated_soft_beam(
     decoder: LinearStepDecoder,
     state: State,
@@ -70,68 +75,83 @@ def truncated_soft_beam(
     space: SearchSpace,
     options: SoftBeamOptions,
     cost: StepCost | None = None,
-    observe: Callable[[Tensor, Tensor], Any] | None = None,
+    observe: Observer | None = None,
     size: int = 64,
     tolerance: float = 1e-3,
 ) -> TruncatedSoftBeam:
-    """``soft_beam`` over the best ``size`` candidates; the dense search where that is not enough.
+    """``soft_beam`` over the best ``size`` candidates; the dense search of sentences that need more.
 
-    Whether it is enough is decided once, at the end, so that a GPU waits once a batch and not once a step; a
-    batch that falls back costs both searches. Use it where that seldom happens: with an alpha that is not
+    Whether they do is decided once, at the end, so that a GPU waits once a batch and not once a step; a batch
+    with such a sentence costs both searches. Use it where that seldom happens: with an alpha that is not
     small against 1/gap (``softsort``, ``lapsum``, ``successive``) or 1/gap^2 (``peaked``), for the gap in
     score between the beam and candidate M.
 
     Args:
         decoder: the model.
         state: its state before the first step, B rows.
-        lengths: ``[B]`` number of steps of each sentence, >= 1.
+        lengths: ``[B]`` number of steps of each sentence, >= 0.
         space: what may be emitted.
         options: beam size, alpha and operator. ``recompute`` concerns the decoder below its output layer; of
             that layer, a step keeps one set of logits, ``B * K * V`` numbers, in any case.
         cost: d(y_t) of each symbol; ``None`` counts nothing.
-        observe: called at each step, without gradient, with the selection ``[B, K, M]`` and the new scores
-            ``[B, K]`` (after a fallback: with what the dense search shows).
+        observe: called at each step, without gradient (after a fallback: what the dense search shows).
         size: M.
         tolerance: largest ``tail`` that is accepted; 1 never falls back.
 
     Raises:
-        ValueError: beam larger than the number of symbols or than ``size``, or a sentence without steps.
+        ValueError: beam larger than the number of symbols or than ``size``, an operator without tail bound,
+            or a negative length.
     """
     if options.beam_size > size:
         raise ValueError(f"{size} candidates are too few for a beam of {options.beam_size}")
-    found = _search(decoder, state, lengths, space, options, cost, observe, size)
+    if TOP_K_OPERATORS[options.operator].tail_bound is None:
+        raise ValueError(f"top-k operator {options.operator!r} has no tail bound: use soft_beam")
+    found = _search(decoder, Problem(decoder, lengths, space, options, cost), state, observe, size)
     # Written so that NaN falls back, too: the dense search names the sentence.
-    if bool((found.tail <= tolerance).all()):
+    found.fell_back = ~(found.tail <= tolerance)
+    if not bool(found.fell_back.any()):
         return found
     dense = soft_beam(decoder, state, lengths, space, options, cost, observe)
-    return TruncatedSoftBeam(**vars(dense), tail=found.tail, fell_back=True)
+    return _merged(found, dense)
+
+
+def _merged(found: TruncatedSoftBeam, dense: SoftBeam) -> TruncatedSoftBeam:
+    """Of each sentence, the result of the search that was good enough: its batch mates must not decide."""
+    if bool(found.fell_back.all()):
+        return TruncatedSoftBeam(**vars(dense), tail=found.tail, fell_back=found.fell_back)
+    redone = found.fell_back[:, None]
+    return TruncatedSoftBeam(
+        torch.where(redone, dense.scores, found.scores),
+        torch.where(redone, dense.costs, found.costs),
+        torch.where(redone, dense.words, found.words),
+        dense.options,
+        dense.observed,
+        found.tail,
+        found.fell_back,
+    )
 
 
 def _search(
-    decoder: LinearStepDecoder,
-    state: State,
-    lengths: Tensor,
-    space: SearchSpace,
-    options: SoftBeamOptions,
-    cost: StepCost | None,
-    observe: Callable[[Tensor, Tensor], Any] | None,
-    size: int,
+    decoder: LinearStepDecoder, problem: Problem, state: State, observe: Observer | None, size: int
 ) -> TruncatedSoftBeam:
-    beam = first_beam(decoder, state, lengths, space, options)
-    batch, steps = lengths.size(0), int(lengths.max())
-    rows = batch * (1 + (steps - 1) * options.beam_size)
-    vocabulary = Vocabulary(decoder, rows, _not_predicted(space, decoder.output_weight.size(0)))
+    """The search without its fallback; ``decoder`` is the problem's."""
+    space, options = problem.space, problem.options
+    beam, steps = problem.first_beam(state), problem.bounds[1]
+    rows = beam.scores.size(0) * (1 + max(steps - 1, 0) * options.beam_size)
+    layer = OutputLayer(decoder, rows, _not_predicted(space, decoder.output_weight.size(0)))
     tail, observed = torch.zeros_like(beam.scores[:, 0], dtype=torch.float64), []
     light_features = partial(checkpoint, decoder.features, use_reentrant=False)
     for t in range(steps):
+        running = space.running(beam.finished, problem.lengths, t)
+        if problem.may_stop(running):
+            break
         features = light_features if options.recomputes(t) else decoder.features
         hidden, state = features(beam.state, beam.vectors)
-        predicted = vocabulary.predict(hidden, min(size, vocabulary.candidates))
-        found = best_continuations(predicted, beam, space, cost, t, options.cost_weight, size)
+        found = best_continuations(problem, layer.predict(hidden, min(size, layer.candidates)), beam, t, size)
+        found = found._replace(scores=problem.without_held(found.scores, t, running))
         chosen = relaxed_rows(
             found.scores, options.beam_size, options.alpha, options.operator, options.hard_forward
         )
-        active = (t < lengths)[:, None]
         bound = tail_bound(
             found.scores.detach(),
             options.beam_size,
@@ -141,11 +161,13 @@ def _search(
             found.others,
             found.mass,
         )
-        tail = torch.maximum(tail, torch.where(active[:, 0], bound, 0.0))
-        beam = _select(vocabulary, decoder, beam._replace(state=state), found, chosen, space, cost, t, active)
+        tail = torch.maximum(tail, torch.where(running, bound, 0.0))
+        choice = _choice(problem, layer, beam, found, chosen, t)
+        beam = problem.continued(beam, state, choice, t, running)
         if observe:
-            observed.append(observe(chosen.detach(), beam.scores.detach()))
-    return TruncatedSoftBeam(beam.scores, beam.costs, beam.words, options, observed, tail, fell_back=False)
+            observed.append(observe(Selection(chosen.detach(), beam.scores.detach(), running)))
+    dense = problem.result(beam, observed)
+    return TruncatedSoftBeam(**vars(dense), tail=tail, fell_back=torch.zeros_like(tail, dtype=torch.bool))
 
 
 def _not_predicted(space: SearchSpace, vocabulary: int) -> Tensor:
@@ -153,20 +175,21 @@ def _not_predicted(space: SearchSpace, vocabulary: int) -> Tensor:
     allowed = torch.zeros(vocabulary, dtype=torch.bool, device=space.symbols.device)
     allowed[space.symbols] = True
     if space.eos is not None:
-        allowed[space.pad] = False
+        allowed[space.padding] = False
     return (~allowed).nonzero()[:, 0]
 
 
-def best_continuations(
-    predicted: Prediction,
-    beam: Beam,
-    space: SearchSpace,
-    cost: StepCost | None,
-    t: int,
-    cost_weight: float,
-    size: int,
-) -> Candidates:
-    """Merge the best candidates of each beam element (Algorithm 3, line 5) into those of the sentence."""
+def best_continuations(problem: Problem, predicted: Prediction, beam: Beam, t: int, size: int) -> Candidates:
+    """Merge the best candidates of each beam element (Algorithm 3, line 5) into those of the sentence.
+
+    Args:
+        problem: space, cost and cost weight.
+        predicted: candidates of the ``B * J`` elements.
+        beam: the J elements.
+        t: the step.
+        size: M, of which fewer are returned if there are no more.
+    """
+    space, cost, cost_weight = problem.space, problem.cost, problem.options.cost_weight
     batch, width = beam.scores.shape
     local = predicted.best.view(batch, width, -1)
     symbols = predicted.symbols.view(batch, width, -1)
@@ -183,11 +206,10 @@ def best_continuations(
     if beam.finished is not None:
         absorbed = beam.scores + torch.log(beam.finished.clamp_min(SOFT_FLOOR))
         scores = torch.cat([scores, absorbed[..., None]], 2)
-        symbols = torch.cat([symbols, torch.full_like(symbols[..., :1], space.pad)], 2)
+        symbols = torch.cat([symbols, torch.full_like(symbols[..., :1], space.padding)], 2)
     if cost_weight:
-        scores = scores + cost_weight * step_costs(cost, t, symbols.flatten(1)).to(scores.dtype).view_as(
-            scores
-        )
+        of_symbols = step_costs(cost, t, symbols.flatten(1)).to(scores.dtype).view_as(scores)
+        scores = scores + cost_weight * of_symbols
         dearest = cost_weight * step_costs(cost, t, space.symbols.expand(batch, -1)).amax(1)
         cut, log_mass = cut + dearest, log_mass + dearest
 
@@ -204,33 +226,20 @@ def best_continuations(
     )
 
 
-def _select(
-    vocabulary: Vocabulary,
-    decoder: LinearStepDecoder,
-    beam: Beam,
-    found: Candidates,
-    chosen: Tensor,
-    space: SearchSpace,
-    cost: StepCost | None,
-    t: int,
-    active: Tensor,
-) -> Beam:
-    """Lines 9 to 17 of Algorithm 3 with the rows ``chosen [B, K, M]``; ``beam.state`` is the new one."""
+def _choice(
+    problem: Problem, layer: OutputLayer, beam: Beam, found: Candidates, chosen: Tensor, t: int
+) -> Choice:
+    """Lines 9 to 13 of Algorithm 3 with the rows ``chosen [B, K, M]``."""
+    space = problem.space
     continues = torch.nn.functional.one_hot(found.parents, beam.scores.size(1)).to(chosen.dtype)  # [B, M, J]
-    parents = torch.bmm(chosen, continues)  # line 9
     # PAD is no word: it adds nothing to the embedding.
-    spoken = chosen if space.pad is None else chosen * (found.symbols != space.pad)[:, None]
-    vectors = vocabulary.mix(found.symbols, spoken)  # line 11
-    symbol_costs = step_costs(cost, t, found.symbols).to(chosen.dtype)
-    costs = torch.einsum("bkm,bm->bk", chosen, symbol_costs)  # line 12
-    costs = costs + torch.einsum("bkj,bj->bk", parents, beam.costs)  # line 17
-    scores = expected_scores(chosen, found.scores)  # line 13
-    words = space.words(chosen, found.symbols[:, None]) + torch.einsum("bkj,bj->bk", parents, beam.words)
-    return Beam(
-        mix(decoder, beam.state, parents),  # line 16
-        vectors.flatten(0, 1),
-        torch.where(active, scores, beam.scores),
-        torch.where(active, costs, beam.costs),
-        torch.where(active, words, beam.words),
-        space.finish_soft(chosen, found.symbols[:, None]),
+    spoken = chosen if space.pad is None else chosen * (found.symbols != space.padding)[:, None]
+    symbol_costs = step_costs(problem.cost, t, found.symbols).to(chosen.dtype)
+    return Choice(
+        parents=torch.bmm(chosen, continues),  # line 9
+        vectors=layer.mix(found.symbols, spoken).flatten(0, 1),  # line 11
+        scores=expected_scores(chosen, found.scores),  # line 13
+        costs=torch.einsum("bkm,bm->bk", chosen, symbol_costs),  # line 12
+        words=space.words(chosen, found.symbols[:, None]),
+        finished=space.finish_soft(chosen, found.symbols[:, None]),
     )

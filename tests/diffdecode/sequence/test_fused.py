@@ -10,7 +10,7 @@ from toy_decoder import ToyDecoder
 
 from diffdecode.categorical import ESTIMATORS
 from diffdecode.sequence.best_candidates import best_candidates
-from diffdecode.sequence.output_layer import Prediction, Vocabulary
+from diffdecode.sequence.output_layer import OutputLayer, Prediction
 from diffdecode.sequence.scheduled_sampling.fused import (
     choose_among_best,
     discarded_mass,
@@ -64,7 +64,7 @@ def test_all_candidates_kept_is_plain_autograd(estimator, gold_probability, dtyp
     own = OwnWord(estimator, None if estimator == "argmax" else 0.7)
     expected = plain(decoder, context, gold, own, gold_probability)
     found = fused(decoder, context, gold, lengths, own, gold_probability, m=V)
-    assert not found.fell_back and (found.discarded == 0).all()
+    assert not found.fell_back.any() and (found.discarded == 0).all()
     torch.testing.assert_close(found.gold_log_probs, expected, rtol=relative, atol=relative)
     weights = torch.randn(gold.shape, generator=generator(7), dtype=dtype)
     assert_same_gradients(
@@ -97,7 +97,7 @@ def test_gold_only_is_teacher_forced_cross_entropy():
     expected = decoder.sequence_scores(context, gold)
     found = fused(decoder, context, gold, lengths, OwnWord("soft"), 1.0)
     torch.testing.assert_close(found.gold_log_probs, expected, rtol=1e-13, atol=1e-13)
-    assert (found.discarded == 0).all() and not found.fell_back
+    assert (found.discarded == 0).all() and not found.fell_back.any()
     assert_same_gradients(
         gradients(found.gold_log_probs.sum(), decoder, context),
         gradients(expected.sum(), decoder, context),
@@ -105,15 +105,20 @@ def test_gold_only_is_teacher_forced_cross_entropy():
     )
 
 
-def test_too_much_discarded_mass_falls_back_to_all_candidates():
+def test_sentences_with_too_much_discarded_mass_fall_back_to_all_candidates():
     decoder, context, gold, lengths = problem(3)
     own = OwnWord("soft", tau=2.0)
     found = fused(decoder, context, gold, lengths, own, 0.5, m=4)
-    assert found.fell_back and found.discarded.max() > 1e-3
-    expected = plain(decoder, context, gold, own, 0.5)
-    assert torch.equal(found.gold_log_probs, expected)  # the same coins, too
+    redone = found.fell_back
+    assert redone.tolist() == (found.discarded.amax(1) > 1e-3).tolist() == [False, True, False, True]
+    expected = plain(decoder, context, gold, own, 0.5)  # the same coins, too
     accepted = fused(decoder, context, gold, lengths, own, 0.5, m=4, tolerance=1.0)
-    assert not accepted.fell_back
+    assert not accepted.fell_back.any()
+    assert torch.equal(found.gold_log_probs[redone], expected[redone])
+    assert torch.equal(found.gold_log_probs[~redone], accepted.gold_log_probs[~redone])
+    every = fused(decoder, context, gold, torch.full((4,), 5), own, 0.0, m=4)
+    assert every.fell_back.all()
+    assert torch.equal(every.gold_log_probs, plain(decoder, context, gold, own, 0.0))
 
 
 def test_only_words_that_are_fed_count_as_discarded():
@@ -230,12 +235,12 @@ def test_frozen_parts_get_no_gradient_and_the_others_keep_theirs(frozen):
 def test_without_gradient_no_memory_is_kept():
     decoder, context, gold, _ = problem(11)
     with torch.no_grad():
-        vocabulary = Vocabulary(decoder, rows=4)
+        layer = OutputLayer(decoder, rows=4)
         hidden, _ = decoder.features(decoder.init_state(context), decoder.embedding[gold[:, 0]])
         for _ in range(3):  # more rows than announced do not matter here
-            found = vocabulary.predict(hidden, 5, gold[:, 0])
+            found = layer.predict(hidden, 5, gold[:, 0])
         expected = torch.log_softmax(decoder.out(hidden), -1)
-    assert vocabulary.tape.logits is None
+    assert layer.tape.logits is None
     torch.testing.assert_close(found.gold, expected.gather(1, gold[:, :1])[:, 0])
     torch.testing.assert_close(found.best, expected.topk(5).values)
     torch.testing.assert_close(found.rest, 1 - expected.exp().topk(5).values.sum(1))
@@ -269,12 +274,12 @@ def test_errors_name_the_problem():
     decoder, context, gold, lengths = problem(14)
     with pytest.raises(ValueError, match="'gumbel_soft' cannot be fused; these can: argmax, argmax_st"):
         fused(decoder, context, gold, lengths, OwnWord("gumbel_soft"), 0.5)
-    vocabulary = Vocabulary(decoder, rows=3)
+    layer = OutputLayer(decoder, rows=3)
     hidden, _ = decoder.features(decoder.init_state(context), decoder.embedding[gold[:, 0]])
     with pytest.raises(ValueError, match="4 rows, but only 3"):
-        vocabulary.predict(hidden, 2)
+        layer.predict(hidden, 2)
     with pytest.raises(ValueError, match=f"m=0 must be between 1 and the number of candidates, {V}"):
-        vocabulary.predict(hidden, 0)
+        layer.predict(hidden, 0)
 
 
 @settings(max_examples=200, deadline=None)

@@ -162,7 +162,7 @@ def test_observes_each_selection():
         torch.full((4,), 5),
         TAGS,
         SoftBeamOptions(2, alpha=1.0),
-        observe=lambda chosen, scores: (tuple(chosen.shape), tuple(scores.shape)),
+        observe=lambda seen: (tuple(seen.weights.shape), tuple(seen.scores.shape)),
     )
     assert found.observed == [((4, 2, 1, 5), (4, 2))] + [((4, 2, 2, 5), (4, 2))] * 4
     assert torch.equal(found.costs, torch.zeros_like(found.costs))
@@ -183,10 +183,10 @@ def test_refuses_a_beam_wider_than_the_vocabulary():
         soft_beam(decoder, decoder.init_state(context), lengths, TAGS, SoftBeamOptions(6))
 
 
-def test_refuses_a_sentence_without_steps():
+def test_refuses_a_negative_length():
     decoder, context, _, _ = problem(0)
-    with pytest.raises(ValueError, match="sentence 2 of the batch has no steps"):
-        soft_beam(decoder, decoder.init_state(context), torch.tensor([1, 2, 0, 1]), TAGS, SoftBeamOptions(2))
+    with pytest.raises(ValueError, match="sentence 2 of the batch has length -1"):
+        soft_beam(decoder, decoder.init_state(context), torch.tensor([1, 2, -1, 1]), TAGS, SoftBeamOptions(2))
 
 
 def test_hamming_cost_beyond_the_reference():

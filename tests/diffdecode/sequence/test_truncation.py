@@ -54,7 +54,7 @@ def both(seed, space, options, size, tolerance=1.0, **kind):
 def test_all_candidates_kept_is_the_dense_search(space, operator, cost_weight, alpha):
     options = SoftBeamOptions(3, alpha, operator, cost_weight=cost_weight)
     dense, found, decoder, context = both(0, space, options, size=3 * V)
-    assert not found.fell_back and (found.tail == 0).all()
+    assert not found.fell_back.any() and (found.tail == 0).all()
     torch.testing.assert_close(found.scores, dense.scores, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.costs, dense.costs, rtol=1e-12, atol=1e-12)
     assert_same_gradients(gradients(found, decoder, context), gradients(dense, decoder, context), 1e-10)
@@ -105,7 +105,7 @@ def test_the_bound_holds_at_the_first_step(seed, size, alpha, operator, space, c
 def test_too_long_a_tail_falls_back_to_the_dense_search(space):
     options = SoftBeamOptions(3, 0.1, "lapsum")
     dense, found, decoder, context = both(1, space, options, size=8, tolerance=1e-3)
-    assert found.fell_back and found.tail.max() > 1e-3
+    assert found.fell_back.all() and found.tail.min() > 1e-3
     assert torch.equal(found.scores, dense.scores) and torch.equal(found.costs, dense.costs)
     for a, b in zip(gradients(found, decoder, context), gradients(dense, decoder, context)):
         assert torch.equal(a, b)
@@ -157,12 +157,14 @@ def test_overlap_can_be_observed():
             TAGS,
             SoftBeamOptions(3, alpha, "softsort"),
             cost,
-            observe=lambda rows, scores: beam_overlap(rows),
+            observe=lambda seen: (beam_overlap(seen.weights), seen.running),
             size=8,
             tolerance=1.0,
         )
-        overlap = torch.stack(found.observed)
+        overlap, running = (torch.stack(seen) for seen in zip(*found.observed))
         assert overlap.shape == (5, 4)
+        assert torch.equal(running, torch.arange(5)[:, None] < lengths)
+        overlap = overlap[running]
         assert low <= overlap.min() and overlap.max() <= high
 
 

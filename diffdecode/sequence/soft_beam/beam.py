@@ -1,0 +1,275 @@
+"""What the dense and the truncated soft beam share: options, the beam, and how one step continues it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from diffdecode.sequence.costs import StepCost, step_costs
+from diffdecode.sequence.search_space import SearchSpace, length_bounds
+from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, mix
+
+# Score of an element that there was no candidate for: never chosen, and finite in every product.
+NO_CANDIDATE = -1e4
+
+
+@dataclass(frozen=True)
+class SoftBeamOptions:
+    """How soft the search is.
+
+    Attributes:
+        beam_size: K, at most the number of candidate symbols.
+        alpha: peakedness of every relaxed selection; large is close to the hard beam.
+        operator: name of the continuous top-k (``diffdecode.categorical.TOP_K_OPERATORS``).
+        hard_forward: hard selection forward, soft backward.
+        cost_weight: weight of the step cost *added to the scores*, for the hinge (section 2.5); 0 is none.
+        recompute: share of the steps, 0 to 1, whose activations are dropped and computed again in the
+            backward pass; with 1 (or ``True``) memory does not grow with ``K^2 * V * T``, at about a third
+            more time.
+        length_penalty: p in ``score / words^p``, by which the final hypotheses are compared; 0 compares
+            plain scores, as the paper does.
+    """
+
+    beam_size: int = 3
+    alpha: float = 1.0
+    operator: str = "peaked"
+    hard_forward: bool = False
+    cost_weight: float = 0.0
+    recompute: float = 1.0
+    length_penalty: float = 0.0
+
+    def recomputes(self, t: int) -> bool:
+        """Whether step ``t`` is one of those, spread evenly, whose activations are computed again."""
+        return torch.is_grad_enabled() and int((t + 1) * self.recompute) > int(t * self.recompute)
+
+
+class Beam(NamedTuple):
+    """K relaxed prefixes of each sentence.
+
+    Attributes:
+        state: the decoder's memory, ``B * K`` rows.
+        vectors: ``[B * K, d]`` soft embeddings, the next input.
+        scores: ``[B, K]`` cumulative scores s_t.
+        costs: ``[B, K]`` cumulative costs D_t.
+        words: ``[B, K]`` expected number of symbols written; PAD is none.
+        finished: ``[B, K]`` degrees of having ended, or ``None``.
+    """
+
+    state: State
+    vectors: Tensor
+    scores: Tensor
+    costs: Tensor
+    words: Tensor
+    finished: Tensor | None
+
+
+class Choice(NamedTuple):
+    """What one soft selection of K continuations says.
+
+    Attributes:
+        parents: ``[B, K, J]`` soft back-pointers to the elements before.
+        vectors: ``[B * K, d]`` soft embeddings.
+        scores: ``[B, K]`` cumulative scores.
+        costs: ``[B, K]`` costs of the symbols of this step.
+        words: ``[B, K]`` number of words of this step.
+        finished: ``[B, K]`` degrees of having ended, or ``None``.
+    """
+
+    parents: Tensor
+    vectors: Tensor
+    scores: Tensor
+    costs: Tensor
+    words: Tensor
+    finished: Tensor | None
+
+
+class Selection(NamedTuple):
+    """What ``observe`` is shown of a step; nothing in it has a gradient.
+
+    Attributes:
+        weights: the relaxed rows, ``[B, K, J, C]`` over the continuations of J elements by C symbols in a
+            dense search, ``[B, K, M]`` over the M candidates in a truncated one.
+        scores: ``[B, K]`` the new scores.
+        running: ``[B]`` boolean; the selection of any other sentence has no effect.
+    """
+
+    weights: Tensor
+    scores: Tensor
+    running: Tensor
+
+
+Observer = Callable[[Selection], Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One soft search: the decoder, what it may emit, how soft, and what it costs.
+
+    Attributes:
+        decoder: the model.
+        lengths: ``[B]`` number of steps of each sentence; 0 is an empty sentence.
+        space: what may be emitted.
+        options: beam size, alpha and operator.
+        cost: d(y_t) of each symbol, or ``None``.
+
+    Raises:
+        ValueError: a beam larger than the number of symbols.
+    """
+
+    decoder: StepDecoder
+    lengths: Tensor
+    space: SearchSpace
+    options: SoftBeamOptions
+    cost: StepCost | None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.options.beam_size <= self.space.size:
+            raise ValueError(
+                f"beam size {self.options.beam_size} must be between 1 and the number of symbols that may be "
+                f"emitted, {self.space.size}"
+            )
+
+    @cached_property
+    def bounds(self) -> tuple[int, int]:
+        """Number of steps of the shortest and of the longest sentence."""
+        return length_bounds(self.lengths)
+
+    def first_beam(self, state: State) -> Beam:
+        """The beam of one element before the first step."""
+        batch = self.lengths.size(0)
+        start = torch.zeros(batch, 1, device=self.lengths.device)
+        vectors = first_input(self.decoder, batch)
+        return Beam(state, vectors, start, start, start, self.space.none_finished(start))
+
+    def may_stop(self, running: Tensor) -> bool:
+        """Whether no further step can change anything. In training, where a GPU should not wait, never."""
+        looks = self.space.eos is not None and self.cost is None and not torch.is_grad_enabled()
+        return looks and not bool(running.any())
+
+    def without_held(self, candidates: Tensor, t: int, running: Tensor) -> Tensor:
+        """Candidates' scores ``[B, ...]``, with 0 for sentences that are not ``running [B]``.
+
+        Nothing is selected for them, so that it does not matter, and is not reported, what a decoder makes of
+        a sentence without words.
+        """
+        if t < self.bounds[0]:
+            return candidates
+        return candidates.masked_fill(~running.view(-1, *[1] * (candidates.dim() - 1)), 0.0)
+
+    def continued(self, beam: Beam, state: State, choice: Choice, t: int, running: Tensor) -> Beam:
+        """The beam after step ``t`` (Algorithm 3, lines 12, 16 and 17); a sentence that has ended is held.
+
+        Args:
+            beam: the J elements before.
+            state: the decoder's memory after it was fed their vectors, ``B * J`` rows.
+            choice: the selected continuations.
+            t: the step.
+            running: ``[B]`` boolean, from ``SearchSpace.running``.
+        """
+
+        def inherited(values: Tensor) -> Tensor:
+            return torch.einsum("bkj,bj->bk", choice.parents, values)
+
+        new = Beam(
+            mix(self.decoder, state, choice.parents),  # line 16
+            choice.vectors,
+            choice.scores,
+            choice.costs + inherited(beam.costs),  # lines 12 and 17
+            choice.words + inherited(beam.words),
+            choice.finished,
+        )
+        return self._held(beam, new, t, running[:, None])
+
+    def _held(self, old: Beam, new: Beam, t: int, running: Tensor) -> Beam:
+        """``new`` for sentences that are ``running [B, 1]``; the others stay as they were.
+
+        No more is selected, so that their elements do not mix; but where the reference goes on, each missing
+        word costs.
+        """
+        scores, costs = self._widened(old.scores, NO_CANDIDATE), self._widened(old.costs)
+        if self.cost is not None and self.space.pad is not None:
+            nothing = torch.full_like(self.lengths, self.space.padding)[:, None]
+            missing = step_costs(self.cost, t, nothing) * (t < self.lengths)[:, None]
+            scores, costs = scores + self.options.cost_weight * missing, costs + missing
+        finished = new.finished
+        if finished is not None and old.finished is not None:
+            finished = torch.where(running, finished, self._widened(old.finished))
+        return Beam(
+            new.state,
+            new.vectors,
+            torch.where(running, new.scores, scores),
+            torch.where(running, new.costs, costs),
+            torch.where(running, new.words, self._widened(old.words)),
+            finished,
+        )
+
+    def _widened(self, values: Tensor, fill: float = 0.0) -> Tensor:
+        """``[B, J]`` to ``[B, K]``: the first step makes K elements of one, also of one that is held."""
+        missing = self.options.beam_size - values.size(1)
+        return pad(values, (0, missing), value=fill) if missing else values
+
+    def result(self, beam: Beam, observed: list[Any]) -> "SoftBeam":
+        """What the search returns."""
+        return SoftBeam(
+            self._widened(beam.scores, NO_CANDIDATE),
+            self._widened(beam.costs),
+            self._widened(beam.words),
+            self.options,
+            observed,
+        )
+
+
+@dataclass
+class SoftBeam:
+    """The final beam of a soft search.
+
+    Attributes:
+        scores: ``[B, K]`` s_T. An empty sentence has one element, of score 0; the rest is ``NO_CANDIDATE``.
+        costs: ``[B, K]`` D_T.
+        words: ``[B, K]`` expected lengths.
+        options: those of the search.
+        observed: what ``observe`` returned at each step.
+    """
+
+    scores: Tensor
+    costs: Tensor
+    words: Tensor
+    options: SoftBeamOptions
+    observed: list[Any]
+
+    @property
+    def ranking(self) -> Tensor:
+        """What the final hypotheses are compared by, ``[B, K]``: s_T, or s_T / words^p."""
+        return normalised(self.scores, self.words, self.options.length_penalty)
+
+    @property
+    def choice(self) -> Tensor:
+        """Weights ``[B, K]`` of the best hypothesis: peaked-softmax of its ranking."""
+        return torch.softmax(self.options.alpha * self.ranking, dim=1)
+
+    def direct_loss(self) -> Tensor:
+        """``[B]`` relaxed cost of the best hypothesis (Algorithm 3, line 19)."""
+        return (self.choice * self.costs).sum(1)
+
+    def max_score(self) -> Tensor:
+        """``[B]`` relaxed ranking of the best hypothesis, s_max of the hinge (section 2.5)."""
+        return (self.choice * self.ranking).sum(1)
+
+
+def normalised(scores: Tensor, words: Tensor, length_penalty: float) -> Tensor:
+    """``scores / words ** length_penalty``, with at least one word; any shape."""
+    return scores / words.clamp_min(1.0) ** length_penalty if length_penalty else scores
+
+
+def expected_scores(chosen: Tensor, scores: Tensor) -> Tensor:
+    """``sum_m p_m s_m`` ``[B, K]`` of rows ``[B, K, M]`` and candidates' scores ``[B, M]`` (line 13).
+
+    An impossible candidate has weight 0 and score -inf; their product is 0. A surplus row, with no candidate
+    at all, is worth ``NO_CANDIDATE``.
+    """
+    expected = torch.einsum("bkm,bm->bk", chosen, scores.masked_fill(scores == -torch.inf, 0.0))
+    return torch.where(chosen.detach().sum(-1) > 0.5, expected, NO_CANDIDATE)
