@@ -78,7 +78,7 @@ class ScheduledSamplingConfig(AnnealedConfig):
     fused_candidates: int = option(32, "candidates of a fused choice", "ours")
     fused_tolerance: float = option(
         1e-3,
-        "largest probability outside them; else the sentence is computed again over all (`redone` in the log)",
+        "largest probability outside them; else a sentence is done again over all (`redone` in the log)",
         "ours",
     )
     relaxation: Optional[str] = old_name("estimator", {"soft_argmax": "soft"})

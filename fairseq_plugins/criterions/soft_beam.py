@@ -75,7 +75,7 @@ class SoftBeamConfig(AnnealedConfig):
     )
     soft_beam_tolerance: float = option(
         1e-3,
-        "largest share of a choice that the M candidates may miss; else the sentence is computed again over all "
+        "largest share of a choice that the M candidates may miss; else a sentence is done again over all "
         "(`redone` in the log)",
         "ours",
     )
