@@ -11,6 +11,7 @@ from spacy.language import Language
 from wasabi import msg
 
 from diffdecode.files.atomic import write_text
+from diffdecode.files.text import FormatError
 from spacy_components.cli.bad_input import load_pipeline, one_line_errors
 from spacy_components.display import drawable, render_svg
 from spacy_components.sdp_graph import DEFAULT_KEY, make_key
@@ -52,7 +53,10 @@ def compare_parses_cli(
 def compare(
     before: Language, after: Language, data: Path, graph: bool = False, key: str = DEFAULT_KEY
 ) -> ParseChanges:
-    """Parses the data with both pipelines, on the tokens of the data; key is that of its graphs."""
+    """Parses the data with both pipelines, on the tokens of the data; key is that of its graphs.
+
+    Raises ValueError for bad input and where a pipeline sets no parse.
+    """
     runs = {
         name: [
             make_example(nlp, doc, gold_tokens=True)
@@ -61,6 +65,8 @@ def compare(
         ]
         for name, nlp in (("before", before), ("after", after))
     }
+    if not runs["after"]:
+        raise FormatError(data, None, "no documents")
     return compare_parses(
         before.pipe(example.predicted for example in runs["before"]),
         after.pipe(example.predicted for example in runs["after"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from spacy import registry
@@ -28,6 +29,7 @@ class Corpus:
         whose spaces are unknown are always read this way.
     max_length: a document with more tokens is split into its sentences, and sentences with more are left out;
         0 for no limit. limit: read only so many documents; 0 for all. shuffle: read in random order.
+    Raises ValueError for a negative max_length or limit.
     """
 
     def __init__(
@@ -39,6 +41,9 @@ class Corpus:
         limit: int = 0,
         shuffle: bool = False,
     ):
+        for name, value in (("max_length", max_length), ("limit", limit)):
+            if value < 0:
+                raise ValueError(f"{name} is {value}, expected 0 (no limit) or more")
         self.read = read
         self.gold_tokens = gold_tokens
         self.max_length = max_length
@@ -49,7 +54,7 @@ class Corpus:
         """Yields the examples. Raises ValueError where a document is too long and has no sentences."""
         references: Iterable[Doc] = (doc for doc in self.read(nlp.vocab) if len(doc))
         if self.limit:
-            references = (doc for doc, _ in zip(references, range(self.limit)))
+            references = islice(references, self.limit)
         if self.shuffle:
             references = list(references)
             random.shuffle(references)

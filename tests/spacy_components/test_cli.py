@@ -207,6 +207,8 @@ def test_damaged_data_for_pipelines_is_one_line(tmp_path):
     page = str(tmp_path / "page.html")
     assert "data.sdp, line 4" in refused(tmp_path, "compare-parses", nlp, nlp, str(bad), "--html", page)
     assert "data.sdp, line 4" in refused(tmp_path, "evaluate-sdp", str(bad), nlp, "--output", page)
+    empty = write(tmp_path, "empty.conllu", "\n\n")
+    assert "empty.conllu: no documents" in refused(tmp_path, "compare-parses", nlp, nlp, empty)
     bad.write_bytes(b"one\nzwei\n\xff\n")
     assert "data.sdp, line 3" in refused(tmp_path, "distill-parser", nlp, str(bad), str(tmp_path / "out"))
 

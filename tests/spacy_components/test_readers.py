@@ -303,6 +303,14 @@ def test_corpus_refuses_a_long_document_without_sentences(tmp_path):
         list(reader("diffdecode.Corpus.v1", path=str(path), max_length=2)(NLP))
 
 
+@pytest.mark.parametrize("option", ["limit", "max_length"])
+def test_negative_limits_are_refused_and_not_read_as_no_documents(option, tmp_path):
+    path = tmp_path / "a.spacy"
+    DocBin(docs=[two_sentences()], store_user_data=True).to_disk(path)
+    with pytest.raises(ValueError, match=f"{option} is -1"):
+        reader("diffdecode.Corpus.v1", path=str(path), **{option: -1})
+
+
 def test_readers_of_the_formats_make_examples(tmp_path):
     sdp = reader("diffdecode.Sdp2015.v1", path=str(write(tmp_path, "a.sdp", SDP)))
     assert [len(eg.predicted) for eg in sdp(NLP)] == [2, 4] == [len(eg.reference) for eg in sdp(NLP)]

@@ -28,9 +28,10 @@ def read_labelled_text(path: str | Path, vocab: Vocab) -> Iterator[Doc]:
         labels[label] += 1
         texts[" ".join(words)] += 1
     _check_order(path, labels, texts)
+    classes = sorted(labels)
     for label, words in _rows(path):
         doc = Doc(vocab, words=words, spaces=[True] * (len(words) - 1) + [False])
-        doc.cats = {name: float(name == label) for name in sorted(labels)}
+        doc.cats = {name: float(name == label) for name in classes}
         yield doc
 
 
