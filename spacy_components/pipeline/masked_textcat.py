@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from spacy.language import Language
 from spacy.pipeline.textcat import DEFAULT_SINGLE_TEXTCAT_MODEL, TextCategorizer
+from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Model
 
@@ -56,6 +57,14 @@ class MaskedTextCategorizer(TextCategorizer):
         """As ``textcat`` does, after a check that every listener in the pipeline has someone to listen to."""
         require_upstreams(nlp, get_examples)
         super().initialize(get_examples, nlp=nlp, labels=labels, positive_label=positive_label)
+
+    def predict(self, docs: Iterable[Doc]) -> np.ndarray:
+        """Scores ``[B, L]``. A document without words has none, 0 throughout: ``textcat`` says so when it is
+        alone, and gives it the score of no words in company."""
+        docs = list(docs)
+        scores = super().predict(docs)
+        filled = self.model.ops.asarray2f([[bool(len(doc))] for doc in docs]) if docs else scores
+        return scores * filled
 
     def _examples_to_truth(self, examples: Iterable[Example]) -> tuple[np.ndarray, np.ndarray]:
         examples = list(examples)
