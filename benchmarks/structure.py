@@ -27,6 +27,7 @@ import torch
 from benchmarks import _tree_peers as peers
 from benchmarks._measure import RESULTS, peak_megabytes, print_peak, save
 from benchmarks._tree_peers import System, backward
+from diffdecode.files.atomic import atomic_write, write_text
 from diffdecode.structure import (
     nonprojective_marginals,
     nonprojective_tree,
@@ -297,7 +298,8 @@ def plot(report: dict, path: Path) -> None:
         axis.set_ylabel(f"CPU ms a batch of {report['batch']}")
         axis.legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110)
 
 
 def main() -> None:
@@ -333,7 +335,7 @@ def main() -> None:
     report["first_calls"] = first_calls()
     path = save(NAME, report)
     report = json.loads(path.read_text())
-    (RESULTS / f"{NAME}.md").write_text(tables(report) + "\n")
+    write_text(RESULTS / f"{NAME}.md", tables(report) + "\n")
     plot(report, RESULTS / f"{NAME}.png")
     print(tables(report))
 

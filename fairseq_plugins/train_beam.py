@@ -14,6 +14,7 @@ Goyal, Neubig, Dyer and Berg-Kirkpatrick (2018), sections 2 and 3.
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -162,6 +163,15 @@ def row_of(args, run: TrainingRun, first: list[TrainingRun], passed: list[str], 
     return decoded_row(run.name, [(run, start)], decodings(args), generate, console)
 
 
+def _check_data(data: str) -> None:
+    """Raises ValueError if fairseq-preprocess has not been here; fairseq says so in a traceback."""
+    for folder in map(Path, data.split(os.pathsep)):
+        if not folder.is_dir():
+            raise ValueError(f"no folder {folder}: DATA is what fairseq-preprocess writes (--destdir)")
+        if not list(folder.glob("dict.*.txt")):
+            raise ValueError(f"{folder} holds no dict.*.txt: DATA is what fairseq-preprocess writes")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Train, decode and report; resumes what an earlier call left."""
     args, passed = parser().parse_known_args(argv)
@@ -171,6 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if args.warm_start and not args.warm_start.is_file():
             raise ValueError(f"--warm-start {args.warm_start} is no file")
+        _check_data(args.data)
         claim(args.out, {**vars(args), "passed": passed})
         runs = runs_for(args, passed)
         first = [run for run in runs if run.name == CROSS_ENTROPY]

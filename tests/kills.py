@@ -133,7 +133,11 @@ def pipelines(folder: Path) -> Any:
     """Weights of every trained pipeline, and the pages."""
     weights = sorted(path for path in folder.rglob("model") if path.is_file())
     assert not list(folder.rglob("training-is-not-finished")) and weights
-    pages = {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*.html"))}
+    # The drawings have random names.
+    pages = {
+        str(path.relative_to(folder)): re.sub(r"[0-9a-f]{32}", "", path.read_text(encoding="utf-8"))
+        for path in sorted(folder.rglob("*.html"))
+    }
     return {str(path.relative_to(folder)): path.read_bytes() for path in weights} | pages
 
 

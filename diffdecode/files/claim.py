@@ -31,13 +31,14 @@ def claim(folder: Path, settings: Mapping[str, object]) -> None:
     lock(folder)
     record = folder / SETTINGS
     wanted = {name: str(value) for name, value in settings.items()}
-    before = read_json(record) if record.exists() else wanted
+    if not record.exists():
+        write_json(record, wanted)
+    before = read_json(record)
     changed = sorted(name for name in {*before, *wanted} if before.get(name) != wanted.get(name))
     if changed:
         raise ValueError(
             f"{folder} was made with another {', '.join(changed)}: remove it or name another folder"
         )
-    write_json(record, wanted)
 
 
 def lock(folder: Path) -> None:

@@ -1,13 +1,18 @@
 """Commands in processes of their own, which end when this one does, however it ends (see ``child.py``)."""
 
+import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from shutil import disk_usage
 
 from diffdecode.files.claim import locks
 from fairseq_plugins.comparison.child import PARENT
 
+REFUSAL = re.compile(r"(Value|Assertion|OS|FileNotFound|Permission)Error: |\S+: error: |.*No module named")
+"""What begins the reason where an option or the data was refused; a fault of ours keeps its traceback."""
 CHILD = Path(__file__).with_name("child.py")
 
 
@@ -44,11 +49,25 @@ def stop(process: subprocess.Popen) -> None:
     process.stdin.close()
 
 
-def end_of(log: Path, lines: int = 12) -> str:
-    """The last lines of a log; where an option or the data was refused, the reason alone."""
-    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-    reasons = [i for i, line in enumerate(last) if line.startswith(("ValueError: ", "FileNotFoundError: "))]
-    return "\n".join(last[reasons[-1] :] if reasons else last)
+def failure(what: str, log: Path) -> RuntimeError:
+    """What to raise for a process that failed: why, if it refused something, else the end of its log.
+
+    Args:
+        what: has failed, as in "fairseq-train failed".
+        log: what the process printed.
+    """
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    # The line that says so may have found no room itself.
+    if any(os.strerror(errno.ENOSPC) in line for line in lines[-100:]) or not disk_usage(log.parent).free:
+        return RuntimeError(
+            f"{what}: no space left for {log.parent}; make room, and the same command goes on from what it "
+            "has saved"
+        )
+    last = lines[-12:]
+    reasons = [i for i, line in enumerate(last) if REFUSAL.match(line)]
+    if reasons:
+        return RuntimeError("\n".join([f"{what}, see {log}: {last[reasons[-1]]}", *last[reasons[-1] + 1 :]]))
+    return RuntimeError("\n".join([f"{what}, see {log}:", *last]))
 
 
 def _environment() -> dict[str, str]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from diffdecode.files.atomic import write_bytes, write_text
-from fairseq_plugins.comparison.processes import end_of, start, stop
+from fairseq_plugins.comparison.processes import failure, start, stop
 from fairseq_plugins.comparison.resumed import patience_used
 
 RECORD = re.compile(r"\| INFO \| (train_inner|train|valid) \| (\{.*\})$")
@@ -193,7 +193,7 @@ def fairseq_command(name: str, arguments: list[str], log: Path) -> None:
     finally:
         stop(process)
     if code != 0:
-        raise RuntimeError(f"fairseq-{name} failed, see {log}:\n{end_of(log)}")
+        raise failure(f"fairseq-{name} failed", log)
 
 
 def train_together(runs: list[TrainingRun], console: Console, at_once: int = 2) -> None:
@@ -228,7 +228,7 @@ def _ended(run: TrainingRun) -> bool:
         return False
     stop(run.process)
     if code != 0:
-        raise RuntimeError(f"fairseq-train failed ({run.name}), see {run.log}:\n{end_of(run.log)}")
+        raise failure(f"fairseq-train failed ({run.name})", run.log)
     run.finish()
     return True
 

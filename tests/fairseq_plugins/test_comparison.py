@@ -194,10 +194,30 @@ def test_binarised_data_of_a_killed_command_is_made_again(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["bin", "preprocess.log", "text"]
 
 
-def test_a_refusal_is_shown_without_its_traceback(tmp_path):
-    log = tmp_path / "train.log"
-    frames = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n'
-    log.write_text(f"{frames}ValueError: --metric f1 needs the labels O, B-... and I-...\n")
-    assert processes.end_of(log) == "ValueError: --metric f1 needs the labels O, B-... and I-..."
-    log.write_text(f"{frames}RuntimeError: a fault of our own\n")
-    assert processes.end_of(log) == log.read_text().rstrip("\n")
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (
+            "Traceback:\n  File x\nValueError: why\nand what to do\n",
+            "x, see {log}: ValueError: why\nand what to do",
+        ),
+        (
+            "Traceback:\n  File x\nRuntimeError: ours\n",
+            "x, see {log}:\nTraceback:\n  File x\nRuntimeError: ours",
+        ),
+        ("usage: train\ntrain.py: error: no such option\n", "x, see {log}: train.py: error: no such option"),
+        (
+            "  File x\nOSError: [Errno 28] No space left on device\nTrace",
+            "x: no space left for {log.parent}; make room, and the same command goes on "
+            "from what it has saved",
+        ),
+        ("one\ntwo\n", "x, see {log}:\none\ntwo"),
+        ("", "x, see {log}:"),
+    ],
+)
+def test_a_failed_process_says_why(tmp_path, end, message):
+    log = tmp_path / "log"
+    log.write_text(end)
+    assert str(processes.failure("x", log)) == message.format(log=log)
+    with mock.patch.object(processes, "disk_usage", lambda folder: Namespace(free=0)):
+        assert "no space left" in str(processes.failure("x", log))

@@ -1,6 +1,7 @@
 """The direct-loss beam trainer: one command, resumable, on a toy corpus."""
 
 import json
+import re
 
 import pytest
 import toy_corpus
@@ -53,15 +54,21 @@ def test_warm_start_needs_a_file(tmp_path):
 
 
 def test_a_failed_run_says_why(tmp_path):
-    command = [
-        str(tmp_path / "no-data"),
-        "--out",
-        str(tmp_path / "out"),
-        "--arch",
-        "fixed_attention_lstm_ner",
-    ]
-    with pytest.raises(SystemExit, match=r"(?s)fairseq-train failed \(cross entropy\), see .*train.log"):
+    (tmp_path / "dict.words.txt").touch()
+    command = [str(tmp_path), "--out", str(tmp_path / "out"), "--arch", "fixed_attention_lstm_ner"]
+    with pytest.raises(SystemExit) as caught:
         train_beam.main(command)
+    message = str(caught.value)
+    assert "fairseq-train failed (cross entropy), see " in message and "\n" not in message
+    assert re.search(r"train\.log: \w+Error: ", message)
+
+
+def test_data_that_nobody_has_preprocessed_is_one_line(tmp_path):
+    (tmp_path / "train.words").touch()
+    for data, message in ((tmp_path / "no-data", "no folder"), (tmp_path, r"holds no dict\.\*\.txt")):
+        with pytest.raises(SystemExit, match=rf"^train_beam: .*{message}.*fairseq-preprocess"):
+            train_beam.main([str(data), "--out", str(tmp_path / "out"), "--arch", "x"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_translation_decodes_for_bleu_and_options_pass_through(tmp_path):
