@@ -9,7 +9,6 @@ document), with spaCy's default batches of 1000 documents.
 """
 
 import argparse
-import gzip
 import os
 import random
 import time
@@ -28,6 +27,7 @@ from spacy.vocab import Vocab
 from thinc.api import Adam, fix_random_seed
 
 from benchmarks._measure import cpu_medians, save
+from diffdecode.files.text import numbered_lines
 from spacy_components.factories import DEFAULT_PARSER_MODEL
 from spacy_components.training.scorers import parse_scores
 
@@ -56,9 +56,9 @@ PARSERS = {
 def read(folder: Path, split: str, limit: int, vocab: Vocab) -> list[Doc]:
     """The sentences of a split, one document each, on a vocabulary that knows prefixes, shapes and so on."""
     path = folder / TREEBANK.format(split)
-    with gzip.open(path, "rt", encoding="utf8") as file:
-        docs = conllu_to_docs(file.read(), n_sents=1, no_print=True)
-        return [Doc(vocab).from_bytes(doc.to_bytes()) for doc in islice(docs, limit or None)]
+    text = "".join(f"{line}\n" for _, line in numbered_lines(path))
+    docs = conllu_to_docs(text, n_sents=1, no_print=True)
+    return [Doc(vocab).from_bytes(doc.to_bytes()) for doc in islice(docs, limit or None)]
 
 
 def bare(doc: Doc) -> Doc:

@@ -1,10 +1,12 @@
 """The one way in which text files are opened: against the definition, on damaged files, and its price."""
 
+import ast
 import gzip
 import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from damaged_files import damaged
@@ -110,3 +112,33 @@ def test_reading_text_imports_the_standard_library_alone():
     program = "import sys, diffdecode.files.text; print(*{name.split('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "fairseq", "spacy"} & set(loaded.stdout.split())
+
+
+ROOT = Path(__file__).resolve().parents[3]
+OWN_OUTPUT = {"fairseq_plugins/comparison/runs.py", "fairseq_plugins/comparison/processes.py"}  # logs
+BINARY = {"examples/estimators/vae.py"}  # images
+
+
+def opens_text_itself(path):
+    """Whether a file of code reads text with ``gzip`` or ``open``, and not through this module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import) and any(alias.name == "gzip" for alias in node.names):
+            return True
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+            mode = ast.unparse(node.args[1]) if len(node.args) > 1 else "'r'"
+            if not set("wab+") & set(mode) and mode != "mode":  # a writer's, which is told its mode
+                return True
+    return False
+
+
+def test_text_is_opened_in_one_way_only(tmp_path):
+    for code in ("import gzip", "open(x)", "open(x, 'r')", "open(x, encoding='utf-8')"):
+        assert opens_text_itself(written(tmp_path, code, "a.py"))
+    assert not opens_text_itself(written(tmp_path, "open(x, 'wb')", "a.py"))
+    found = {
+        str(path.relative_to(ROOT))
+        for folder in ("diffdecode", "fairseq_plugins", "spacy_components", "examples", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        if opens_text_itself(path)
+    }
+    assert found - OWN_OUTPUT - BINARY == {"diffdecode/files/text.py"}
