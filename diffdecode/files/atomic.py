@@ -73,7 +73,7 @@ def atomic_write(
     Raises:
         NotWritten: it cannot be written, or the disk is full; ``path`` is as before.
     """
-    text = {} if "b" in mode else {"encoding": encoding or "utf-8", "newline": newline}
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": encoding or "utf-8", "newline": newline}
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         with open(path, mode, **text) as file:
             yield file

@@ -88,7 +88,7 @@ def spaced_words(text: str) -> list[str]:
     return [word for word in text.replace("\t", " ").split(" ") if word]
 
 
-def _open(path: str | Path) -> BinaryIO:
+def _open(path: str | Path) -> BinaryIO | gzip.GzipFile:
     if Path(path).suffix != ".gz":
         return open(path, "rb")
     if Path(path).stat().st_size == 0:  # which gzip takes for the end of a file without text
