@@ -3,13 +3,10 @@
 from diffdecode.sequence.costs import HammingCost, StepCost
 from diffdecode.sequence.hard_beam import Hypotheses, hard_beam
 from diffdecode.sequence.output_layer import OutputLayer, Prediction
-from diffdecode.sequence.scheduled_sampling.fused import (
+from diffdecode.sequence.scheduled_sampling import (
+    OwnWord,
     ScheduledSampling,
     fused_scheduled_sampling,
-)
-from diffdecode.sequence.scheduled_sampling.relaxed import (
-    OwnWord,
-    decode_with_coins,
     gold_coins,
     relaxed_decode,
     relaxed_rollout,
@@ -17,10 +14,16 @@ from diffdecode.sequence.scheduled_sampling.relaxed import (
 )
 from diffdecode.sequence.schedules import MIXING_SCHEDULES, annealed_alpha, gold_probability
 from diffdecode.sequence.search_space import SearchSpace
-from diffdecode.sequence.soft_beam.beam import Selection, SoftBeam, SoftBeamOptions, normalised
-from diffdecode.sequence.soft_beam.decode import soft_beam_decode
-from diffdecode.sequence.soft_beam.dense import soft_beam
-from diffdecode.sequence.soft_beam.truncated import TruncatedSoftBeam, truncated_soft_beam
+from diffdecode.sequence.soft_beam import (
+    Selection,
+    SoftBeam,
+    SoftBeamOptions,
+    TruncatedSoftBeam,
+    normalised,
+    soft_beam,
+    soft_beam_decode,
+    truncated_soft_beam,
+)
 from diffdecode.sequence.step_decoder import LinearStepDecoder, State, StepDecoder, first_input, mix, reorder
 
 __all__ = [
@@ -41,7 +44,6 @@ __all__ = [
     "StepDecoder",
     "TruncatedSoftBeam",
     "annealed_alpha",
-    "decode_with_coins",
     "first_input",
     "fused_scheduled_sampling",
     "gold_coins",

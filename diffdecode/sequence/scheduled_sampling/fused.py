@@ -9,7 +9,8 @@ from torch import Tensor
 from diffdecode.categorical import ESTIMATORS, sample
 from diffdecode.sequence.output_layer import OutputLayer, Prediction
 from diffdecode.sequence.precision import outside_autocast
-from diffdecode.sequence.scheduled_sampling.relaxed import OwnWord, decode_with_coins, gold_coins
+from diffdecode.sequence.scheduled_sampling.own_word import Feed, OwnWord
+from diffdecode.sequence.scheduled_sampling.relaxed import decode_fed
 from diffdecode.sequence.step_decoder import LinearStepDecoder, State, first_input
 
 
@@ -67,46 +68,40 @@ def fused_scheduled_sampling(
     if own_word.alphas is None:
         fusable = ", ".join(name for name, estimator in ESTIMATORS.items() if estimator.fusable)
         raise ValueError(f"estimator {own_word.estimator!r} cannot be fused; these can: {fusable}")
-    coins = gold_coins(gold, gold_probability, generator)
-    found = _fused(decoder, state, gold, lengths, own_word, coins, generator, m)
+    feed = Feed.toss(gold, gold_probability, own_word, generator)
+    found = _fused(decoder, state, feed, lengths, m)
     # Written so that NaN falls back, too: the dense choice names the row.
     found.fell_back = ~(found.discarded <= tolerance).all(1)
     if not bool(found.fell_back.any()):
         return found
-    log_probs = decode_with_coins(decoder, state, gold, own_word, coins, generator)
-    dense = log_probs.gather(2, gold[..., None])[..., 0]
+    dense = decode_fed(decoder, state, feed).gather(2, gold[..., None])[..., 0]
     if not bool(found.fell_back.all()):  # a batch mate's mass must not decide how a sentence is decoded
         dense = torch.where(found.fell_back[:, None], dense, found.gold_log_probs)
     return ScheduledSampling(dense, found.discarded, found.fell_back)
 
 
 def _fused(
-    decoder: LinearStepDecoder,
-    state: State,
-    gold: Tensor,
-    lengths: Tensor,
-    own_word: OwnWord,
-    coins: Tensor,
-    generator: torch.Generator | None,
-    m: int,
+    decoder: LinearStepDecoder, state: State, feed: Feed, lengths: Tensor, m: int
 ) -> ScheduledSampling:
+    """The decoder without its fallback."""
+    gold, coins, own_word = feed.gold, feed.coins, feed.own_word
     batch, steps = gold.shape
     banned = None if own_word.allowed is None else (~own_word.allowed).nonzero()[:, 0]
     layer = OutputLayer(decoder, batch * steps, banned)
     m = min(m, layer.candidates) if own_word.alphas else 1
     gold_vectors = layer.embed(gold[:, :-1])
-    all_gold = [*coins.all(0).tolist(), True]
+    only_gold = feed.only_gold()
     vectors, scores, discarded = first_input(decoder, batch), [], []
     for t in range(steps):
         hidden, state = decoder.features(state, vectors)
-        found = layer.predict(hidden, 1 if all_gold[t] else m, gold[:, t])
+        found = layer.predict(hidden, 1 if only_gold[t] else m, gold[:, t])
         assert found.gold is not None  # it was asked for
         scores.append(found.gold)
-        if all_gold[t]:
+        if only_gold[t]:
             discarded.append(torch.zeros_like(found.rest))
             vectors = gold_vectors[:, t] if t + 1 < steps else vectors
             continue
-        own = layer.mix(found.symbols, choose_among_best(found, own_word, generator)[:, None])[:, 0]
+        own = layer.mix(found.symbols, choose_among_best(found, own_word, feed.generator)[:, None])[:, 0]
         vectors = torch.where(coins[:, t, None], gold_vectors[:, t], own)
         counts = ~coins[:, t] & (t + 1 < lengths)
         discarded.append(torch.where(counts, discarded_mass(found, own_word), 0.0))

@@ -16,7 +16,7 @@ from diffdecode.categorical import (
     straight_through_backward,
     unbiased_reinmax,
 )
-from diffdecode.categorical.estimators.reinmax import unbiased_pair_gradient
+from diffdecode.categorical.estimators import unbiased_pair_gradient
 
 N, V = 3, 4  # three variables of four categories: 64 outcomes
 INDEX = torch.tensor(list(itertools.product(range(V), repeat=N)))

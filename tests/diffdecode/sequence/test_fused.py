@@ -9,14 +9,12 @@ from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
 
 from diffdecode.categorical import ESTIMATORS
+from diffdecode.sequence import OutputLayer, OwnWord, Prediction, fused_scheduled_sampling, relaxed_decode
 from diffdecode.sequence.best_candidates import best_candidates
-from diffdecode.sequence.output_layer import OutputLayer, Prediction
 from diffdecode.sequence.scheduled_sampling.fused import (
     choose_among_best,
     discarded_mass,
-    fused_scheduled_sampling,
 )
-from diffdecode.sequence.scheduled_sampling.relaxed import OwnWord, relaxed_decode
 
 V = 40
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
 
 from diffdecode.categorical import ESTIMATORS
-from diffdecode.sequence.scheduled_sampling.relaxed import (
+from diffdecode.sequence import (
     OwnWord,
     gold_coins,
     relaxed_decode,

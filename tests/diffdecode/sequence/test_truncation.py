@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
 
 from diffdecode.categorical import beam_overlap
-from diffdecode.sequence import HammingCost, SearchSpace, SoftBeamOptions, soft_beam
-from diffdecode.sequence.soft_beam.truncated import truncated_soft_beam
+from diffdecode.sequence import HammingCost, SearchSpace, SoftBeamOptions, soft_beam, truncated_soft_beam
 
 V = 30
 TAGS = SearchSpace(torch.arange(1, V))
