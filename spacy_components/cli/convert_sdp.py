@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated
 
 import spacy
@@ -15,7 +14,7 @@ from wasabi import msg
 from diffdecode.files.atomic import write_bytes
 from diffdecode.files.text import FormatError
 from spacy_components.cli.bad_input import one_line_errors
-from spacy_components.sdp_graph import DEFAULT_KEY, add_graphs, graph_keys, make_key
+from spacy_components.sdp_graph import DEFAULT_KEY, add_graphs, graph_keys, has_graph, make_key
 from spacy_components.training.formats import FORMATS, read_docs
 
 
@@ -43,14 +42,25 @@ def convert_sdp_cli(
 ) -> None:
     """Convert SDP 2015, CoNLL-U (basic or enhanced) or labelled text to .spacy, with doc._.sdp."""
     with one_line_errors("Cannot convert"):
-        others = dict(map(_key_and_path, also or ()))
-        docs = convert(input_path, output_path, format, lang, tree, graph, subtypes, limit, key, others)
+        docs = convert(
+            input_path,
+            output_path,
+            format=format,
+            lang=lang,
+            tree=tree,
+            graph=graph,
+            subtypes=subtypes,
+            limit=limit,
+            key=key,
+            also=[_key_and_path(text) for text in also or ()],
+        )
     msg.good(f"{output_path}: {summary(docs)}")
 
 
 def convert(
     input_path: Path,
     output_path: Path,
+    *,
     format: str = "auto",
     lang: str = "en",
     tree: bool = True,
@@ -58,23 +68,28 @@ def convert(
     subtypes: bool = True,
     limit: int = 0,
     key: str = DEFAULT_KEY,
-    also: Mapping[str, Path] = MappingProxyType({}),
+    also: Sequence[tuple[str, Path]] = (),
 ) -> list[spacy.tokens.Doc]:
     """Writes the documents of ``input_path`` to ``output_path`` with their graphs, and returns them.
 
-    key: of the graphs of ``input_path``. also: for each other key the file, in the format that its name says,
-    whose graphs the documents get, too.
-    Raises ValueError for bad input, with its file and line, for a file without documents, and for two files
-    that do not have the same sentences.
+    key: of the graphs of ``input_path``. also: other keys, each with the file (in the format that its name
+    says) whose graphs the documents get, too.
+    Raises ValueError for bad input, with its file and line, for a file without documents or graphs, for two
+    files that do not have the same sentences, and for a key given twice.
     """
+    keys = [key, *(other for other, _ in also)]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"each file needs a key of its own, not {', '.join(keys)}")
     vocab = spacy.blank(lang).vocab
     options = {"tree": tree, "graph": graph, "subtypes": subtypes, "key": make_key(key)}
     docs = list(read_docs(input_path, vocab, format=format, **options))
     if not docs:
         raise FormatError(input_path, None, "no documents")
-    for other_key, path in also.items():
-        others = read_docs(path, vocab, graph=True, subtypes=subtypes, key=make_key(other_key))
-        docs = list(add_graphs(docs, others, other_key))
+    for other, path in also:
+        others = read_docs(path, vocab, graph=True, subtypes=subtypes, key=make_key(other))
+        docs = list(add_graphs(docs, others, other))
+        if not any(has_graph(doc, other) for doc in docs):
+            raise FormatError(path, None, f"no document has a graph in doc._.{other}")
     docs = docs[: limit or None]
     output_path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(output_path, DocBin(docs=docs, store_user_data=True).to_bytes())

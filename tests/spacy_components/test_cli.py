@@ -161,6 +161,10 @@ def test_graphs_that_do_not_belong_to_the_documents_are_one_line(tmp_path):
     dm, out = write(tmp_path, "dm.sdp", SDP), str(tmp_path / "both.spacy")
     other = write(tmp_path, "psd.sdp", SDP.replace("\tb\t", "\tc\t"))
     assert "graphs 'psd', document 1" in refused(tmp_path, "convert-sdp", dm, out, "--also", f"psd={other}")
+    for arguments in (["--also", f"sdp={dm}"], ["--also", f"psd={dm}", "--also", f"psd={dm}"]):
+        assert "needs a key of its own" in refused(tmp_path, "convert-sdp", dm, out, *arguments)
+    texts = write(tmp_path, "a.tsv", "1\tb a\n0\ta b\n")
+    assert "no document has a graph" in refused(tmp_path, "convert-sdp", dm, out, "--also", f"psd={texts}")
     assert "expected KEY=FILE" in refused(tmp_path, "convert-sdp", dm, out, "--also", other)
     assert "cannot be the key" in refused(tmp_path, "convert-sdp", dm, out, "--key", "tree")
     spacy_cli("convert-sdp", dm, out)
