@@ -51,7 +51,8 @@ class SoftBeamGenerator:
         decoder = step_decoder(model)
         state = decoder.init_state(model.encoder.forward_torchscript(net_input))
         lengths = net_input["src_lengths"]
-        steps = (self.max_len_a * lengths + self.max_len_b).long().clamp(1, model.max_decoder_positions() - 1)
+        longest = int(model.max_decoder_positions()) - 1  # fairseq's LSTM has 1e5, a float
+        steps = (self.max_len_a * lengths + self.max_len_b).long().clamp(1, longest)
         space = replace(self.space, symbols=self.space.symbols.to(lengths.device))
         found = self.search(decoder, state, steps, self.beam_size, space)
         return [self._n_best(*rows) for rows in zip(found.symbols, found.step_scores)]
