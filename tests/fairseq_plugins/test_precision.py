@@ -1,6 +1,7 @@
 """Half precision: weights and states are half, the search is float32."""
 
 import pytest
+import test_scheduled_sampling_criterion as sampling
 import test_soft_beam_criterion as toy
 import torch
 import toy_corpus
@@ -24,6 +25,46 @@ def test_bfloat16_weights_search_in_float32(name):
     state = steps.init_state(model.encoder.forward_torchscript(net_input))
     log_probs, _ = steps.step(state, steps.embedding[steps.start].expand(len(loss), -1))
     assert log_probs.dtype == torch.float32
+
+
+LARGE_VOCABULARY = 1200
+SOFT_BEAMS = {
+    "direct": {},
+    "hinge": {"objective": "hinge"},
+    "truncated": {"soft_beam_candidates": 16, "soft_beam_tolerance": 1.0},
+}
+SAMPLING = {
+    "fused": {},
+    "smoothed": {"label_smoothing": 0.1},
+    "two passes": {"rollout": "two_pass"},
+}
+
+
+def under_autocast(criterion, model, sample):
+    """Losses and gradients in float32, and with the model in bfloat16 autocast."""
+    found = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = criterion(model, sample, reduce=False)[0]
+        loss.sum().backward()
+        found.append((loss.sum().detach(), [p.grad for p in model.parameters() if p.grad is not None]))
+    return found
+
+
+@pytest.mark.parametrize("options", [*SOFT_BEAMS, *SAMPLING])
+@pytest.mark.parametrize("name", toy.MODELS)
+def test_mixed_precision_has_the_loss_of_full_precision(name, options, monkeypatch):
+    monkeypatch.setattr(toy.toy_models.dictionary, "__defaults__", (LARGE_VOCABULARY,))
+    model = toy.toy_models.spread(toy.MODELS[name](), 1.0)
+    if options in SOFT_BEAMS:
+        criterion, sample = toy.criterion_for(model, alpha=3.0, **SOFT_BEAMS[options]), toy.sample_for(model)
+    else:
+        criterion = sampling.criterion_for(model, alpha=3.0, **SAMPLING[options])
+        sample = sampling.sample_for(model)
+    (expected, _), (loss, gradients) = under_autocast(criterion.train(), model, sample)
+    torch.testing.assert_close(loss, expected, rtol=0.02, atol=0)
+    assert all(gradient.isfinite().all() and gradient.dtype == torch.float32 for gradient in gradients)
 
 
 @pytest.mark.gpu
