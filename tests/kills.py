@@ -176,7 +176,8 @@ COMMANDS = {
     ),
     "tagging": Resumable(
         lambda data, out: module(
-            "examples.tagging.demo", "--data", str(data), "--out", str(out), "--quick", "--hidden", "16"
+            "examples.tagging.demo", "--data", str(data), "--out", str(out), "--quick", "--hidden", "16",
+            "--device", "cpu",
         ),
         comparison,
         tagging_columns,
@@ -184,7 +185,7 @@ COMMANDS = {
     "translation": Resumable(
         lambda data, out: module(
             "examples.translation.run", "--data", str(data), "--out", str(out), "--vocabulary", "20",
-            *"--epochs 3 --more-epochs 1 --max-tokens 300 --pairs 100".split(),
+            *"--epochs 3 --more-epochs 1 --max-tokens 300 --pairs 100 --device cpu".split(),
         ),
         comparison,
         translations,

@@ -16,8 +16,12 @@ def add_out(parser: argparse.ArgumentParser, default: str | Path) -> None:
     parser.add_argument("--out", type=Path, default=Path(default), help="where everything is written")
 
 
-def add_device(parser: argparse.ArgumentParser, default: str = "cpu") -> None:
-    """The option ``--device``; :func:`device` turns its value into a device."""
+def add_device(parser: argparse.ArgumentParser, default: str) -> None:
+    """The option ``--device``; :func:`device` turns its value into a device.
+
+    parser: of the command line.
+    default: one of its values.
+    """
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default=default, help="auto: a GPU, if there is one"
     )

@@ -60,7 +60,7 @@ class Checkpoint:
         if not self.path.exists():
             return []
         try:
-            state = torch.load(self.path, weights_only=True)
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"{self.path} is damaged ({reason}): remove it") from None

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import spacy
 import torch
 from spacy import util
 from spacy.language import Language
@@ -17,6 +18,7 @@ from thinc.api import Config
 import spacy_components
 from diffdecode.files.atomic import write_text
 from diffdecode.files.claim import lock
+from examples._shared.commands import device
 from examples._shared.data import data_file
 from spacy_components.cli.convert_sdp import convert, summary
 
@@ -35,6 +37,12 @@ COMPONENTS = (
     "spacy_components.training.mixing",
     "spacy_components.training.scorers",
 )
+
+
+def use_device(name: str) -> None:
+    """Let spaCy work on the device of the option ``--device``. Raises ValueError if it cannot."""
+    if device(name) == "cuda":
+        spacy.require_gpu()
 
 
 def register_components() -> None:

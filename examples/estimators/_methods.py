@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from diffdecode.categorical import ESTIMATORS, draw, reinforce, rloo, sample, unbiased_reinmax
-from examples._shared.commands import add_out
+from examples._shared.commands import add_device, add_out, device
 
 SCORE_FUNCTION = {"reinforce", "rloo"}
 
@@ -89,4 +90,18 @@ def arguments(doc: str, name: str, methods: list[str], others: Sequence[str] = (
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    add_device(parser, "cpu")
     return parser
+
+
+def prepare(options: argparse.Namespace) -> dict[str, str]:
+    """Let torch work where the options say; what cells that are not on the CPU have to say about it.
+
+    Raises ValueError if there is no GPU where one is asked for.
+    """
+    torch.set_num_threads(options.threads)
+    chosen = device(options.device)
+    if chosen == "cpu":
+        return {}
+    torch.set_default_device(chosen)
+    return {"device": chosen}

@@ -22,7 +22,7 @@ from examples._shared.commands import one_line_errors
 from examples._shared.pictures import save_curves
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table
-from examples.estimators._methods import Method, arguments
+from examples.estimators._methods import Method, arguments, prepare
 from examples.estimators._polynomial import expected_loss, polynomial
 
 METHODS = [
@@ -164,9 +164,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--problems", nargs="+", default=PROBLEMS)
     parser.add_argument("--samples", type=int, default=20_000, help="independent estimates per cell")
     options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
+    where = prepare(options)
     cells = [
-        {"problem": problem, "method": method, "samples": options.samples}
+        {"problem": problem, "method": method, "samples": options.samples, **where}
         for problem in options.problems
         for method in options.methods
     ]

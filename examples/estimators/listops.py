@@ -28,7 +28,7 @@ from examples._shared.data import data_folder, read_lines
 from examples._shared.pictures import save_curves
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table, spread
-from examples.estimators._methods import SCORE_FUNCTION, Method, arguments
+from examples.estimators._methods import SCORE_FUNCTION, Method, arguments, prepare
 
 TOKENS = {token: i for i, token in enumerate([*"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]"])}
 TREES = ("tree=gold", "tree=left", "tree=random")
@@ -245,8 +245,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    shared = {k: getattr(options, k) for k in ("max_tokens", "train", "hidden", "epochs", "batch", "lr")}
+    shared = prepare(options) | {
+        k: getattr(options, k) for k in ("max_tokens", "train", "hidden", "epochs", "batch", "lr")
+    }
     cells = [
         {"method": method, "seed": seed, "data": str(options.data), **shared}
         for seed in range(options.seeds)

@@ -16,7 +16,7 @@ from examples._shared.commands import one_line_errors
 from examples._shared.pictures import save_curves
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table, spread
-from examples.estimators._methods import Method, arguments
+from examples.estimators._methods import Method, arguments, prepare
 from examples.estimators._polynomial import CENTRE, expected_loss, polynomial
 
 STEPS = 200
@@ -86,8 +86,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--variables", type=int, default=128, help="L")
     options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    sizes = {"epochs": options.epochs, "variables": options.variables, "seeds": options.seeds}
+    sizes = prepare(options) | {
+        "epochs": options.epochs,
+        "variables": options.variables,
+        "seeds": options.seeds,
+    }
     cells = [
         {"problem": f"p={p:g}", "exponent": p, "method": method, **sizes}
         for p in options.exponents

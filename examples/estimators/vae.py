@@ -28,7 +28,7 @@ from examples._shared.data import data_folder
 from examples._shared.pictures import save_curves
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table, spread
-from examples.estimators._methods import Method, arguments
+from examples.estimators._methods import Method, arguments, prepare
 
 METHODS = [
     "reinmax",
@@ -124,7 +124,7 @@ class DiscreteVAE(nn.Module):
 
 
 def run_cell(cell: dict, checkpoint: Checkpoint) -> dict:
-    train, held_out = images(cell["data"])
+    train, held_out = (part.to(torch.get_default_device()) for part in images(cell["data"]))
     values, variables = map(int, cell["latents"].split("x"))
     model = DiscreteVAE(train.shape[1], cell["hidden"], variables, values)
     optimizer = getattr(torch.optim, cell["optimizer"])(model.parameters(), lr=cell["lr"])
@@ -169,8 +169,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--epochs", type=int, help="default: 80 for digits, 160 for MNIST")
     options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    shared = settings(options)
+    shared = settings(options) | prepare(options)
     problem = f"{Path(options.data).name}-{options.latents}"
     cells = [
         {"problem": problem, "method": method, "seed": seed, **shared}

@@ -13,7 +13,8 @@ import logging
 import time
 
 from diffdecode.files.claim import lock
-from examples._shared.commands import add_out, one_line_errors
+from examples._shared.commands import add_device, add_out, one_line_errors
+from examples._shared.spacy_training import use_device
 from examples._shared.tables import save_markdown
 from examples.finetune_stanza.report import given_back, score_table, start_line, tree_changes
 from examples.finetune_stanza.stanza_parser import train_parser
@@ -26,6 +27,7 @@ from spacy_components.stanza.import_parser import import_parser
 def main(argv: list[str] | None = None) -> None:
     """The command; what an earlier call has finished is not done again."""
     args = _arguments().parse_args(argv)
+    use_device(args.device)
     logging.getLogger("stanza").setLevel(logging.INFO)
     started = time.process_time()
     lock(args.out)
@@ -59,6 +61,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--eta", type=float, default=1.0)
     parser.add_argument("--learn-rate", type=float, default=0.001)
     add_out(parser, "runs/finetune-stanza")
+    add_device(parser, "cpu")
     return parser
 
 

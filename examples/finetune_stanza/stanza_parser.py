@@ -1,4 +1,4 @@
-"""A small dependency parser of Stanza's, trained on UD English EWT by Stanza's own trainer.
+"""A small dependency parser of Stanza's, trained on UD English EWT by Stanza's own trainer, on the CPU.
 
 Reviews have no tags, so the parser learns without: words and their characters are all that it reads.
 """

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from spacy import util
 
-from examples._shared.commands import add_out, one_line_errors
-from examples._shared.spacy_training import converted, train_from_scratch, whole_pipeline
+from examples._shared.commands import add_device, add_out, one_line_errors
+from examples._shared.spacy_training import converted, train_from_scratch, use_device, whole_pipeline
 from examples.spacy._configs import CONFIGS
 from spacy_components.training.corpus import create_corpus
 
@@ -40,7 +40,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--eta", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     add_out(parser, "runs/spacy-sst")
+    add_device(parser, "cpu")
     args = parser.parse_args(argv)
+    use_device(args.device)
     if not args.parser.is_dir():
         parser.error(f"no parser in {args.parser}: run python -m examples.spacy.parse_dm first")
     whole_pipeline(args.parser)

@@ -21,8 +21,8 @@ from spacy.language import Language
 from spacy.tokens import DocBin
 
 from diffdecode.files.atomic import write_bytes, write_text
-from examples._shared.commands import add_out, one_line_errors
-from examples._shared.spacy_training import train_from_scratch, train_on
+from examples._shared.commands import add_device, add_out, one_line_errors
+from examples._shared.spacy_training import train_from_scratch, train_on, use_device
 from examples.spacy._configs import CONFIGS
 from examples.spacy.toy_corpus import ENDINGS, KNOWN_ENDINGS, corpus
 from spacy_components.cli.compare_parses import html_page
@@ -42,9 +42,11 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m examples.spacy.demo", description=__doc__.partition("\n")[0]
     )
     add_out(parser, "runs/spacy-toy")
+    add_device(parser, "cpu")
     parser.add_argument("--steps", type=int, default=300, help="steps of the pipeline to start from")
     parser.add_argument("--more-steps", type=int, default=200, help="steps of each way to go on")
     args = parser.parse_args(argv)
+    use_device(args.device)
     started = time.monotonic()
     paths = write_corpus(args.out)
     overrides = {f"paths.{name}": str(path) for name, path in paths.items() if name != "test"}

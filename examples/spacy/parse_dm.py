@@ -17,8 +17,8 @@ import argparse
 import time
 from typing import Any
 
-from examples._shared.commands import add_out, one_line_errors
-from examples._shared.spacy_training import converted, learn_rate, train_from_scratch, train_on
+from examples._shared.commands import add_device, add_out, one_line_errors
+from examples._shared.spacy_training import converted, learn_rate, train_from_scratch, train_on, use_device
 from examples.spacy._configs import CONFIGS
 from spacy_components.training.corpus import create_corpus
 from spacy_components.training.scorers import GRAPH_KEYS, sdp_scores
@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scorer", choices=SCORERS, default="biaffine")
     parser.add_argument("--learn-rate", type=float, default=0.002)
     add_out(parser, "runs/spacy-dm")
+    add_device(parser, "cpu")
     args = parser.parse_args(argv)
+    use_device(args.device)
     paths = {
         f"paths.{part}": converted(SOURCE.format(part), args.out / f"{part}.spacy")
         for part in ("train", "dev")

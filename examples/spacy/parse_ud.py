@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from examples._shared.commands import add_out, one_line_errors
+from examples._shared.commands import add_device, add_out, one_line_errors
 from examples._shared.spacy_training import (
     PACKAGE_CONFIGS,
     converted,
     learn_rate,
     train_from_scratch,
     train_on,
+    use_device,
 )
 from examples.spacy._configs import CONFIGS
 from spacy_components.training.corpus import create_corpus
@@ -76,7 +77,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--start", type=Path, help="a pipeline of the same encoder to train on from")
     parser.add_argument("--seed", type=int, default=0)
     add_out(parser, "runs/spacy-ud")
+    add_device(parser, "cpu")
     args = parser.parse_args(argv)
+    use_device(args.device)
     files, lang = TREEBANKS[args.treebank]
     encoder = ENCODERS[args.encoder]
     steps = args.steps or encoder.steps

@@ -17,8 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from diffdecode.files.atomic import write_text
-from examples._shared.commands import add_out, one_line_errors
-from examples._shared.spacy_training import PACKAGE_CONFIGS, converted, learn_rate, train_from_scratch
+from examples._shared.commands import add_device, add_out, one_line_errors
+from examples._shared.spacy_training import (
+    PACKAGE_CONFIGS,
+    converted,
+    learn_rate,
+    train_from_scratch,
+    use_device,
+)
 from examples.spacy._configs import CONFIGS
 from spacy_components.cli.compare_parses import compare, html_page, print_changes
 from spacy_components.training.corpus import create_corpus
@@ -41,7 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--grad-factor", type=float, default=0.1)
     parser.add_argument("--learn-rate", type=float, default=0.002)
     add_out(parser, "runs/spacy-syntax-dm")
+    add_device(parser, "cpu")
     args = parser.parse_args(argv)
+    use_device(args.device)
     treebank, graphs = "ud_english_ewt/en_ewt-ud-{}.conllu.gz", "sdp_dm_wescience/{}.sdp.gz"
     files = {
         "parses": converted(treebank.format("train"), args.out / "parses.spacy"),

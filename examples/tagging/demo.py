@@ -19,7 +19,7 @@ from rich.console import Console
 
 import fairseq_plugins
 from diffdecode.files.atomic import atomic_folder
-from examples._shared.commands import one_line_errors
+from examples._shared.commands import add_device, device, one_line_errors
 from examples.tagging import grammar
 from fairseq_plugins.comparison import (
     Decoding,
@@ -74,6 +74,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--alpha-growth", type=float, default=1.5, help="factor on alpha after each epoch")
     add("--ce-weight", type=float, default=0.0, help="share of cross entropy in the direct loss")
     add("--wrong-label-costs", help="LABEL=COST,...: direct loss pays COST for predicting LABEL wrongly")
+    add_device(parser, "auto")
     add("--quick", action="store_true", help="a few sentences and two epochs, to see that it works")
     return parser
 
@@ -86,14 +87,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if args.out is None:
         data = "generated" if args.data is None else args.data.resolve().name
         args.out = Path("runs") / f"tagging-{data}{'-quick' if args.quick else ''}"
+    args.device = device(args.device)
     return args
 
 
 @one_line_errors("demo", RuntimeError)
 def main(argv: list[str] | None = None) -> None:
     """The command; what an earlier call has finished is not done again."""
-    args = arguments(argv)
-    console = Console()
+    args, console = arguments(argv), Console()
     started = time.monotonic()
     claim(args.out, settings(args))
     splits = prepare(args, console)
@@ -166,11 +167,16 @@ def has_spans(labels: Path) -> bool:
     return is_bio(labels.read_text(encoding="utf-8").split())
 
 
+def where(args: argparse.Namespace) -> list[str]:
+    """fairseq's option for the CPU; without it, it takes a GPU."""
+    return ["--cpu"] if args.device == "cpu" else []
+
+
 def train(args: argparse.Namespace, seed: int, measure: str, console: Console) -> dict[str, TrainingRun]:
     """The cross-entropy run and, side by side, its two continuations: ``{name: run}``."""
     folder = args.out / f"seed{seed}"
     common = [
-        *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging", "--cpu"],
+        *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging", *where(args)],
         *["--arch", "fixed_attention_lstm", "--encoder-embed-dim", str(args.hidden)],
         *["--encoder-hidden-size", str(args.hidden), "--decoder-hidden-size", str(args.hidden)],
         *["--decoder-embed-dim", str(args.label_embedding), "--optimizer", "adam", "--clip-norm", "1"],
@@ -212,7 +218,7 @@ def row_of(
 ) -> Row:
     """Decode *split* with the model of that *name* of every seed."""
     generate = [
-        *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging", "--cpu"],
+        *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging", *where(args)],
         *["--gen-subset", split, "--scoring", "conll_f1", "--max-tokens", "4000", "--num-workers", "0"],
         "--no-progress-bar",
     ]

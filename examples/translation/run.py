@@ -24,7 +24,7 @@ from rich.console import Console
 
 import fairseq_plugins
 from diffdecode.files.atomic import atomic_folder, write_text
-from examples._shared.commands import one_line_errors
+from examples._shared.commands import add_device, device, one_line_errors
 from examples._shared.data import data_folder, read_lines
 from fairseq_plugins.comparison import (
     Decoding,
@@ -85,7 +85,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--full",
         action="store_true",
-        help="all pairs, vocabulary of 8000, 20 + 5 epochs, on a GPU if there is",
+        help="all pairs, vocabulary of 8000, 20 + 5 epochs, for a GPU",
     )
     add("--pairs", type=int, default=8_000, help="training pairs, drawn at random; 0: all")
     add("--dev-pairs", type=int, default=500, help="dev pairs, the first; 0: all")
@@ -94,10 +94,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--more-epochs", type=int, default=2, help="of each continuation")
     add("--max-tokens", type=int, default=1500, help="target units in a batch")
     add("--seed", type=int, default=1)
+    add_device(parser, "auto")
     args = parser.parse_args(argv)
     if args.full:
         args.pairs, args.dev_pairs, args.vocabulary = 0, 0, 8000
         args.epochs, args.more_epochs, args.max_tokens = 20, 5, 4000
+    args.device = device(args.device)
     return args
 
 
@@ -212,10 +214,8 @@ def row_of(
 @one_line_errors("translation", RuntimeError)
 def main(argv: list[str] | None = None) -> None:
     """The command; what an earlier call has finished is not done again."""
-    import torch
-
     args, console, started = arguments(argv), Console(), time.monotonic()
-    on_gpu = args.full and torch.cuda.is_available()
+    on_gpu = args.device == "cuda"
     claim(args.out, vars(args))
     references = prepare(args, console)
     runs = systems(args, on_gpu)

@@ -2,6 +2,7 @@
 
 import ast
 import gzip
+import importlib
 import os
 import resource
 import subprocess
@@ -78,7 +79,6 @@ COMMANDS = {
 @pytest.mark.parametrize("module", sorted(COMMANDS))
 def test_a_recipe_without_its_data_is_one_line(tmp_path, monkeypatch, module):
     """Also one whose output folder cannot be made."""
-    import importlib
 
     main = importlib.import_module(module).main
     monkeypatch.setenv("DIFFDECODE_DATA", str(tmp_path / "nowhere"))
@@ -175,3 +175,22 @@ def test_benchmarks_run_and_are_described():
     assert "-m benchmarks $(BENCH)\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
     pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))
     assert not [name for name in names if f"benchmarks.{name}" not in pages]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *sorted(COMMANDS),
+        "examples.spacy.demo",
+        "examples.spacy.classify_sst",
+        "examples.finetune_stanza.__main__",
+    ]
+    + [f"examples.estimators.{name}" for name in ("polynomial", "vae", "bias_variance")],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_every_recipe_takes_a_device(module, tmp_path, capsys):
+    pytest.importorskip("stanza" if "stanza" in module else "torch")
+    main = importlib.import_module(module).main
+    with pytest.raises(SystemExit, match=r"^\w+: --device cuda: PyTorch finds no GPU here$"):
+        main(["--device", "cuda", "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
