@@ -39,3 +39,13 @@ class HammingCost:
 def step_costs(cost: StepCost | None, t: int, symbols: Tensor) -> Tensor:
     """``cost(t, symbols)``, or zeros ``[B, C]`` where no cost is counted."""
     return torch.zeros(symbols.shape, device=symbols.device) if cost is None else cost(t, symbols)
+
+
+def missing_costs(cost: StepCost | None, t: int, lengths: Tensor, pad: int | None) -> Tensor:
+    """What a sentence whose hypotheses have all ended still pays for step ``t``, ``[B, 1]``: the cost of PAD.
+
+    Zeros where no cost is counted, at and beyond ``lengths [B]``, and in a search without PAD.
+    """
+    if cost is None or pad is None:
+        return torch.zeros(lengths.size(0), 1, device=lengths.device)
+    return cost(t, torch.full_like(lengths, pad)[:, None]) * (t < lengths)[:, None]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffdecode.sequence.costs import StepCost, step_costs
+from diffdecode.sequence.costs import StepCost, missing_costs, step_costs
 from diffdecode.sequence.precision import outside_autocast
 from diffdecode.sequence.search_space import SearchSpace, length_bounds
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, reorder
@@ -86,10 +86,7 @@ def hard_beam(
         parent = torch.where(running, parent, torch.arange(k, device=device).clamp(max=width - 1))
         emitted = torch.where(running, space.symbols[choice], -1)
         # A sentence that has ended is held; but where the reference goes on, each missing word costs.
-        missing = torch.zeros_like(costs[:, :1])
-        if cost is not None and space.pad is not None:
-            nothing = torch.full_like(lengths, space.padding)[:, None]
-            missing = step_costs(cost, t, nothing) * (t < lengths)[:, None]
+        missing = missing_costs(cost, t, lengths, space.pad)
         held = pad(scores, (0, k - width), value=-torch.inf) + cost_weight * missing
         scores = torch.where(running, best, held)
         costs = costs.gather(1, parent) + torch.where(running, symbol_costs.gather(1, choice), missing)

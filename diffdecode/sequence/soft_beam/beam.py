@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffdecode.sequence.costs import StepCost, step_costs
+from diffdecode.sequence.costs import StepCost, missing_costs
 from diffdecode.sequence.search_space import SearchSpace, length_bounds
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, mix
 
@@ -190,11 +190,9 @@ class Problem:
         No more is selected, so that their elements do not mix; but where the reference goes on, each missing
         word costs.
         """
-        scores, costs = self._widened(old.scores, NO_CANDIDATE), self._widened(old.costs)
-        if self.cost is not None and self.space.pad is not None:
-            nothing = torch.full_like(self.lengths, self.space.padding)[:, None]
-            missing = step_costs(self.cost, t, nothing) * (t < self.lengths)[:, None]
-            scores, costs = scores + self.options.cost_weight * missing, costs + missing
+        missing = missing_costs(self.cost, t, self.lengths, self.space.pad)
+        scores = self._widened(old.scores, NO_CANDIDATE) + self.options.cost_weight * missing
+        costs = self._widened(old.costs) + missing
         finished = new.finished
         if finished is not None and old.finished is not None:
             finished = torch.where(running, finished, self._widened(old.finished))
