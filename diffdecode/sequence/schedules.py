@@ -18,6 +18,9 @@ def annealed_alpha(progress: int, initial: float, growth: float = 1.0, maximum: 
         initial: value at ``progress = 1``, > 0.
         growth: factor per epoch (or update), > 0; 1 keeps alpha constant.
         maximum: upper bound.
+
+    Raises:
+        ValueError: a value that is not positive.
     """
     if not (initial > 0 and growth > 0 and maximum > 0):
         raise ValueError(f"alpha schedule must be positive: {initial=}, {growth=}, {maximum=}")

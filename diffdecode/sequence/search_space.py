@@ -51,7 +51,7 @@ class SearchSpace:
         return -1 if self.pad is None else self.pad
 
     def none_finished(self, scores: Tensor) -> Tensor | None:
-        """Degrees of being finished before the first step, ``[B, K]`` zeros, or ``None`` without ``eos``."""
+        """Degrees of being finished before the first step: zeros like ``scores [B, K]``, none without EOS."""
         return None if self.eos is None else torch.zeros_like(scores)
 
     def local_scores(self, log_probs: Tensor, finished: Tensor | None, floor: float = SOFT_FLOOR) -> Tensor:
@@ -68,7 +68,13 @@ class SearchSpace:
         return torch.where(self.symbols == self.padding, absorbed, local + running)
 
     def without_early_end(self, scores: Tensor, symbols: Tensor, t: int) -> Tensor:
-        """Scores with EOS impossible where step ``t`` is too early for it; ``symbols`` broadcast to them."""
+        """``scores [B, ...]`` with EOS impossible where step ``t`` is too early for it.
+
+        Args:
+            scores: of candidates.
+            symbols: their ids, broadcast to the scores.
+            t: the step.
+        """
         if self.eos is None or t >= self.shortest:
             return scores
         return scores.masked_fill(symbols == self.eos, -torch.inf)
@@ -88,7 +94,13 @@ class SearchSpace:
         return inside if finished is None else inside & (finished < 1 - 1e-6).any(1)
 
     def finish_hard(self, finished: Tensor | None, parent: Tensor, emitted: Tensor) -> Tensor | None:
-        """Degrees (0 or 1) after each element ``[B, K]`` continued ``parent`` with ``emitted``."""
+        """Degrees ``[B, K]`` (0 or 1) after each element continued its ``parent`` with ``emitted``.
+
+        Args:
+            finished: ``[B, J]`` degrees before, or ``None``.
+            parent: ``[B, K]`` index of the element that each continues.
+            emitted: ``[B, K]`` ids.
+        """
         if finished is None or self.eos is None:
             return None
         return torch.maximum(finished.gather(1, parent), torch.eq(emitted, self.eos).to(finished.dtype))
@@ -105,7 +117,12 @@ class SearchSpace:
         return (weights * ((symbols == self.eos) | (symbols == self.pad))).sum(-1).clamp(0.0, 1.0)
 
     def words(self, weights: Tensor, symbols: Tensor) -> Tensor:
-        """Expected number of words ``[B, K]`` of a soft choice (as in ``finish_soft``): 1, but 0 for PAD."""
+        """Expected number of words ``[B, K]`` of a soft choice: 1, but 0 for PAD.
+
+        Args:
+            weights: ``[B, K, M]`` of the symbols.
+            symbols: ids, broadcast to ``weights``.
+        """
         return (weights * (symbols != self.padding)).sum(-1)
 
     def lengths(self, symbols: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def checked_softmax(scores: Tensor) -> Tensor:
 
 
 def checked_max(scores: Tensor) -> Tensor:
-    """argmax ``[...]`` over the last dimension, the first of equals.
+    """argmax ``[...]`` over the last dimension of ``scores [..., V]``, the first of equals.
 
     Raises:
         ValueError: as ``checked_softmax``.
@@ -51,12 +51,12 @@ def refuse_row(scores: Tensor, bad: Tensor) -> NoReturn:
 def standard_exponential(
     shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Exp(1) variates E > 0 (torch never draws 0), in the dtype and on the device of ``like``."""
+    """Exp(1) variates E > 0 (torch never draws 0), ``[*shape]``, of the dtype and device of ``like``."""
     return torch.empty(shape, dtype=like.dtype, device=like.device).exponential_(generator=generator)
 
 
 def gumbel(scores: Tensor, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
-    """Standard Gumbel noise -log E in the shape of ``scores``; E is ``noise``, or drawn."""
+    """Standard Gumbel noise -log E in the shape of ``scores [..., V]``; E is ``noise``, or drawn."""
     if noise is None:
         return standard_exponential(scores.shape, scores, generator).log_().neg_()
     return noise.log().neg_()
@@ -66,7 +66,7 @@ def gumbel(scores: Tensor, noise: Tensor | None, generator: torch.Generator | No
 def draw_index(
     probs: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Sample ``[...]`` from ``probs`` ``[..., V]`` by an exponential race: argmax_i p_i / E_i.
+    """Sample ``[...]`` from ``probs`` ``[..., V]`` by an exponential race: argmax_i p_i / E_i, E ``noise``.
 
     This is what ``torch.multinomial`` computes for one draw, so the same seed gives the same sample, but
     without its passes of checks.  A category of probability 0 is never drawn.

@@ -47,10 +47,14 @@ def gapped_st(
     Temperature: default 0.7; 0.5 to 0.7 did best in our measurements, 0.3 badly.
 
     Args:
+        scores: ``[..., V]``; -inf is impossible.
+        index: the decision ``[...]``, if it is given.
+        noise: Exp(1) variates ``[..., V]``, if they are given.
         gap: a number >= 0 (1.0 is GST-1.0), or ``"p"`` for the adaptive gap of GST-p.
 
     Raises:
-        ValueError: any other gap.
+        ValueError: any other gap; or a row of ``scores`` holds NaN or +inf, or nothing possible (the message
+            names it).
     """
     if gap != "p" if isinstance(gap, str) else not gap >= 0:
         raise ValueError(f"gap must be a number >= 0 or 'p', got {gap!r}")

@@ -61,11 +61,14 @@ def gumbel_rao(
     Temperature: default 0.5; usual range 0.1 to 1.
 
     Args:
+        scores: ``[..., V]``; -inf is impossible.
+        index: the decision ``[...]``, if it is given.
         samples: K, unless ``noise`` says it.
         noise: Exp(1) variates ``[K, ..., V]`` for the conditional noise (not for D: pass ``index``).
 
     Raises:
-        ValueError: ``samples`` < 1.
+        ValueError: ``samples`` < 1; or a row of ``scores`` holds NaN or +inf, or nothing possible (the
+            message names it).
     """
     if samples < 1:
         raise ValueError(f"gumbel_rao needs samples >= 1, got {samples}")

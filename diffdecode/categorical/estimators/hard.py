@@ -12,6 +12,12 @@ def argmax(scores: Tensor) -> tuple[Tensor, None]:
     """D = argmax(scores), the first of equals; no gradient (the pipeline; Bengio et al. 2015).
 
     Temperature: none.
+
+    Args:
+        scores: ``[..., V]``; -inf is impossible.
+
+    Raises:
+        ValueError: a row of ``scores`` holds NaN or +inf, or nothing possible (the message names it).
     """
     return one_hot(checked_max(scores), scores.shape[-1], scores.dtype), None
 
@@ -26,6 +32,14 @@ def sampled(
     """D ~ softmax(scores); no gradient (scheduled sampling, Bengio et al. 2015).
 
     Temperature: none.
+
+    Args:
+        scores: ``[..., V]``; -inf is impossible.
+        index: the decision ``[...]``, if it is given.
+        noise: Exp(1) variates ``[..., V]``, if they are given.
+
+    Raises:
+        ValueError: a row of ``scores`` holds NaN or +inf, or nothing possible (the message names it).
     """
     probs = checked_softmax(scores)
     if index is None:

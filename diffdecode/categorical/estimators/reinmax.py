@@ -31,10 +31,13 @@ def reinmax_backward(p: Tensor, index: Tensor, grad: Tensor) -> Tensor:
 
 
 def reinmax_tau_backward(p: Tensor, q: Tensor, index: Tensor, grad: Tensor) -> Tensor:
-    """[2 J((D + q)/2) - 1/2 J(p)] g (Liu et al. 2023, Algorithm 2); arguments as in ``reinmax_backward``.
+    """[2 J((D + q)/2) - 1/2 J(p)] g (Liu et al. 2023, Algorithm 2).
 
     Args:
+        p: probabilities ``[..., V]``.
         q: probabilities at temperature tau, ``[..., V]``.
+        index: sample D, ``[...]``.
+        grad: g, ``[..., V]``.
     """
     index = index.unsqueeze(-1)
     grad_at_sample = grad.gather(-1, index)
@@ -57,6 +60,14 @@ def reinmax(
     every loss quadratic in D, one category variable or many.  At any other tau it is not even first-order
     accurate: the expectation is J(q) + 1/2 (p - q)(p - q)^T instead of J(p), wrong on linear losses.  The
     paper recommends tau >= 1 and tunes 1.1 to 1.5: treat that as a regulariser to be tuned.
+
+    Args:
+        scores: ``[..., V]``; -inf is impossible.
+        index: the decision ``[...]``, if it is given.
+        noise: Exp(1) variates ``[..., V]``, if they are given.
+
+    Raises:
+        ValueError: a row of ``scores`` holds NaN or +inf, or nothing possible (the message names it).
     """
     probs = checked_softmax(scores)
     if index is None:
@@ -105,12 +116,14 @@ def reinmax_loo(
     Temperature: none (1 throughout; another one would bias the control variate).
 
     Args:
+        scores: ``[..., V]``; -inf is impossible.
         samples: K, unless ``index`` or ``noise`` say it.
         index: K samples ``[K, ...]``.
         noise: Exp(1) variates ``[K, ..., V]`` for the draws.
 
     Raises:
-        ValueError: fewer than two samples.
+        ValueError: fewer than two samples; or a row of ``scores`` holds NaN or +inf, or nothing possible
+            (the message names it).
     """
     given = index if index is not None else noise
     samples = samples if given is None else len(given)
@@ -164,6 +177,10 @@ def unbiased_reinmax(
     Args:
         scores: ``[B, n, V]``, n choices per instance.
         loss: from one-hot ``[2, B, n, V]`` to losses ``[2, B]``; parameters in it get their usual gradient.
+        generator: source of randomness.
+
+    Raises:
+        ValueError: a row of ``scores`` holds NaN or +inf, or nothing possible (the message names it).
     """
     p = checked_softmax(scores).detach()
     index = draw_index(p.expand(2, *p.shape), generator=generator)

@@ -22,6 +22,9 @@ def draw(
     Returns:
         index ``[(K,) ...]`` and differentiable log p(index), same shape, float32 or float64.
         Several choices per instance: sum the log-probabilities over them.
+
+    Raises:
+        ValueError: a row of ``logits`` holds NaN or +inf, or nothing possible (the message names it).
     """
     scores = logits if logits.dtype == torch.float64 else logits.float()
     probs = checked_softmax(scores)
@@ -50,10 +53,16 @@ def reinforce(losses: Tensor, log_probs: Tensor, baseline: float | Tensor = 0.0)
     """REINFORCE: same value as ``losses``, gradient (f(D) - b) grad log p(D), plus that of f itself.
 
     Args:
-        losses: f(D), one per sample, any shape.
+        losses: f(D), one per sample, ``[...]``.
         log_probs: log p(D), same shape.
         baseline: b, a number or a tensor that broadcasts; it must not depend on the sample.  For instance a
             ``MovingAverage``'s value, or the loss of the greedy decision (self-critical training).
+
+    Returns:
+        ``[...]``, to be averaged.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     _check(losses, log_probs)
     return _with_score(losses, log_probs, losses - baseline)
@@ -67,6 +76,9 @@ def rloo(losses: Tensor, log_probs: Tensor) -> Tensor:
     Args:
         losses: ``[K, ...]``, K >= 2 independent samples of the same instances.
         log_probs: log p(D), same shape.
+
+    Raises:
+        ValueError: the shapes differ, or K < 2.
     """
     _check(losses, log_probs)
     K = len(losses)
@@ -89,7 +101,7 @@ class MovingAverage:
         self._weight = 0.0
 
     def update(self, losses: Tensor) -> None:
-        """Take in the mean of ``losses``; the start is debiased as in Adam."""
+        """Take in the mean of ``losses [...]``; the start is debiased as in Adam."""
         self._weight = self.decay * self._weight + (1 - self.decay)
         step = (1 - self.decay) / self._weight
         self.value += step * (float(losses.detach().mean()) - self.value)

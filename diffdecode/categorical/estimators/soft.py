@@ -12,6 +12,12 @@ def soft(scores: Tensor, *, tau: float = 1.0) -> tuple[Tensor, Tensor]:
 
     Temperature: default 1.  Small tau approaches argmax, and its gradient vanishes or explodes.
     Deterministic; differentiable as often as you like.
+
+    Args:
+        scores: ``[..., V]``; -inf is impossible.
+
+    Raises:
+        ValueError: a row of ``scores`` holds NaN or +inf, or nothing possible (the message names it).
     """
     probs = checked_softmax(scores)
     return (probs if tau == 1 else (scores / tau).softmax(-1)), probs
@@ -27,6 +33,13 @@ def gumbel_soft(
     """Gumbel-Softmax sample softmax((scores + G)/tau), not hardened (Jang et al. 2017, Maddison et al. 2017).
 
     Temperature: default 1; usual range 0.1 to 1 (small: nearly one-hot, gradients of high variance).
+
+    Args:
+        scores: ``[..., V]``; -inf is impossible.
+        noise: Exp(1) variates ``[..., V]``, if they are given.
+
+    Raises:
+        ValueError: a row of ``scores`` holds NaN or +inf, or nothing possible (the message names it).
     """
     return checked_softmax((scores + gumbel(scores, noise, generator)) / tau), None
 

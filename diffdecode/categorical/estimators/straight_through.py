@@ -11,7 +11,13 @@ from diffdecode.categorical.estimators.hard_choice import hard_choice, softmax_v
 
 
 def straight_through_backward(y: Tensor, grad: Tensor, *, tau: float = 1.0) -> Tensor:
-    """(1/tau) J(y) g: the gradient of softmax(scores/tau) where it equals ``y``; all ``[..., V]``."""
+    """(1/tau) J(y) g: the gradient of softmax(scores/tau) where that equals ``y``.
+
+    Args:
+        y: probabilities ``[..., V]``.
+        grad: g, ``[..., V]``.
+        tau: temperature.
+    """
     grad = softmax_vjp(y, grad)
     return grad if tau == 1 else grad / tau
 
@@ -28,6 +34,14 @@ def st(
 
     Temperature: default 1, where the gradient is exact in expectation for every linear loss (first order:
     Liu et al. 2023, section 3.1).  No other tau has that property; tau > 1 lowers the variance.
+
+    Args:
+        scores: ``[..., V]``; -inf is impossible.
+        index: the decision ``[...]``, if it is given.
+        noise: Exp(1) variates ``[..., V]``, if they are given.
+
+    Raises:
+        ValueError: a row of ``scores`` holds NaN or +inf, or nothing possible (the message names it).
     """
     probs = checked_softmax(scores)
     if index is None:
@@ -40,6 +54,12 @@ def argmax_st(scores: Tensor, *, tau: float = 1.0) -> tuple[Tensor, Tensor]:
     """Straight-through at the mode: D = argmax(scores), the first of equals; gradient as in ``st``.
 
     Temperature: default 1.  Nothing is sampled; for greedy decoding.
+
+    Args:
+        scores: ``[..., V]``; -inf is impossible.
+
+    Raises:
+        ValueError: a row of ``scores`` holds NaN or +inf, or nothing possible (the message names it).
     """
     probs = checked_softmax(scores)
     y = probs if tau == 1 else (scores.detach() / tau).softmax(-1)
@@ -58,6 +78,13 @@ def st_gumbel(
     The same bits, forward and backward, as ``torch.nn.functional.gumbel_softmax(scores, tau, hard=True)``.
 
     Temperature: default 1; usual range 0.1 to 1: a small tau has less bias, but variance grows like 1/tau.
+
+    Args:
+        scores: ``[..., V]``; -inf is impossible.
+        noise: Exp(1) variates ``[..., V]``, if they are given.
+
+    Raises:
+        ValueError: a row of ``scores`` holds NaN or +inf, or nothing possible (the message names it).
     """
     with torch.no_grad():
         y = checked_softmax(gumbel(scores, noise, generator).add_(scores).div_(tau))

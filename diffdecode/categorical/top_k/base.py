@@ -82,7 +82,7 @@ def ranked_scores(scores: Tensor, k: int) -> Tensor:
 
 
 def without_infinities(scores: Tensor, maxima: Tensor, distance: float) -> Tensor:
-    """Scores ``[B, M]`` with impossible candidates at least ``distance`` below all ``maxima [B, K]``.
+    """``scores [B, M]`` with impossible candidates at least ``distance`` below all ``maxima [B, K]``.
 
     An operator gives exactly 0 at that distance, forward and backward, but a squared infinity would have an
     infinite slope; and this costs one pass over ``[B, M]`` where masks would cost several over ``[B, K, M]``.
@@ -93,5 +93,5 @@ def without_infinities(scores: Tensor, maxima: Tensor, distance: float) -> Tenso
 
 
 def gap_to_cut(kept: Tensor, k: int, discarded: Discarded) -> Tensor:
-    """How far the score of rank k is above all discarded ones, ``[B]``, at least 0."""
+    """How far the score of rank k of ``kept [B, M]`` is above all discarded ones, ``[B]``, at least 0."""
     return (ranked_scores(kept, k)[:, -1] - discarded.cut).clamp_min(0.0)

@@ -23,7 +23,16 @@ def relaxed_rows(
 ) -> Tensor:
     """``continuous_top_k`` without its checks, for inner loops that check their input once.
 
-    ``has_surplus=False`` promises that every sentence has at least k possible candidates.
+    Args:
+        scores: ``[B, M]``, not NaN.
+        k: number of rows K, 1 <= K <= M.
+        alpha: peakedness.
+        operator: a name in ``TOP_K_OPERATORS``.
+        hard_forward: as in ``continuous_top_k``.
+        has_surplus: ``False`` promises that every sentence has at least k possible candidates.
+
+    Returns:
+        ``[B, K, M]``.
     """
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()

@@ -259,7 +259,13 @@ class SoftBeam:
 
 
 def normalised(scores: Tensor, words: Tensor, length_penalty: float) -> Tensor:
-    """``scores / words ** length_penalty``, with at least one word; any shape."""
+    """``scores / words ** length_penalty``: hypotheses of different lengths compared.
+
+    Args:
+        scores: ``[...]``.
+        words: numbers of words, same shape; less than one counts as one.
+        length_penalty: 0 returns the scores.
+    """
     return scores / words.clamp_min(1.0) ** length_penalty if length_penalty else scores
 
 
