@@ -29,16 +29,19 @@ def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
 
 
 def multinomial_one_hot(probs: Tensor) -> Tensor:
+    """A sample of each row, as one-hot vectors."""
     index = torch.multinomial(probs.detach(), 1, replacement=True)
     return torch.zeros_like(probs).scatter_(-1, index, 1.0)
 
 
 def st_formula(logits: Tensor, tau: float) -> Tensor:
+    """Straight-through, as its formula."""
     chosen = multinomial_one_hot(logits.softmax(-1))
     return replace_gradient(chosen, (logits / tau).softmax(-1))
 
 
 def gapped_st_formula(logits: Tensor, tau: float, gap: float = 1.0) -> Tensor:
+    """Gapped straight-through, as its formula."""
     with torch.no_grad():
         chosen = multinomial_one_hot(logits.softmax(-1))
         top = logits.max(-1, keepdim=True).values
@@ -48,6 +51,7 @@ def gapped_st_formula(logits: Tensor, tau: float, gap: float = 1.0) -> Tensor:
 
 
 def gumbel_rao_formula(logits: Tensor, tau: float, samples: int) -> Tensor:
+    """Gumbel-Rao, as its formula."""
     with torch.no_grad():
         chosen = multinomial_one_hot(logits.softmax(-1))
         noise = torch.empty(samples, *logits.shape).exponential_()
@@ -108,6 +112,7 @@ def pairs() -> list[tuple[str, str, callable, callable]]:
 
 
 def call(method, logits: Tensor, weight: Tensor) -> None:
+    """Forward and backward of one method."""
     logits = logits.detach().requires_grad_()
     (method(logits) * weight).sum().backward()
 
@@ -145,6 +150,7 @@ def compare(shape: tuple[int, ...], repeats: int) -> list[dict]:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--shape", type=int, nargs="+", help="of the logits, categories last; default: three")
     parser.add_argument("--repeats", type=int, help="calls per median; default: 12 to 300, by shape")

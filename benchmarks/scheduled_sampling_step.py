@@ -21,11 +21,13 @@ TOLERANCE = 1e-3
 
 
 def plain_loss(decoder: AttentionDecoder, gold: Tensor, own_word: OwnWord) -> Tensor:
+    """The loss with all logits in memory."""
     log_probs = relaxed_decode(decoder, decoder.init_state(gold.size(0)), gold, own_word)
     return -log_probs.gather(2, gold[..., None]).sum()
 
 
 def fused(decoder: AttentionDecoder, gold: Tensor, own_word: OwnWord, m: int, tolerance: float = TOLERANCE):
+    """The fused loss."""
     lengths = torch.full((gold.size(0),), gold.size(1))
     state = decoder.init_state(gold.size(0))
     return fused_scheduled_sampling(decoder, state, gold, lengths, own_word, m=m, tolerance=tolerance)
@@ -45,6 +47,7 @@ def smallest_alpha(decoder: AttentionDecoder, gold: Tensor, m: int) -> tuple[flo
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=10)

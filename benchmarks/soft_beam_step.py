@@ -115,6 +115,7 @@ def compare(vocabulary: int, arguments: argparse.Namespace) -> dict:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)

@@ -169,6 +169,7 @@ def measure(operator: str) -> dict:
 
 
 def table(title: str, columns: list[str], rows: dict[str, list[str]]) -> None:
+    """Print a table with a row for each operator."""
     print(f"\n{title}\n{'':12s}" + "".join(f"{column:>12s}" for column in columns))
     for name, cells in rows.items():
         print(f"{name:12s}" + "".join(f"{cell:>12s}" for cell in cells))
@@ -236,6 +237,7 @@ def plot(found: dict[str, dict], hard: int, path: str) -> None:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--plot", metavar="FILE", help="also draw the main findings")
     arguments = parser.parse_args()

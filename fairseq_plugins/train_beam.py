@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def _add_criterion_option(group, option: dataclasses.Field) -> None:
+def _add_criterion_option(group: argparse._ArgumentGroup, option: dataclasses.Field) -> None:
     flag, text = "--" + option.name.replace("_", "-"), option.metadata.get("help", "")
     if option.default is False:
         group.add_argument(flag, action="store_true", help=text)
@@ -108,7 +108,7 @@ def runs_for(args: argparse.Namespace, passed: list[str]) -> list[TrainingRun]:
     first = ["--criterion", "cross_entropy", "--lr", args.lr, "--max-epoch", str(args.epochs)]
     direct = ["--criterion", "soft_beam", "--objective", args.objective, *_criterion_options(args), *more]
 
-    def run(name, folder, options, epochs):
+    def run(name: str, folder: str, options: list[str], epochs: int) -> TrainingRun:
         return TrainingRun(name, args.out / folder, [*common, *options], epochs, args.metric)
 
     found = [] if args.warm_start else [run(CROSS_ENTROPY, "ce", first, args.epochs)]
@@ -121,14 +121,14 @@ def runs_for(args: argparse.Namespace, passed: list[str]) -> list[TrainingRun]:
     return found
 
 
-def _validation_options(args) -> list[str]:
+def _validation_options(args: argparse.Namespace) -> list[str]:
     """Validation decodes dev as the table will decode it."""
     if args.task == "sequence_tagging":
         return ["--eval-beam", str(args.beam)]
     return ["--eval-bleu", "--eval-bleu-args", f'{{"beam": {args.beam}, "max_len_a": 1.5, "max_len_b": 10}}']
 
 
-def _criterion_options(args) -> list[str]:
+def _criterion_options(args: argparse.Namespace) -> list[str]:
     found = ["--soft-beam-size", str(args.beam)]
     for option in dataclasses.fields(SoftBeamConfig):
         if option.name in NOT_HERE or not hasattr(args, option.name):
@@ -153,7 +153,9 @@ def decodings(args: argparse.Namespace) -> list[Decoding]:
     ]
 
 
-def row_of(args, run: TrainingRun, first: list[TrainingRun], passed: list[str], console: Console) -> Row:
+def row_of(
+    args: argparse.Namespace, run: TrainingRun, first: list[TrainingRun], passed: list[str], console: Console
+) -> Row:
     """Decode one run in every way; ``first`` is the run that it continues, if any."""
     scoring = "conll_f1" if args.task == "sequence_tagging" else "sacrebleu"
     generate = [args.data, "--user-dir", USER_DIR, "--task", args.task, "--gen-subset", args.gen_subset]

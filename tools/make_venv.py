@@ -59,7 +59,7 @@ class Venv:
             return None
         return run.stdout.strip() if run.returncode == 0 else None
 
-    def pip(self, *args: str):
+    def pip(self, *args: str) -> None:
         """Run the environment's pip; raise ``CalledProcessError`` if it fails."""
         print("pip", *args, flush=True)
         quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
@@ -67,7 +67,7 @@ class Venv:
             [self.python, "-m", "pip", "--quiet", *args], cwd=ROOT, env=os.environ | quiet, check=True
         )
 
-    def create(self, flags: list[str]):
+    def create(self, flags: list[str]) -> None:
         """Make the environment anew, unless it is there, works and no earlier set-up was killed in it."""
         has_pip = self.answers("-m", "pip", "--version") or self.answers("-m", "ensurepip")
         if has_pip and self.state != UNFINISHED:
@@ -116,7 +116,7 @@ def has_nvidia_gpu() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
-def install(venv: Venv, options: argparse.Namespace):
+def install(venv: Venv, options: argparse.Namespace) -> None:
     """All packages, ours in editable form. fairseq comes last and alone: its own pins cannot be met."""
     if options.pip:
         newest = options.pip == "newest"
@@ -126,7 +126,7 @@ def install(venv: Venv, options: argparse.Namespace):
     venv.pip("install", "--no-deps", FAIRSEQ)
 
 
-def set_up(venv: Venv, options: argparse.Namespace, wanted: str):
+def set_up(venv: Venv, options: argparse.Namespace, wanted: str) -> None:
     """Create and install; exit with a hint if a step fails."""
     start = time.monotonic()
     try:
@@ -151,7 +151,7 @@ def set_up(venv: Venv, options: argparse.Namespace, wanted: str):
     print(f"{venv.folder} is ready after {time.monotonic() - start:.0f} s", flush=True)
 
 
-def main():
+def main() -> None:
     """Bring the environment up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)

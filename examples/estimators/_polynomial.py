@@ -5,7 +5,7 @@ from torch import Tensor
 CENTRE = 0.45
 
 
-def expected_loss(prob_one: Tensor | float, exponent: float):
+def expected_loss(prob_one: Tensor | float, exponent: float) -> Tensor | float:
     """E |X - c|^p for X = 1 with the given probability."""
     return prob_one * (1 - CENTRE) ** exponent + (1 - prob_one) * CENTRE**exponent
 

@@ -69,6 +69,7 @@ class Problem(NamedTuple):
 
 
 def polynomial_problem(exponent: float, variables: int = 32) -> Problem:
+    """Independent binary variables; the loss is a sum over them."""
     scores = torch.randn(variables, 2)
     return Problem(
         scores,
@@ -154,6 +155,7 @@ def measure(problem: Problem, method: Method, samples: int, chunk: int = 500) ->
 
 
 def run_cell(cell: dict, _: Checkpoint) -> dict:
+    """Statistics of one method on one problem."""
     return measure(make_problem(cell["problem"]), Method.parse(cell["method"]), cell["samples"])
 
 

@@ -119,6 +119,7 @@ Chooser = Callable[[Tensor, Tensor], Tensor]
 
 
 def one_hot_like(index: Tensor, scores: Tensor) -> Tensor:
+    """``[B, pairs]`` in the type of the scores, from positions ``[B]``."""
     return F.one_hot(index, scores.shape[1]).to(scores.dtype)
 
 
@@ -213,6 +214,7 @@ class TreeLSTM(nn.Module):
 
 
 def run_cell(cell: dict, checkpoint: Checkpoint) -> dict:
+    """Train one model; accuracy on dev after every epoch."""
     folder = Path(cell["data"])
     train = batches(read(folder / "train.tsv.gz", cell["max_tokens"], cell["train"]), cell["batch"])
     dev = batches(read(folder / "dev.tsv.gz", cell["max_tokens"], 0), 256)
@@ -257,6 +259,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def report(options: argparse.Namespace, results: list[dict]) -> None:
+    """Show and save table and picture."""
     by_method = {method: [r for r in results if r["method"] == method] for method in options.methods}
     rows = [
         [

@@ -59,6 +59,7 @@ class Scores(torch.nn.Module):
 
 
 def run_cell(cell: dict, checkpoint: Checkpoint) -> dict:
+    """Minimise with one method, all seeds at once; loss after every epoch."""
     method, exponent = Method.parse(cell["method"]), cell["exponent"]
     scores = Scores(cell["seeds"], cell["variables"])
     optimizer = torch.optim.Adam(scores.parameters(), lr=1e-3)

@@ -124,6 +124,7 @@ class DiscreteVAE(nn.Module):
 
 
 def run_cell(cell: dict, checkpoint: Checkpoint) -> dict:
+    """Train one model; negative ELBO after every epoch, and on held-out images."""
     train, held_out = (part.to(torch.get_default_device()) for part in images(cell["data"]))
     values, variables = map(int, cell["latents"].split("x"))
     model = DiscreteVAE(train.shape[1], cell["hidden"], variables, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def convert_data(out: Path) -> dict[str, str]:
     }
 
 
-def run_system(system: str, seed: int, checkpoint: Path, data: dict[str, str], args) -> dict[str, Any]:
+def run_system(
+    system: str, seed: int, checkpoint: Path, data: dict[str, str], args: argparse.Namespace
+) -> dict[str, Any]:
     """Trains one system; its scores at the step that is best on dev, and at the last one.
 
     What was run before with the same settings is not run again.
@@ -52,7 +55,9 @@ def run_system(system: str, seed: int, checkpoint: Path, data: dict[str, str], a
     return done_once(folder / "row.json", settings, train)
 
 
-def _settings(system: str, seed: int, checkpoint: Path, data: dict[str, str], args) -> dict[str, Any]:
+def _settings(
+    system: str, seed: int, checkpoint: Path, data: dict[str, str], args: argparse.Namespace
+) -> dict[str, Any]:
     reviews = _words(data["reviews"], args.reviews)
     trees = args.trees * _words(data["trees"]) if args.trees and system != "no trees" else 0
     steps = round(args.epochs * (reviews + trees) / WORDS_PER_STEP)
@@ -89,6 +94,7 @@ def _words(path: str, limit: int = 0) -> int:
 
 
 def folder_of(out: Path, system: str, seed: int) -> Path:
+    """Where a system lies."""
     return out / system.replace(" ", "-") / str(seed)
 
 

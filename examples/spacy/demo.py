@@ -88,6 +88,7 @@ def steps(number: int) -> dict[str, int]:
 
 
 def results_table() -> Table:
+    """The empty table of results."""
     caption = f"{len(KNOWN_ENDINGS)} of {len(ENDINGS)} endings in the treebank"
     view = Table(title="Toy reviews, test", title_justify="left", caption=caption)
     view.add_column("trained with")

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from spacy.language import Language
 
 from diffdecode.files.atomic import write_text
 from examples._shared.commands import add_device, add_out, one_line_errors
@@ -80,7 +81,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"Changed trees: {page}")
 
 
-def train(system: str, args: argparse.Namespace, files: dict[str, str]):
+def train(system: str, args: argparse.Namespace, files: dict[str, str]) -> Language:
+    """The best pipeline of a system."""
     overrides: dict[str, Any] = {
         **learn_rate(args.learn_rate, args.steps),
         "training.max_steps": args.steps,

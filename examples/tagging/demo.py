@@ -195,7 +195,7 @@ def train(args: argparse.Namespace, seed: int, measure: str, console: Console) -
     start = ["--finetune-from-model", str(folder / "ce" / "checkpoint_best.pt")]
     more = ["--lr", str(args.more_lr), "--max-epoch", str(args.more_epochs), *start]
 
-    def run(name, subfolder, options, epochs):
+    def run(name: str, subfolder: str, options: list[str], epochs: int) -> TrainingRun:
         return TrainingRun(name, folder / subfolder, [*common, *options], epochs, measure)
 
     runs = [

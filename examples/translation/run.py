@@ -165,7 +165,7 @@ def systems(args: argparse.Namespace, on_gpu: bool) -> list[TrainingRun]:
     common += ["--max-tokens", str(args.max_tokens), "--seed", str(args.seed), *([] if on_gpu else ["--cpu"])]
     more = ["--finetune-from-model", str(args.out / "ce" / "checkpoint_best.pt")]
 
-    def run(name, folder, options, more, epochs):
+    def run(name: str, folder: str, options: str, more: list[str], epochs: int) -> TrainingRun:
         options = [*common, *options.split(), *more, "--max-epoch", str(epochs)]
         return TrainingRun(name, args.out / folder, options, epochs, "bleu")
 
