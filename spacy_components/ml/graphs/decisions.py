@@ -93,12 +93,17 @@ class _DecidedBatch:
         labels = torch.where(self.z.arcs.detach() > 0, self.z.labels.detach().argmax(3), -1)
         return SemanticGraph(labels, self.z.predicates.detach() > 0)
 
-    def add(self, dependents: Tensor, heads: Tensor, labels: Tensor, mean: Tensor) -> None:
+    def add(
+        self, dependents: Tensor, heads: Tensor, labels: Tensor, mean: Tensor, head_labels: Tensor | None
+    ) -> None:
         """Add ``dL/dz``, given as rows ``[T+1, ...]`` of all tokens; arcs of the root get 0."""
         tokens = torch.from_numpy(self.scores.batch.tokens).to(dependents.device)
         of_arcs = pad(dependents[tokens] @ heads[tokens].transpose(1, 2) - mean[tokens], (1, 0, 1, 0))
         without_tops = pad(labels[tokens], (0, 1)).unsqueeze(2)  # [B, N, 1, L]
-        of_labels = pad(without_tops.expand(-1, -1, tokens.shape[1], -1), (0, 0, 1, 0, 1, 0))
+        of_labels = without_tops.expand(-1, -1, tokens.shape[1], -1)
+        if head_labels is not None:
+            of_labels = of_labels + pad(head_labels[tokens], (0, 1)).unsqueeze(1)
+        of_labels = pad(of_labels, (0, 0, 1, 0, 1, 0))
         before = (0, 0) if self.gradient is None else self.gradient
         self.gradient = (before[0] + of_arcs, before[1] + of_labels)
 
@@ -138,8 +143,10 @@ class GraphDecision:
         if self.batches:
             factors = [flat_rows([g[i] for g in gradients]) for i in range(3)]
             mean = flat_rows([g.mean[:, None] for g in gradients])
+            given = gradients[0].head_labels is not None
+            head_labels = flat_rows([g.head_labels for g in gradients]) if given else None
             for batch in self.batches:
-                batch.add(*factors, mean)
+                batch.add(*factors, mean, head_labels)
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """RETURNS (list): Scores and the surrogate gradient on them, for the model's backward pass."""

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from spacy import registry
 from spacy.tokens import Doc
 from thinc.api import Model, glorot_uniform_init
-from thinc.types import Floats2d, Ints1d, Ints2d
+from thinc.types import Floats1d, Floats2d, Ints1d, Ints2d
 
+from spacy_components.ml.listening.flat_words import FlatWords
 from spacy_components.ml.listening.gradients import ArcGradient, GraphGradient
 from spacy_components.ml.thinc_glue.tok2vec_width import initialize_tok2vec
 
@@ -50,13 +51,13 @@ def _head_forward(model: Model, docs: Sequence[Doc], is_train: bool):
     tok2vec, parse = model.layers
     vectors, backprop_tok2vec = tok2vec(docs, is_train)
     heads, backprop_parse = parse(docs, is_train)
-    xp, words = model.ops.xp, _Words(model, vectors)
+    xp, words = model.ops.xp, FlatWords(model, vectors)
     head = words.positions(heads)
     has_head = (head >= 0)[:, None].astype("f")
     of_head = words.flat[head] * has_head
 
     def backprop(gradients: Sequence[Floats2d]):
-        own, of_heads = words.split_columns(gradients)
+        own, of_heads = words.columns(gradients, [words.flat.shape[1]] * 2)
         model.ops.scatter_add(own, xp.maximum(head, 0), of_heads * has_head)
         # The parse goes first: a shared tok2vec starts its own backward pass at the last listener's gradient,
         # and the parser's, which comes through here, has to be there by then.
@@ -68,26 +69,38 @@ def _head_forward(model: Model, docs: Sequence[Doc], is_train: bool):
 
 @registry.architectures("diffdecode.GraphConcat.v1")
 def build_graph_concat(
-    tok2vec: Model[list[Doc], list[Floats2d]], graph: Model[list[Doc], list[Ints2d]], role_width: int = 32
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    graph: Model[list[Doc], list[Ints2d]],
+    role_width: int = 32,
+    dependents: bool = False,
 ) -> Model[list[Doc], list[Floats2d]]:
     """A word's vector followed by the mean over its heads of their vectors and its roles (section 4.2.1).
 
     ``[h_j ; mean over arcs (i, j, l) of [h_i ; r_l]]`` with a vector ``r_l`` for each label; zeros for words
-    without heads.
+    without heads. With ``dependents``, the same follows of the arcs that leave the word, ``(j, c, l)``, and
+    of the vectors ``h_c``.
 
     tok2vec (Model[List[Doc], List[Floats2d]]): The vectors h; see ``diffdecode.HeadConcat.v1``.
     graph (Model[List[Doc], List[Ints2d]]): The arcs: ``diffdecode.GraphListener.v1``.
     role_width (int): Size of the labels' vectors.
-    RETURNS (Model[List[Doc], List[Floats2d]]): The layer, ``2 * nO + role_width`` wide.
+    dependents (bool): Whether a word sees its dependents, too.
+    RETURNS (Model[List[Doc], List[Floats2d]]): The layer, ``2 * nO + role_width`` wide, and with
+        ``dependents`` by ``nO + role_width`` more.
     """
     width = tok2vec.maybe_get_dim("nO")
+    directions = 2 if dependents else 1
     model: Model = Model(
         "graph_concat",
         _graph_forward,
         init=_graph_init,
         layers=[tok2vec, graph],
         params={"roles": None},
-        dims={"nO": 2 * width + role_width if width else None, "nL": None, "nR": role_width},
+        dims={
+            "nO": width + directions * (width + role_width) if width else None,
+            "nL": None,
+            "nR": role_width,
+        },
+        attrs={"directions": directions},
     )
     model.set_ref("tok2vec", tok2vec)
     model.set_ref("graph", graph)
@@ -106,7 +119,7 @@ def _graph_init(model: Model, X=None, Y=None) -> None:
             "the labels."
         )
     if model.has_dim("nO") is None:
-        model.set_dim("nO", 2 * width + model.get_dim("nR"))
+        model.set_dim("nO", width + model.attrs["directions"] * (width + model.get_dim("nR")))
     if not model.has_param("roles"):
         model.set_dim("nL", len(labels))
         shape = (len(labels), model.get_dim("nR"))
@@ -122,68 +135,60 @@ def _graph_forward(model: Model, docs: Sequence[Doc], is_train: bool):
     tok2vec, graph = model.layers
     vectors, backprop_tok2vec = tok2vec(docs, is_train)
     arcs, backprop_graph = graph(docs, is_train)
-    xp, words, roles = model.ops.xp, _Words(model, vectors), model.get_param("roles")
-    width = words.flat.shape[1]
+    xp, words, roles = model.ops.xp, FlatWords(model, vectors), model.get_param("roles")
+    h = words.flat
     head, dependent = words.positions([a[:, 0] for a in arcs]), words.positions([a[:, 1] for a in arcs])
     label = xp.concatenate([a[:, 2] for a in arcs])
-    has_role = (label >= 0)[:, None].astype("f")
-    of_arcs = xp.concatenate([words.flat[head], roles[label] * has_role], axis=1)
-    count = xp.maximum(xp.bincount(dependent, minlength=len(words.flat)), 1).astype("f")[:, None]
-    mean = model.ops.alloc2f(len(words.flat), width + model.get_dim("nR"))
-    model.ops.scatter_add(mean, dependent, of_arcs)
-    mean /= count
+    ends = [(dependent, head), (head, dependent)][: model.attrs["directions"]]
+    seen = [_Mean(model, to, of, label, h, roles) for to, of in ends]
 
     def backprop(gradients: Sequence[Floats2d]):
-        own, of_mean = words.split_columns(gradients)
-        per_arc = of_mean / count
-        model.ops.scatter_add(own, head, xp.ascontiguousarray(per_arc[dependent, :width]))
+        own, *of_means = words.columns(gradients, [h.shape[1], *(mean.rows.shape[1] for mean in seen)])
         d_roles = model.ops.alloc2f(*roles.shape)
-        model.ops.scatter_add(d_roles, xp.maximum(label, 0), per_arc[dependent, width:] * has_role)
+        for mean, gradient in zip(seen, of_means):
+            mean.backprop(gradient, own, d_roles)
         model.inc_grad("roles", d_roles)
-        factors = (per_arc[:, :width], words.flat, per_arc[:, width:] @ roles.T, (per_arc * mean).sum(axis=1))
+        per_head, labels, less = seen[0].factors(of_means[0], roles)
+        factors = [per_head, h, labels, less]
+        if len(seen) == 2:
+            per_dependent, head_labels, less_of_head = seen[1].factors(of_means[1], roles)
+            one = xp.ones_like(less_of_head[:, None])
+            factors[0] = xp.concatenate([per_head, h, one], axis=1)
+            factors[1] = xp.concatenate([h, per_dependent, -less_of_head[:, None]], axis=1)
+            factors.append(head_labels)
         # The graph goes first, as the parse does in _head_forward.
         backprop_graph([GraphGradient(*parts) for parts in zip(*map(words.by_doc, factors))])
         return backprop_tok2vec(words.by_doc(own, like=vectors))
 
-    return words.by_doc(xp.concatenate([words.flat, mean], axis=1)), backprop
+    return words.by_doc(xp.concatenate([h, *(mean.rows for mean in seen)], axis=1)), backprop
 
 
-class _Words:
-    """The words of all documents in one array, so that a layer costs a few kernels and not some per document.
+class _Mean:
+    """To each word the mean, over the arcs that end in it on one side, of ``[h ; r]`` at their other end.
 
-    Documents without words count as ``[0, width]``, whatever their tok2vec makes of them.
+    to, of: ``[arcs]`` words; label: ``[arcs]``; h: ``[T, w]``; roles: ``[L, r]``. ``rows`` is ``[T, w + r]``.
     """
 
-    def __init__(self, model: Model, vectors: Sequence[Floats2d]):
-        self._ops = model.ops
-        self._lengths = [rows.shape[0] for rows in vectors]
-        filled = [rows for rows in vectors if rows.shape[0]]
-        if filled:
-            self.flat = model.ops.xp.concatenate(filled)
-        else:
-            self.flat = model.ops.alloc2f(0, model.layers[0].maybe_get_dim("nO") or 0)
+    def __init__(self, model: Model, to: Ints1d, of: Ints1d, label: Ints1d, h: Floats2d, roles: Floats2d):
+        self._ops, self._to, self._of, self._width = model.ops, to, of, h.shape[1]
+        xp = model.ops.xp
+        self._label, self._has_role = xp.maximum(label, 0), (label >= 0)[:, None].astype("f")
+        of_arcs = xp.concatenate([h[of], roles[self._label] * self._has_role], axis=1)
+        self._count = xp.maximum(xp.bincount(to, minlength=len(h)), 1).astype("f")[:, None]
+        self.rows = model.ops.alloc2f(len(h), of_arcs.shape[1])
+        model.ops.scatter_add(self.rows, to, of_arcs)
+        self.rows /= self._count
 
-    def positions(self, indices: Sequence[Ints1d]) -> Ints1d:
-        """Positions within each document to positions in ``flat``; negative ones stay -1."""
+    def backprop(self, gradient: Floats2d, d_h: Floats2d, d_roles: Floats2d) -> None:
+        """Add the gradients on ``h`` and ``roles`` to ``d_h`` and ``d_roles``."""
+        of_arcs = (gradient / self._count)[self._to]
         xp = self._ops.xp
-        start, shifted = 0, []
-        for index, length in zip(indices, self._lengths):
-            shifted.append(xp.where(index >= 0, index + start, -1))
-            start += length
-        return xp.concatenate(shifted) if shifted else xp.zeros(0, dtype="i8")
+        self._ops.scatter_add(d_h, self._of, xp.ascontiguousarray(of_arcs[:, : self._width]))
+        self._ops.scatter_add(d_roles, self._label, of_arcs[:, self._width :] * self._has_role)
 
-    def split_columns(self, gradients: Sequence[Floats2d]) -> tuple[Floats2d, Floats2d]:
-        """The gradient on the layer's output as new arrays: on the words' own vectors, and on the rest."""
-        xp, width = self._ops.xp, self.flat.shape[1]
-        filled = [rows for rows in gradients if rows.shape[0]]
-        both = xp.concatenate(filled) if filled else self._ops.alloc2f(0, 2 * width)
-        return xp.array(both[:, :width]), xp.ascontiguousarray(both[:, width:])
-
-    def by_doc(self, flat, like: Sequence[Floats2d] | None = None) -> list:
-        """One part per document; documents without words get the shape they have in ``like``."""
-        parts, start = [], 0
-        for i, length in enumerate(self._lengths):
-            empty = like is not None and not length
-            parts.append(self._ops.alloc2f(*like[i].shape) if empty else flat[start : start + length])
-            start += length
-        return parts
+    def factors(self, gradient: Floats2d, roles: Floats2d) -> tuple[Floats2d, Floats2d, Floats1d]:
+        """Gradient on one more arc to a word: ``[T, w]`` times ``h`` of its other end, plus ``[T, L]`` at its
+        label, minus ``[T]`` as the others count less."""
+        per_arc = gradient / self._count
+        by_label = per_arc[:, self._width :] @ roles.T
+        return per_arc[:, : self._width], by_label, (per_arc * self.rows).sum(axis=1)

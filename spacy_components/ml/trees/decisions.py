@@ -123,10 +123,15 @@ class _DecidedBatch:
         tokens = torch.from_numpy(self.scores.batch.tokens).to(heads.device)
         return torch.where(heads > 0, tokens.gather(1, (heads - 1).clamp(min=0)), -1)
 
-    def add(self, dependents: Tensor, heads: Tensor) -> None:
-        """Add ``dL/dz``, given as vectors ``[T+1, w]`` of all tokens; the root has none and gets 0."""
+    def add(self, dependents: Tensor, heads: Tensor, *sides: Tensor) -> None:
+        """Add ``dL/dz``, given as the factors of an ``ArcGradient``, ``[T+1, ...]`` of all tokens; the root
+        has no vector and gets 0."""
         tokens = torch.from_numpy(self.scores.batch.tokens).to(dependents.device)
         between_words = dependents[tokens] @ heads[tokens].transpose(1, 2)
+        if sides:
+            children, left, right = (rows[tokens] for rows in sides)
+            between_words = between_words + (children @ left.transpose(1, 2)).triu(1)
+            between_words = between_words + (children @ right.transpose(1, 2)).tril(-1)
         gradient = pad(between_words, (1, 0, 1, 0))
         self.gradient = gradient if self.gradient is None else self.gradient + gradient
 
@@ -165,9 +170,10 @@ class TreeDecision:
         """
         if not self.batches:
             return
-        dependents, heads = (flat_rows([g[i] for g in gradients]) for i in (0, 1))
+        given = [factor for factor in zip(*gradients) if factor[0] is not None]
+        factors = [flat_rows(factor) for factor in given]
         for batch in self.batches:
-            batch.add(dependents, heads)
+            batch.add(*factors)
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """RETURNS (list): Arc scores and the surrogate gradient on them, for the model's backward pass."""
