@@ -61,7 +61,8 @@ def graph_argmax(
         raise ValueError(f"{surrogate!r} needs one block of candidate heads a word: trees, not graphs")
     scores, lengths = check_graph(arc_scores, label_scores, predicate_scores, lengths)
     mask = deterministic_labels(deterministic, label_scores)
-    graphs = Graphs(lengths, scores.labels.shape[1:], predicate_scores is not None, mask)
+    _, size, _, labels = scores.labels.shape
+    graphs = Graphs(lengths, (size, size, labels), predicate_scores is not None, mask)
     parts = graphs.unpack(structured_argmax(graphs.pack(scores), graphs, chosen, generator))
     return GraphParts(*(part.to(arc_scores.dtype) for part in parts))
 

@@ -12,7 +12,9 @@ merely equally good.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,17 +38,18 @@ def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, T
     masked = _forbid_impossible(scores.detach(), lengths)
     charts = inside_charts(masked, lengths, multi_root, _best)
     status = _status_of_total(status, charts["total"])
-    charts = {name: values.cpu().numpy() for name, values in charts.items()}
+    arrays = {name: values.cpu().numpy() for name, values in charts.items()}
     heads = torch.full((len(scores), scores.shape[1] - 1), PADDING, dtype=torch.int64)
     for b, n in enumerate(lengths.tolist()):
         if status[b] == 0:
-            _walk_down(
-                {name: values[b] for name, values in charts.items()}, n, multi_root, np.argmax, heads[b]
-            )
+            chart = {name: values[b] for name, values in arrays.items()}
+            _walk_down(chart, n, multi_root, np.argmax, heads[b])
     return heads.to(scores.device), status
 
 
-def inside_charts(scores: Tensor, lengths: Tensor, multi_root: bool, plus) -> dict[str, Tensor]:
+def inside_charts(
+    scores: Tensor, lengths: Tensor, multi_root: bool, plus: Callable[[list[Tensor]], Tensor]
+) -> dict[str, Tensor]:
     """The inside recursion over spans ``i <= j``, width by width, in the semiring with sum ``plus``.
 
     Four kinds of item, each a chart ``[B, N+1, N+1]`` read at ``[b, i, j]`` (``right``: the head is ``i``,
@@ -65,7 +68,8 @@ def inside_charts(scores: Tensor, lengths: Tensor, multi_root: bool, plus) -> di
     words = scores[:, first:, first:]
     size = words.shape[1]
     zero = words.new_zeros(len(words), size)
-    right, left, arc_right, arc_left = [zero], [zero], [None], [None]  # one diagonal per width
+    no_arc = torch.full_like(zero, -torch.inf)
+    right, left, arc_right, arc_left = [zero], [zero], [no_arc], [no_arc]  # one diagonal per width
     for width in range(1, size):
         spans = size - width
         arc = plus(
@@ -77,7 +81,6 @@ def inside_charts(scores: Tensor, lengths: Tensor, multi_root: bool, plus) -> di
             plus([arc_right[r][:, :spans] + right[width - r][:, r : r + spans] for r in range(1, width + 1)])
         )
         left.append(plus([left[r][:, :spans] + arc_left[width - r][:, r : r + spans] for r in range(width)]))
-    arc_right[0] = arc_left[0] = torch.full_like(zero, -torch.inf)
     names = {"right": right, "left": left, "arc_right": arc_right, "arc_left": arc_left}
     charts = {
         name: pad(_from_diagonals(diagonals), (first, 0, first, 0), value=-torch.inf)
@@ -119,7 +122,9 @@ def log_sum(values: Tensor, dim: int) -> Tensor:
     return torch.where(empty, -torch.inf, total.masked_fill(empty, 1.0).log() + peak.squeeze(dim))
 
 
-def _walk_down(chart: dict, n: int, multi_root: bool, choose, heads: Tensor) -> None:
+def _walk_down(
+    chart: dict[str, np.ndarray], n: int, multi_root: bool, choose: Callable[[Any], Any], heads: Tensor
+) -> None:
     """Split the whole sentence into ever smaller spans; ``choose`` picks among the splits' values."""
     right, left = chart["right"], chart["left"]
     arc_right, arc_left = chart["arc_right"], chart["arc_left"]
@@ -160,11 +165,11 @@ def sample_projective(
     masked = _forbid_impossible(scores.detach().double(), lengths)
     charts = inside_charts(masked, lengths, multi_root, _log_sum)
     status = _status_of_total(status_of_scores(scores, lengths), charts["total"])
-    charts = {name: values.cpu().numpy() for name, values in charts.items()}
+    arrays = {name: values.cpu().numpy() for name, values in charts.items()}
     heads = torch.full((*seeds.shape, scores.shape[1] - 1), PADDING, dtype=torch.int64)
     for (s, b), seed in np.ndenumerate(seeds.cpu().numpy()):
         if status[b] == 0:
-            chart = {name: values[b] for name, values in charts.items()}
+            chart = {name: values[b] for name, values in arrays.items()}
             _walk_down(chart, int(lengths[b]), multi_root, _Draw(seed), heads[s, b])
     return heads.to(scores.device), status
 
@@ -178,7 +183,7 @@ class _Draw:
     def __call__(self, values: np.ndarray) -> int:
         return self.from_probabilities(np.exp(values - values.max()))
 
-    def from_probabilities(self, probabilities) -> int:
+    def from_probabilities(self, probabilities: np.ndarray) -> int:
         cumulative = np.cumsum(probabilities)
         return int(np.searchsorted(cumulative, self._uniform() * cumulative[-1], side="right"))
 
@@ -268,7 +273,8 @@ def _edmonds(scores: list[list[float]], multi_root: bool) -> list[int] | None:
     if not all(node.choose() for node in nodes.values()):
         return None
     for start in range(1, size):
-        path, node = [], node_of[start]
+        path: list[int] = []
+        node = node_of[start]
         while node not in finished:
             if node in path:
                 node = _contract(path, node, nodes, node_of)
@@ -342,7 +348,9 @@ def _expand(nodes: dict[int, _Node], size: int) -> list[int]:
             heads[word] = nodes[node].head
             while word != node:
                 broken.add(word)
-                word = nodes[word].cycle
+                cycle = nodes[word].cycle
+                assert cycle is not None, "a word under a contracted node is part of its cycle"
+                word = cycle
     return heads[1:]
 
 
@@ -448,7 +456,12 @@ def _status_of_total(status: Tensor, total: Tensor) -> Tensor:
     return torch.where((status == 0) & ~(total > -torch.inf), NO_TREE, status).to(torch.int8)
 
 
-def _marginals(log_partition_of, scores: Tensor, lengths: Tensor, multi_root: bool):
+LogPartition = Callable[[Tensor, Tensor, bool], Tensor]
+
+
+def _marginals(
+    log_partition_of: LogPartition, scores: Tensor, lengths: Tensor, multi_root: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     status = status_of_scores(scores, lengths)
     with torch.enable_grad():
         leaf = scores.detach().requires_grad_()
@@ -459,17 +472,23 @@ def _marginals(log_partition_of, scores: Tensor, lengths: Tensor, multi_root: bo
     return marginals, log_partition, status
 
 
-def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
+def inside_outside_covariance_product(
+    scores: Tensor, lengths: Tensor, multi_root: bool, vector: Tensor
+) -> Tensor:
     """Covariance of a projective tree's arcs times ``vector``, both ``[B, N+1, N+1]``."""
     return _covariance_product(inside_log_partition, scores, lengths, multi_root, vector)
 
 
-def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
+def matrix_tree_covariance_product(
+    scores: Tensor, lengths: Tensor, multi_root: bool, vector: Tensor
+) -> Tensor:
     """Covariance of a tree's arcs times ``vector``, both ``[B, N+1, N+1]``."""
     return _covariance_product(matrix_tree_log_partition, scores, lengths, multi_root, vector)
 
 
-def _covariance_product(log_partition_of, scores, lengths, multi_root, vector):
+def _covariance_product(
+    log_partition_of: LogPartition, scores: Tensor, lengths: Tensor, multi_root: bool, vector: Tensor
+) -> Tensor:
     read = possible_arcs(lengths, scores.shape[1]) & (scores > -torch.inf)
     vector = vector.masked_fill(~read, 0)  # elsewhere, it may hold anything
     with torch.enable_grad():
@@ -534,12 +553,20 @@ def project_nonprojective(
     return _project(arborescence, points, lengths, multi_root, start, gap, max_steps)
 
 
-def _project(best, points, lengths, multi_root, start, gap, max_steps):
+def _project(
+    best: Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]],
+    points: Tensor,
+    lengths: Tensor,
+    multi_root: bool,
+    start: Tensor,
+    gap: float,
+    max_steps: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     projections = torch.zeros_like(points)
     gaps, steps = points.new_zeros(len(points)), lengths.new_zeros(len(points))
     for b, n in enumerate(lengths.tolist()):
 
-        def argmax(scores: np.ndarray, n=n) -> np.ndarray:
+        def argmax(scores: np.ndarray, n: int = n) -> np.ndarray:
             square = torch.from_numpy(scores).view(1, n + 1, n + 1)
             heads, _ = best(square, torch.tensor([n]), multi_root)
             return _indicator(heads[0])

@@ -6,7 +6,9 @@ OpenMP region, which numba's ``parallel=True`` opens, kills a forked child such 
 
 import itertools
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 
 
-def run_over_batch(kernel, cost: np.ndarray, *arguments) -> None:
+def run_over_batch(kernel: Callable[..., None], cost: np.ndarray, *arguments: Any) -> None:
     """Call ``kernel(start, stop, *arguments)`` on parts of the batch that cover it and cost about the same.
 
     Args:

@@ -37,9 +37,9 @@ class Spigot(Surrogate):
 
     def step_size(self, g: Tensor) -> float | Tensor:
         """``eta``, or with ``"clip"`` one number a sentence, shaped to multiply ``g``."""
-        if self.eta != "clip":
-            return self.eta
-        return (self.max_norm / inner(g, g).sqrt()).clamp(max=1.0)
+        if isinstance(self.eta, str):
+            return (self.max_norm / inner(g, g).sqrt()).clamp(max=1.0)
+        return self.eta
 
 
 @register("spigot_exact")

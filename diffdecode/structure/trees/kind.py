@@ -52,6 +52,11 @@ class TreeKind:
         """
         return best_tree(self, scores, lengths, cost)
 
+    def best_heads(self, scores: Tensor, lengths: Lengths = None, *, cost: Tensor | None = None) -> Tensor:
+        """The heads ``[B, N]`` of the best trees, without their labels; arguments as for :meth:`best`."""
+        best = self.best(scores, lengths, cost=cost)
+        return best[0] if isinstance(best, tuple) else best
+
     def marginals(self, scores: Tensor, lengths: Lengths = None) -> tuple[Tensor, Tensor]:
         """Probabilities of the arcs; see :func:`~diffdecode.structure.projective_marginals`.
 

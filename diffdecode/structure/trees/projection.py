@@ -65,7 +65,7 @@ def project(
     words = lengths.cpu()
     raise_for_status(status_of_scores(scores, words), str(trees))
     if start is None:
-        start = trees.best(scores, words)
+        start = trees.best_heads(scores, words)
     padding = torch.arange(start.shape[1]) >= words[:, None]
     start = start.cpu().masked_fill(padding, PADDING)
     if not (tree_scores(scores, start) > -torch.inf).all():
