@@ -41,8 +41,11 @@ def _whole(doc: Doc, words: np.ndarray) -> list[np.ndarray]:
 def sentences(required: bool = True) -> Segmenter:
     """Every sentence is a segment: something before the parser has to find the sentences.
 
-    required (bool): Whether a document without sentence boundaries is an error; otherwise it is one segment.
-    RETURNS (Segmenter): The function that cuts.
+    Args:
+        required: whether a document without sentence boundaries is an error; otherwise it is one segment.
+
+    Returns:
+        The function that cuts; it raises ValueError where boundaries are required and there are none.
     """
     return _sentences if required else _sentences_if_any
 
@@ -78,8 +81,14 @@ def lazy_segments(max_length: int = 192) -> Segmenter:
     else in the middle, and nearest to the middle in each case. Where it is set that no sentence may begin,
     it is made only if there is no other place; the trees of the two parts are then joined to one.
 
-    max_length (int): Words in the longest segment.
-    RETURNS (Segmenter): The function that cuts.
+    Args:
+        max_length: words in the longest segment.
+
+    Returns:
+        The function that cuts.
+
+    Raises:
+        ValueError: ``max_length`` below 1.
     """
     if max_length < 1:
         raise ValueError(f"diffdecode.lazy_segments.v1: max_length must be 1 or more, got {max_length}")
@@ -128,9 +137,10 @@ def _best_cut(ends: np.ndarray, start: int, end: int) -> int:
 class SegmentBatch:
     """Segments of similar length, as positions in the concatenated documents.
 
-    tokens: ``[B, N]`` int64, padded with the number of tokens of all documents.
-    lengths: ``[B]`` int64, falling.
-    one_sentence: whether each of them is a sentence by what was set before, and so has one tree.
+    Args:
+        tokens: ``[B, N]`` int64, padded with the number of tokens of all documents.
+        lengths: ``[B]`` int64, falling.
+        one_sentence: whether each of them is a sentence by what was set before, and so has one tree.
     """
 
     tokens: np.ndarray
@@ -147,8 +157,9 @@ class SegmentBatch:
 class SegmentedDocs:
     """How a list of documents is parsed.
 
-    doc_lengths: ``[D]`` tokens per document; positions count through all documents.
-    batches: the segments.
+    Args:
+        doc_lengths: ``[D]`` tokens per document; positions count through all documents.
+        batches: the segments.
     """
 
     doc_lengths: np.ndarray

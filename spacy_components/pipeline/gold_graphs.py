@@ -16,10 +16,13 @@ def aligned_arcs(examples: Sequence[Example], labels: Sequence[str]) -> tuple[np
 
     Of several arcs between the same two words the one with the smallest label counts.
 
-    examples (Sequence[Example]): The examples.
-    labels (Sequence[str]): All labels; the last one is that of the arcs from the root to the tops.
-    RETURNS (Tuple[numpy.ndarray, numpy.ndarray]): ``[arcs, 3]`` head (``ROOT`` for tops), dependent, label's
-        number; and ``[T]`` bool: tokens about which the reference's graph says something.
+    Args:
+        examples: the examples.
+        labels: all labels; the last one is that of the arcs from the root to the tops.
+
+    Returns:
+        ``[arcs, 3]`` head (``ROOT`` for tops), dependent, label's number; and ``[T]`` bool: tokens about
+        which the reference's graph says something.
     """
     number = {label: i for i, label in enumerate(labels)}
     start, arcs, known = 0, {}, []
@@ -40,11 +43,14 @@ def aligned_arcs(examples: Sequence[Example], labels: Sequence[str]) -> tuple[np
 def gold_batch(batch: SegmentBatch, arcs: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gold graphs of a batch of segments.
 
-    batch (SegmentBatch): The segments.
-    arcs (numpy.ndarray): ``[arcs, 3]`` as ``aligned_arcs`` returns; those that leave a segment do not count.
-    known (numpy.ndarray): ``[T]`` bool.
-    RETURNS (Tuple[numpy.ndarray, numpy.ndarray]): Labels ``[B, N+1, N+1]`` (argument, predicate), -1 for no
-        arc; and a mask of the same shape of the pairs that are annotated.
+    Args:
+        batch: the segments.
+        arcs: ``[arcs, 3]`` as ``aligned_arcs`` returns; those that leave a segment do not count.
+        known: ``[T]`` bool.
+
+    Returns:
+        Labels ``[B, N+1, N+1]`` (argument, predicate), -1 for no arc; and a mask of the same shape of the
+        pairs that are annotated.
     """
     row, column = np.nonzero(batch.is_word)
     words = batch.tokens[row, column]

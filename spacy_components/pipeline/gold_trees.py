@@ -19,10 +19,13 @@ def aligned_tree(example: Example, projective: bool) -> tuple[np.ndarray, np.nda
     A token whose reference has no label has no annotation: spaCy gives it itself as head. With
     ``projective``, crossing arcs are lifted to the nearest head that makes the tree projective.
 
-    example (Example): The example.
-    projective (bool): Whether the tree has to be projective.
-    RETURNS (Tuple[numpy.ndarray, numpy.ndarray]): Heads as token positions (a root's is its own; ``UNKNOWN``)
-        and hash values of the labels (0 = unknown), ``[n]`` each.
+    Args:
+        example: the example.
+        projective: whether the tree has to be projective.
+
+    Returns:
+        Heads as token positions (a root's is its own; ``UNKNOWN``) and hash values of the labels (0 =
+        unknown), ``[n]`` each.
     """
     reference, predicted = example.reference, example.predicted
     if not reference.has_annotation("DEP"):
@@ -49,9 +52,12 @@ def _tree(doc: Doc) -> tuple[np.ndarray, np.ndarray]:
 def crosses(heads: np.ndarray, known: np.ndarray) -> bool:
     """Whether a tree has crossing arcs, those of the artificial root before the first word included.
 
-    heads (numpy.ndarray): ``[n]`` positions, a root's being its own.
-    known (numpy.ndarray): ``[n]`` bool, which of them count.
-    RETURNS (bool): Whether two arcs cross.
+    Args:
+        heads: ``[n]`` positions, a root's being its own.
+        known: ``[n]`` bool, which of them count.
+
+    Returns:
+        Whether two arcs cross.
     """
     dependents = np.flatnonzero(known)
     heads = np.where(heads[dependents] == dependents, -1, heads[dependents])
@@ -63,11 +69,14 @@ def crosses(heads: np.ndarray, known: np.ndarray) -> bool:
 def gold_heads(batch: SegmentBatch, heads: np.ndarray, multi_root: bool) -> np.ndarray:
     """Gold heads of a batch of segments.
 
-    batch (SegmentBatch): The segments.
-    heads (numpy.ndarray): ``[T]`` positions in all documents, a root's being its own, or ``UNKNOWN``.
-    multi_root (bool): Whether a segment may have several roots; otherwise only its first one is known.
-    RETURNS (numpy.ndarray): ``[B, N]`` positions in the segment, 0 = root; ``UNKNOWN`` if not annotated, if
-        the head is outside the segment, and for padding.
+    Args:
+        batch: the segments.
+        heads: ``[T]`` positions in all documents, a root's being its own, or ``UNKNOWN``.
+        multi_root: whether a segment may have several roots; otherwise only its first one is known.
+
+    Returns:
+        ``[B, N]`` positions in the segment, 0 = root; ``UNKNOWN`` if not annotated, if the head is outside
+        the segment, and for padding.
     """
     row, column = np.nonzero(batch.is_word)
     words = batch.tokens[row, column]

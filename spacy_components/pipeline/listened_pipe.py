@@ -53,12 +53,12 @@ class ListenedPipe(TrainablePipe):
 
     @property
     def listeners(self) -> list[Model]:
-        """RETURNS (List[Model]): The layers that listen to this component."""
+        """The layers that listen to this component."""
         return [listener for name in self.listening_components for listener in self.listener_map[name]]
 
     @property
     def listening_components(self) -> list[str]:
-        """RETURNS (List[str]): Names of the components that these layers belong to."""
+        """Names of the components that these layers belong to."""
         return list(self.listener_map)
 
     def add_listener(self, listener: Model, component_name: str) -> None:
@@ -68,7 +68,11 @@ class ListenedPipe(TrainablePipe):
             listeners.append(listener)
 
     def remove_listener(self, listener: Model, component_name: str) -> bool:
-        """Remove a layer. RETURNS (bool): Whether it was there."""
+        """Remove a layer.
+
+        Returns:
+            Whether it was there.
+        """
         listeners = self.listener_map.get(component_name, [])
         if listener not in listeners:
             return False
@@ -99,7 +103,7 @@ class ListenedPipe(TrainablePipe):
 
     @property
     def stands_alone(self) -> bool:
-        """RETURNS (bool): Whether it needs no other component's outputs."""
+        """Whether it needs no other component's outputs."""
         return not listens(self.model)
 
     # Training
@@ -107,18 +111,24 @@ class ListenedPipe(TrainablePipe):
     def get_loss(self, examples: Sequence[Example], scores: Any) -> tuple[float, list[tuple[Tensor, None]]]:
         """The loss against the examples' own annotation.
 
-        examples (Sequence[Example]): The examples; those without annotation add nothing.
-        scores: What the model made of them.
-        RETURNS (Tuple[float, list]): The loss, and what the model's backward pass takes.
+        Args:
+            examples: the examples; those without annotation add nothing.
+            scores: what the model made of them.
+
+        Returns:
+            The loss, and what the model's backward pass takes.
         """
         raise NotImplementedError
 
     def get_drift(self, docs: Sequence[Doc], scores: Any) -> tuple[float, list[tuple[Tensor, None]]]:
         """A penalty for scores that are not what they were before finetuning; none by default.
 
-        docs (Sequence[Doc]): The documents.
-        scores: What the model made of them.
-        RETURNS (Tuple[float, list]): The penalty, and what the model's backward pass takes.
+        Args:
+            docs: the documents.
+            scores: what the model made of them.
+
+        Returns:
+            The penalty, and what the model's backward pass takes.
         """
         return 0.0, []
 
@@ -136,11 +146,14 @@ class ListenedPipe(TrainablePipe):
     ) -> dict[str, float]:
         """Learn from a batch, and hand the listeners their decisions.
 
-        examples (Iterable[Example]): The batch.
-        drop (float): The dropout rate.
-        sgd (Optional[Optimizer]): The optimizer.
-        losses (Optional[Dict[str, float]]): Losses of all components so far.
-        RETURNS (Dict[str, float]): The losses with this component's added.
+        Args:
+            examples: the batch.
+            drop: the dropout rate.
+            sgd: the optimizer.
+            losses: losses of all components so far.
+
+        Returns:
+            The losses with this component's added.
         """
         losses = {} if losses is None else losses
         losses.setdefault(self.name, 0.0)
@@ -173,7 +186,8 @@ class ListenedPipe(TrainablePipe):
     def finish_update(self, sgd: Optimizer) -> None:
         """Close the batch and step; if no listener has reported yet, when one does.
 
-        sgd (Optimizer): The optimizer.
+        Args:
+            sgd: the optimizer.
         """
         if self._open_batch is not None and not self._open_batch.reports:
             self._deferred_sgd = sgd
@@ -184,7 +198,8 @@ class ListenedPipe(TrainablePipe):
     def step(self, sgd: Optimizer) -> None:
         """Step all parameters that have a gradient and are not frozen.
 
-        sgd (Optimizer): The optimizer.
+        Args:
+            sgd: the optimizer.
         """
         size = 1.0
         if isinstance(sgd, Optimizer):  # nlp.rehearse gives a function that only collects gradients
@@ -211,27 +226,29 @@ class ListenedPipe(TrainablePipe):
     def use_params(self, params: dict):
         """Use other parameter values, such as averages, for a while; closes the batch first.
 
-        params (dict): The values.
+        Args:
+            params: the values.
         """
         self.close_batch()
         with self.model.use_params(params):
             yield
 
     def to_bytes(self, *, exclude=()):
-        """RETURNS (bytes): The component, with the batch closed."""
+        """The component, with the batch closed."""
         self.close_batch()
         return super().to_bytes(exclude=exclude)
 
     def to_disk(self, path, *, exclude=()):
         """Save the component, with the batch closed.
 
-        path (Path): The directory.
+        Args:
+            path: the directory.
         """
         self.close_batch()
         super().to_disk(path, exclude=exclude)
 
     def __reduce__(self) -> tuple:
-        """RETURNS (tuple): What ``pickle`` and ``copy.deepcopy`` take, with the batch closed."""
+        """What ``pickle`` and ``copy.deepcopy`` take, with the batch closed."""
         self.close_batch()
         return super().__reduce__()
 
@@ -246,7 +263,8 @@ class ListenedPipe(TrainablePipe):
         Such a component makes its backward pass when the last of *its* listeners reports. That has to be
         late enough for what the components downstream of this one send back through it.
 
-        nlp (Language): The pipeline.
+        Args:
+            nlp: the pipeline.
         """
         if nlp is None or not self.listening_components:
             return

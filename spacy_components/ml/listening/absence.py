@@ -11,9 +11,12 @@ from spacy_components.ml.listening.annotations import ANNOTATIONS
 def nothing_to_read(model: Model, doc: Doc) -> str:
     """The error for a document without annotation whose upstream component cannot be asked.
 
-    model (Model): The listener.
-    doc (Doc): The document.
-    RETURNS (str): The message.
+    Args:
+        model: the listener.
+        doc: the document.
+
+    Returns:
+        The message.
     """
     mailbox = model.attrs["mailbox"]
     noun, who, upstream = mailbox.annotation.noun, _owner(model), _expected(model)
@@ -36,8 +39,9 @@ def nothing_to_read(model: Model, doc: Doc) -> str:
 def warn_of_asking(model: Model, doc: Doc) -> None:
     """Say once for each layer that it had to ask the component upstream itself.
 
-    model (Model): The listener.
-    doc (Doc): A document without annotation.
+    Args:
+        model: the listener.
+        doc: a document without annotation.
     """
     mailbox = model.attrs["mailbox"]
     if mailbox.is_first_time("asked"):
@@ -55,8 +59,9 @@ def warn_of_asking(model: Model, doc: Doc) -> None:
 def warn_of_no_gradient(model: Model, when: str) -> None:
     """Say once for each layer and ``when`` that the pipeline trains, but not what its user may think.
 
-    model (Model): The listener.
-    when (str): ``"at initialization"`` or ``"in training"``.
+    Args:
+        model: the listener.
+        when: ``"at initialization"`` or ``"in training"``.
     """
     mailbox = model.attrs["mailbox"]
     if mailbox.is_first_time(when):

@@ -15,11 +15,12 @@ from spacy_components.sdp_graph import get_graph, has_graph
 class Annotation:
     """A kind of decision.
 
-    noun (str): What a document has, or has not.
-    maker (str): What is called a component that makes it.
-    attributes (Tuple[str, ...]): What a component that makes it says it ``assigns``.
-    is_on (Callable[[Doc], bool]): Whether a document has it, or a part of it.
-    read (Callable[[Model, Doc], numpy.ndarray]): It, for a listener.
+    Args:
+        noun: what a document has, or has not.
+        maker: what is called a component that makes it.
+        attributes: what a component that makes it says it ``assigns``.
+        is_on: whether a document has it, or a part of it.
+        read: it, for a listener.
     """
 
     noun: str
@@ -31,8 +32,11 @@ class Annotation:
     def is_missing(self, doc: Doc) -> bool:
         """Whether a document lacks it. Where there are not two words there is nothing to decide.
 
-        doc (Doc): The document.
-        RETURNS (bool): Whether it has two or more words (white space is none) and no such annotation.
+        Args:
+            doc: the document.
+
+        Returns:
+            Whether it has two or more words (white space is none) and no such annotation.
         """
         return len(doc) > 1 and not self.is_on(doc) and (doc.to_array(IS_SPACE) == 0).sum() > 1
 
@@ -40,8 +44,11 @@ class Annotation:
 def has_parse(doc: Doc) -> bool:
     """Whether a document has a parse, or a part of one.
 
-    doc (Doc): The document.
-    RETURNS (bool): Whether a token has a label or a head; spaCy itself only looks at the labels.
+    Args:
+        doc: the document.
+
+    Returns:
+        Whether a token has a label or a head; spaCy itself only looks at the labels.
     """
     return doc.has_annotation("DEP") or bool(doc.to_array(HEAD).any())
 
@@ -49,9 +56,12 @@ def has_parse(doc: Doc) -> bool:
 def read_heads(model: Model, doc: Doc) -> np.ndarray:
     """The parse on a document.
 
-    model (Model): The listener.
-    doc (Doc): The document; one without a parse has no heads.
-    RETURNS (numpy.ndarray): ``[n]`` int64 heads, -1 for the root.
+    Args:
+        model: the listener.
+        doc: the document; one without a parse has no heads.
+
+    Returns:
+        ``[n]`` int64 heads, -1 for the root.
     """
     relative = doc.to_array(HEAD).astype(np.int64)
     return np.where(relative == 0, -1, np.arange(len(doc)) + relative)
@@ -60,9 +70,12 @@ def read_heads(model: Model, doc: Doc) -> np.ndarray:
 def read_arcs(model: Model, doc: Doc) -> np.ndarray:
     """The semantic graph on a document.
 
-    model (Model): The listener, which knows the labels' numbers.
-    doc (Doc): The document; one without a graph has no arcs.
-    RETURNS (numpy.ndarray): ``[arcs, 3]`` int64: head, dependent and label (-1 if unknown).
+    Args:
+        model: the listener, which knows the labels' numbers.
+        doc: the document; one without a graph has no arcs.
+
+    Returns:
+        ``[arcs, 3]`` int64: head, dependent and label (-1 if unknown).
     """
     graph = get_graph(doc)
     if graph is None:

@@ -22,10 +22,13 @@ def build_head_concat(
 ) -> Model[list[Doc], list[Floats2d]]:
     """A word's vector followed by that of its head: ``[h_j ; h_head(j)]``, zeros for the root (equation 7).
 
-    tok2vec (Model[List[Doc], List[Floats2d]]): The vectors h. They belong to the end task, as in the paper;
-        put a listener here to share them with other components.
-    parse (Model[List[Doc], List[Ints1d]]): The heads: ``diffdecode.ParseListener.v1``.
-    RETURNS (Model[List[Doc], List[Floats2d]]): The layer, twice as wide as ``tok2vec``.
+    Args:
+        tok2vec: the vectors h. They belong to the end task, as in the paper; put a listener here to share
+            them with other components.
+        parse: the heads: ``diffdecode.ParseListener.v1``.
+
+    Returns:
+        The layer, twice as wide as ``tok2vec``.
     """
     width = tok2vec.maybe_get_dim("nO")
     model: Model = Model(
@@ -80,12 +83,14 @@ def build_graph_concat(
     without heads. With ``dependents``, the same follows of the arcs that leave the word, ``(j, c, l)``, and
     of the vectors ``h_c``.
 
-    tok2vec (Model[List[Doc], List[Floats2d]]): The vectors h; see ``diffdecode.HeadConcat.v1``.
-    graph (Model[List[Doc], List[Ints2d]]): The arcs: ``diffdecode.GraphListener.v1``.
-    role_width (int): Size of the labels' vectors.
-    dependents (bool): Whether a word sees its dependents, too.
-    RETURNS (Model[List[Doc], List[Floats2d]]): The layer, ``2 * nO + role_width`` wide, and with
-        ``dependents`` by ``nO + role_width`` more.
+    Args:
+        tok2vec: the vectors h; see ``diffdecode.HeadConcat.v1``.
+        graph: the arcs: ``diffdecode.GraphListener.v1``.
+        role_width: size of the labels' vectors.
+        dependents: whether a word sees its dependents, too.
+
+    Returns:
+        The layer, ``2 * nO + role_width`` wide, and with ``dependents`` by ``nO + role_width`` more.
     """
     width = tok2vec.maybe_get_dim("nO")
     directions = 2 if dependents else 1
@@ -166,7 +171,12 @@ def _graph_forward(model: Model, docs: Sequence[Doc], is_train: bool):
 class _Mean:
     """To each word the mean, over the arcs that end in it on one side, of ``[h ; r]`` at their other end.
 
-    to, of: ``[arcs]`` words; label: ``[arcs]``; h: ``[T, w]``; roles: ``[L, r]``. ``rows`` is ``[T, w + r]``.
+    Args:
+        model: the layer, for its operations.
+        to, of: ``[arcs]`` words: where an arc is seen, and its other end.
+        label: ``[arcs]`` numbers, -1 for none.
+        h: ``[T, w]``
+        roles: ``[L, r]``
     """
 
     def __init__(self, model: Model, to: Ints1d, of: Ints1d, label: Ints1d, h: Floats2d, roles: Floats2d):
@@ -177,7 +187,7 @@ class _Mean:
         self._count = xp.maximum(xp.bincount(to, minlength=len(h)), 1).astype("f")[:, None]
         self.rows = model.ops.alloc2f(len(h), of_arcs.shape[1])
         model.ops.scatter_add(self.rows, to, of_arcs)
-        self.rows /= self._count
+        self.rows /= self._count  # [T, w + r]
 
     def backprop(self, gradient: Floats2d, d_h: Floats2d, d_roles: Floats2d) -> None:
         """Add the gradients on ``h`` and ``roles`` to ``d_h`` and ``d_roles``."""

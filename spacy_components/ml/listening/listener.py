@@ -28,9 +28,15 @@ def build_parse_listener(upstream: str = "*") -> Model[list[Doc], list[Ints1d]]:
 
     The backward pass takes one ``ArcGradient`` per document.
 
-    upstream (str): Name of the parser, or ``"*"`` for the nearest one before.
-    RETURNS (Model[List[Doc], List[Ints1d]]): The layer. It raises ValueError for documents of two or more
-        words without a parse if the parser cannot be asked.
+    Args:
+        upstream: name of the parser, or ``"*"`` for the nearest one before.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: when it is called with a document of two or more words without a parse, and the parser
+            cannot be asked.
     """
     return _listener("parse_listener", Mailbox(upstream, "parse"))
 
@@ -41,12 +47,18 @@ def build_graph_listener(upstream: str = "*", labels: list[str] = []) -> Model[l
 
     The backward pass takes one ``GraphGradient`` per document.
 
-    upstream (str): Name of the component, or ``"*"`` for the nearest one before.
-    labels (List[str]): The labels, in the order of their numbers. Usually left empty: then they are those
-        of the component upstream, which tells them when it is initialized. An arc with another label gets
-        the number -1.
-    RETURNS (Model[List[Doc], List[Ints2d]]): The layer. It raises ValueError for documents of two or more
-        words without a graph if the component upstream cannot be asked.
+    Args:
+        upstream: name of the component, or ``"*"`` for the nearest one before.
+        labels: the labels, in the order of their numbers. Usually left empty: then they are those of the
+            component upstream, which tells them when it is initialized. An arc with another label gets the
+            number -1.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: when it is called with a document of two or more words without a graph, and the component
+            upstream cannot be asked.
     """
     model = _listener("graph_listener", Mailbox(upstream, "graph"))
     model.attrs["labels"] = list(labels)

@@ -15,9 +15,10 @@ class Mailbox:
 
     A copy, or one that was pickled, holds no batch.
 
-    upstream (str): Name of the component upstream, or ``"*"``: of those of the right kind that stand before
-        the listener's component, the nearest one, whose annotation is also what is on the documents.
-    kind (str): What it listens for: ``"parse"`` or ``"graph"``.
+    Args:
+        upstream: name of the component upstream, or ``"*"``: of those of the right kind that stand before the
+            listener's component, the nearest one, whose annotation is also what is on the documents.
+        kind: what it listens for: ``"parse"`` or ``"graph"``.
     """
 
     def __init__(self, upstream: str, kind: str):
@@ -57,17 +58,21 @@ class Mailbox:
     def receive(self, batch_id: tuple, outputs: Any, backprop: Callable[[Any], None]) -> None:
         """Take the decisions for a batch, and whom to call with the gradient on them.
 
-        batch_id (tuple): The output of ``batch_identity``.
-        outputs: One decision per document.
-        backprop (Callable): Takes one gradient per document.
+        Args:
+            batch_id: the output of ``batch_identity``.
+            outputs: one decision per document.
+            backprop: takes one gradient per document.
         """
         self.batch_id, self.outputs, self.backprop = batch_id, outputs, backprop
 
     def is_first_time(self, message: str) -> bool:
         """Whether this has not been told before; from now on it has.
 
-        message (str): A name for what is told.
-        RETURNS (bool): Whether to tell it.
+        Args:
+            message: a name for what is told.
+
+        Returns:
+            Whether to tell it.
         """
         if message in self.told:
             return False
@@ -95,8 +100,11 @@ def _nobody() -> None:
 def delivered_to(node: Model) -> Any:
     """Where a layer keeps the outputs of another component that is updated on the same batch.
 
-    node (Model): Any layer.
-    RETURNS (Any): An object, for the listeners of this package and those of spacy, spacy-transformers and
+    Args:
+        node: any layer.
+
+    Returns:
+        An object, for the listeners of this package and those of spacy, spacy-transformers and
         spacy-curated-transformers; None for any other layer.
     """
     if hasattr(node, "_batch_id"):
@@ -110,8 +118,11 @@ def delivered_to(node: Model) -> Any:
 def listens(model: Model) -> bool:
     """Whether a model has a layer that waits for the outputs of another component.
 
-    model (Model): The model.
-    RETURNS (bool): Whether it has.
+    Args:
+        model: the model.
+
+    Returns:
+        Whether it has.
     """
     return any(delivered_to(node) is not None for node in model.walk())
 
@@ -119,8 +130,11 @@ def listens(model: Model) -> bool:
 def got_batch(node: Model) -> bool:
     """Whether a layer has the outputs of another component for a batch in training.
 
-    node (Model): Any layer.
-    RETURNS (bool): Whether it has.
+    Args:
+        node: any layer.
+
+    Returns:
+        Whether it has.
     """
     box = delivered_to(node)
     return getattr(box, "_batch_id" if box is node else "batch_id", None) is not None
@@ -129,8 +143,11 @@ def got_batch(node: Model) -> bool:
 def batch_identity(docs: Sequence[Doc]) -> tuple:
     """The words of the documents in their order (spaCy's own batch id is a sum, blind to order).
 
-    docs (Sequence[Doc]): The documents.
-    RETURNS (tuple): Equal for equal batches.
+    Args:
+        docs: the documents.
+
+    Returns:
+        Equal for equal batches.
     """
     return tuple(hash(doc.to_array("ORTH").tobytes()) if len(doc) else 0 for doc in docs)
 
@@ -138,8 +155,11 @@ def batch_identity(docs: Sequence[Doc]) -> tuple:
 def listening_nodes(component: Any) -> Iterable[Model]:
     """The layers of this package's kind by which a component listens to others.
 
-    component (Any): A component of a pipeline, or None.
-    RETURNS (Iterable[Model]): They have a ``mailbox``.
+    Args:
+        component: a component of a pipeline, or None.
+
+    Returns:
+        They have a ``mailbox``.
     """
     model = getattr(component, "model", None)
     if isinstance(model, Model):
@@ -149,10 +169,13 @@ def listening_nodes(component: Any) -> Iterable[Model]:
 def is_listener(node: Model, kind: str, upstream: str) -> bool:
     """Whether a layer listens to the component named ``upstream`` for this kind of decision.
 
-    node (Model): Any layer.
-    kind (str): ``"parse"`` or ``"graph"``.
-    upstream (str): Name of the component.
-    RETURNS (bool): Whether it does.
+    Args:
+        node: any layer.
+        kind: ``"parse"`` or ``"graph"``.
+        upstream: name of the component.
+
+    Returns:
+        Whether it does.
     """
     mailbox = node.attrs.get("mailbox")
     return mailbox is not None and mailbox.kind == kind and mailbox.upstream in ("*", upstream)

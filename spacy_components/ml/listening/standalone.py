@@ -29,8 +29,11 @@ def build_standalone_parse(
 
     It parses the documents itself, in training as in prediction, and only that component trains it.
 
-    parser (Model[List[Doc], DocScores]): The parser's model. The rest are the settings of ``spigot_parser``.
-    RETURNS (Model[List[Doc], List[Ints1d]]): The layer.
+    Args:
+        parser: the parser's model. The rest are the settings of ``spigot_parser``.
+
+    Returns:
+        The layer.
     """
     trees = TreeKind(projective=projective, multi_root=multi_root)
     decoder = TreeDecoder(trees, surrogate_from_config(surrogate, eta, surrogate_options), grad_factor)
@@ -51,10 +54,13 @@ def build_standalone_graph(
 
     It parses the documents itself, in training as in prediction, and only that component trains it.
 
-    parser (Model[List[Doc], DocScores]): The parser's model. The rest are the settings of ``spigot_sdp``.
-    labels (List[str]): Its labels; saved with the model, as are the next ones.
-    deterministic (List[int]): Numbers of its deterministic labels.
-    RETURNS (Model[List[Doc], List[Ints2d]]): The layer.
+    Args:
+        parser: the parser's model. The rest are the settings of ``spigot_sdp``.
+        labels: its labels; saved with the model, as are the next ones.
+        deterministic: numbers of its deterministic labels.
+
+    Returns:
+        The layer.
     """
     decoder = GraphDecoder(surrogate_from_config(surrogate, eta, surrogate_options), grad_factor)
     attrs = {"labels": list(labels), "deterministic": list(deterministic)}
@@ -91,8 +97,11 @@ def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
 def replaced_parse_listener(decoding: dict[str, Any]) -> dict[str, Any]:
     """Attributes that tell ``nlp.replace_listeners`` what a parser's listener is to be replaced with.
 
-    decoding (Dict[str, Any]): The settings of ``diffdecode.StandaloneParse.v1``.
-    RETURNS (Dict[str, Any]): Attributes for the parser's model.
+    Args:
+        decoding: the settings of ``diffdecode.StandaloneParse.v1``.
+
+    Returns:
+        Attributes for the parser's model.
     """
     return {
         "replace_listener": partial(_private_parse, decoding),
@@ -103,8 +112,11 @@ def replaced_parse_listener(decoding: dict[str, Any]) -> dict[str, Any]:
 def replaced_graph_listener(decoding: dict[str, Any]) -> dict[str, Any]:
     """The same for a semantic parser.
 
-    decoding (Dict[str, Any]): The settings of ``diffdecode.StandaloneGraph.v1``.
-    RETURNS (Dict[str, Any]): Attributes for the parser's model.
+    Args:
+        decoding: the settings of ``diffdecode.StandaloneGraph.v1``.
+
+    Returns:
+        Attributes for the parser's model.
     """
     return {
         "replace_listener": partial(_private_graph, decoding),

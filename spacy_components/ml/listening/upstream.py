@@ -19,10 +19,13 @@ def require_upstreams(nlp: Language | None, get_examples: Callable[[], Iterable[
     (what it ``assigns`` is only looked at for the wildcard ``"*"``). Nothing is expected where the documents
     come with the annotation.
 
-    nlp (Optional[Language]): The pipeline; nothing is checked without one.
-    get_examples (Callable[[], Iterable[Example]]): A function that returns a sample of examples.
-    RAISES: ValueError if a component upstream does not exist, stands after its listener or decides about
-        something else; the message names both components.
+    Args:
+        nlp: the pipeline; nothing is checked without one.
+        get_examples: a function that returns a sample of examples.
+
+    Raises:
+        ValueError: a component upstream does not exist, stands after its listener or decides about something
+            else; the message names both components.
     """
     if nlp is None:
         return
