@@ -53,7 +53,16 @@ class TreeKind:
         return best_tree(self, scores, lengths, cost)
 
     def best_heads(self, scores: Tensor, lengths: Lengths = None, *, cost: Tensor | None = None) -> Tensor:
-        """The heads ``[B, N]`` of the best trees, without their labels; arguments as for :meth:`best`."""
+        """The heads of the best trees, without their labels.
+
+        Args:
+            scores: ``[B, N+1, N+1]`` (dependent, head), or ``[B, N+1, N+1, L]`` with labels; -inf forbids.
+            lengths: ``[B]`` words per sentence (``None``: all ``N``).
+            cost: added to the scores.
+
+        Returns:
+            ``[B, N]``.
+        """
         best = self.best(scores, lengths, cost=cost)
         return best[0] if isinstance(best, tuple) else best
 
