@@ -13,6 +13,10 @@ from torch import Tensor
 # Smallest degree in a soft search: its logarithm, -69, is never chosen, and gradients stay finite.
 SOFT_FLOOR = 1e-30
 
+# An element that has ended to this degree has ended. Degrees are sums of float32 weights: within their
+# rounding of 1, batch mates would decide whether a sentence takes another step.
+ENDED = 1 - 1e-4
+
 
 @dataclass(frozen=True)
 class SearchSpace:
@@ -83,7 +87,7 @@ class SearchSpace:
         """``[B]`` whether a sentence has a step ``t``; if not, it stays as it is while its batch mates go on.
 
         It has none at or beyond its length, nor once every element has ended: each would only emit PAD, at a
-        score above -1e-6 a step.
+        score of about ``log(ENDED)`` a step.
 
         Args:
             finished: ``[B, K]`` degrees, or ``None``.
@@ -91,7 +95,7 @@ class SearchSpace:
             t: the step.
         """
         inside = t < lengths
-        return inside if finished is None else inside & (finished < 1 - 1e-6).any(1)
+        return inside if finished is None else inside & (finished < ENDED).any(1)
 
     def finish_hard(self, finished: Tensor | None, parent: Tensor, emitted: Tensor) -> Tensor | None:
         """Degrees ``[B, K]`` (0 or 1) after each element continued its ``parent`` with ``emitted``.

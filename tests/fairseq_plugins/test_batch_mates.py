@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+from argparse import Namespace
 
 import pytest
 import test_soft_beam_criterion
@@ -21,6 +22,7 @@ from diffdecode.sequence import SoftBeamOptions, hard_beam, soft_beam_decode
 from fairseq_plugins.criterions.scheduled_sampling import ScheduledSamplingConfig, ScheduledSamplingCriterion
 from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriterion
 from fairseq_plugins.decoders import step_decoder
+from fairseq_plugins.soft_beam_generator import SoftBeamGenerator
 from fairseq_plugins.tasks.tagging.generator import TaggingGenerator
 
 # The same examples in every run: a search may decide a near tie either way.
@@ -123,6 +125,33 @@ def test_tagging_generator(search):
         for row, beam in zip(rows, found, strict=True):
             (alone,) = generated(generator, model, [row])
             assert_same_beam(beam, alone)
+
+    holds()
+
+
+@pytest.mark.parametrize(
+    "scale, end, operator, alpha", [(5, 2, "softsort", 30), (5, 6, "softsort", 3), (2, 4, "peaked", 1)]
+)
+def test_soft_beam_generator(scale, end, operator, alpha):
+    """A translation that has ended is left as it is until the longest of its batch ends."""
+    model = toy_models.spread(toy_models.lstm(), scale)
+    model.decoder.fc_out.bias.data[EOS] += end
+    task = test_soft_beam_criterion.ToyTask(model, tagging=False)
+
+    def search(decoder, state, lengths, k, space):
+        return soft_beam_decode(decoder, state, lengths, space, SoftBeamOptions(k, alpha, operator))
+
+    generator = SoftBeamGenerator(task, Namespace(beam=3, max_len_b=12, unnormalized=True), search)
+
+    @settings(bounded, max_examples=8)
+    @given(sentences)
+    def holds(rows):
+        rows = longest_first(rows)
+        for row, beam in zip(rows, generated(generator, model, rows), strict=True):
+            (alone,) = generated(generator, model, [row])
+            # Which of two equal elements is followed is a matter of rounding; their scores are not.
+            expected = pytest.approx([hypothesis["score"] for hypothesis in alone], abs=2e-4)
+            assert [hypothesis["score"] for hypothesis in beam] == expected
 
     holds()
 
