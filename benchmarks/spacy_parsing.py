@@ -28,7 +28,7 @@ from thinc.api import Adam, fix_random_seed
 
 from benchmarks._measure import cpu_medians, save
 from diffdecode.files.text import numbered_lines
-from spacy_components.factories import DEFAULT_PARSER_MODEL
+from spacy_components.pipeline.spigot_parser import DEFAULT_PARSER_MODEL
 from spacy_components.training.scorers import parse_scores
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -25,7 +25,8 @@ from spacy_components.cli.convert_sdp import convert, summary
 PACKAGE_CONFIGS = Path(spacy_components.__file__).parent / "configs"
 UNFINISHED = "training-is-not-finished"
 COMPONENTS = (
-    "spacy_components.factories",
+    "spacy_components.pipeline.spigot_parser",
+    "spacy_components.pipeline.spigot_sdp",
     "spacy_components.ml.trees.models",
     "spacy_components.ml.graphs.models",
     "spacy_components.ml.listening.concat",

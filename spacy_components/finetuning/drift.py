@@ -4,6 +4,7 @@ All are sums over the words, differentiable in the present scores; the original'
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +15,23 @@ from spacy_components.ml.trees.scorers import TreeScores
 
 ArcDrift = Callable[[Tensor, Tensor, Tensor, TreeKind], Tensor]
 """Present and original ``arcs [B, N+1, N+1]``, ``lengths [B]``, which trees there are -> a scalar."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A penalty for scores that are not those of before. In a config: ``@misc = "diffdecode.drift.v1"``.
+
+    Attributes:
+        kind: ``kl`` (of each decision by itself) or ``l2`` (of the scores); of trees also ``tree_kl``.
+        weight: what the penalty, a sum over all words, is multiplied with.
+    """
+
+    kind: str = "kl"
+    weight: float = 1.0
+
+    def __post_init__(self):
+        if not self.weight >= 0:
+            raise ValueError(f"the weight of a drift must be 0 or more, got {self.weight!r}")
 
 
 def drift(kind: str, now: TreeScores, original: TreeScores, trees: TreeKind) -> Tensor:

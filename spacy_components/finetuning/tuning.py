@@ -21,43 +21,28 @@ from typing import Any
 from spacy import registry
 from spacy.language import Language
 
+from spacy_components.settings import SpigotParserSettings, takes_settings
+
 
 @registry.callbacks("diffdecode.tune_parser.v1")
-def create_tune_parser(
-    component: str = "spigot_parser",
-    freeze: list[str] | None = None,
-    drift: str | None = None,
-    drift_weight: float | None = None,
-    grad_factor: float | None = None,
-    surrogate: str | None = None,
-    surrogate_options: dict[str, Any] | None = None,
-    eta: float | None = None,
-    loss: str | None = None,
-) -> Callable[[Language], Language]:
+@takes_settings(SpigotParserSettings, SpigotParserSettings.of_training(), default=None)
+def create_tune_parser(component: str = "spigot_parser", **settings: Any) -> Callable[[Language], Language]:
     """A callback for ``[initialize.before_init]`` that changes how a parser is trained.
 
-    component (str): Its name. The other settings are those of ``spigot_parser``; null leaves one as it is.
+    Args:
+        component: its name; a ``spigot_sdp`` can be tuned as well.
+        **settings: those of ``spigot_parser`` that are about training; null leaves one as it is.
     """
-    given = {
-        "freeze": freeze,
-        "drift": drift,
-        "drift_weight": drift_weight,
-        "grad_factor": grad_factor,
-        "surrogate": surrogate,
-        "surrogate_options": surrogate_options,
-        "eta": eta,
-        "loss": loss,
-    }
-    settings = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in settings.items() if value is not None}
 
     def tune(nlp: Language) -> Language:
         parser = nlp.get_pipe(component)
         if not hasattr(parser, "configure"):
             raise ValueError(
-                f"'{component}' is no spigot_parser (but {type(parser).__name__}), and cannot be tuned "
-                "through its trees. To make one of it: python -m spacy distill-parser"
+                f"'{component}' is no spigot_parser or spigot_sdp (but {type(parser).__name__}), and cannot "
+                "be tuned through its decisions. To make one of it: python -m spacy distill-parser"
             )
-        parser.configure(**settings)
+        parser.configure(**given)
         parser.require_order(nlp)
         return nlp
 

@@ -1,19 +1,26 @@
 """Components whose hard decision other components read and train."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
+import torch
 from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples
 from spacy.ty import ListenedToComponent
+from spacy.vocab import Vocab
 from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
+from spacy_components.finetuning.balance import GradientBalance
+from spacy_components.finetuning.original import Original
 from spacy_components.ml.listening.mailbox import batch_identity, is_listener, listening_nodes, listens
-from spacy_components.ml.thinc_glue.finite import culprit_named
+from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.parameters import Steps, keys_of_part
 from spacy_components.ml.thinc_glue.untrusted import read_weights_only
+from spacy_components.ml.trees.models import DocScores
+from spacy_components.settings import OLD_NAMES, ListenedSettings, named, without_old_names
 
 
 class ListenedPipe(TrainablePipe):
@@ -34,7 +41,7 @@ class ListenedPipe(TrainablePipe):
     kind: ClassVar[str]
     """What its listeners listen for."""
 
-    def __init__(self, vocab, model: Model, name: str):
+    def __init__(self, vocab: Vocab, model: Model, name: str, settings: ListenedSettings):
         read_weights_only(model)
         self.vocab = vocab
         self.model = model
@@ -43,11 +50,41 @@ class ListenedPipe(TrainablePipe):
         self._listening_pipes: dict[str, Any] = {}
         self._open_batch: _OpenBatch | None = None
         self._deferred_sgd: Optimizer | None = None
-        self.freeze: tuple[str, ...] = ()
-        self.step_size = 1.0
-        """What the learning rate is multiplied with."""
+        self.settings = settings
+        self.step_size = settings.step_size
+        """What the learning rate is multiplied with; a guard may make it smaller."""
         self.optimizer: Optimizer | None = None
         """The optimizer of the last step."""
+        self._steps = 0
+        self._balance = GradientBalance(name)
+        self._original: Original | None = None
+        self.apply_settings()
+
+    def configure(self, **settings: Any) -> None:
+        """Change how the component is trained from here on. What it predicts stays the same.
+
+        Args:
+            **settings: any of its settings but those that say what it predicts.
+
+        Raises:
+            ValueError: another setting, or an impossible value.
+        """
+        known = self.settings.of_training()
+        unknown = set(settings) - {*known, *OLD_NAMES}
+        if unknown:
+            raise ValueError(
+                f"'{self.name}': no training setting {', '.join(sorted(unknown))}; there are "
+                f"{', '.join(known)}"
+            )
+        with named(self.name):
+            changes = without_old_names(settings, self.settings)
+            self.settings = replace(self.settings, **changes)
+        self.step_size = changes.get("step_size", self.step_size)
+        self.apply_settings()
+
+    def apply_settings(self) -> None:
+        """Do what the settings say, after they have changed."""
+        raise NotImplementedError
 
     # The protocol of spacy.ty.ListenedToComponent
 
@@ -120,17 +157,35 @@ class ListenedPipe(TrainablePipe):
         """
         raise NotImplementedError
 
-    def get_drift(self, docs: Sequence[Doc], scores: Any) -> tuple[float, list[tuple[Tensor, None]]]:
-        """A penalty for scores that are not what they were before finetuning; none by default.
+    def get_drift(self, docs: Sequence[Doc], scores: DocScores) -> tuple[float, list[tuple[Tensor, None]]]:
+        """The weighted drift from the component as it was, if ``drift`` is set, summed over the words.
 
         Args:
-            docs: the documents.
+            docs: the documents, with or without annotation.
             scores: what the model made of them.
 
         Returns:
             The penalty, and what the model's backward pass takes.
         """
-        return 0.0, []
+        drift = self.settings.drift
+        if drift is None or not scores.scores:
+            return 0.0, []
+        if self._original is None:
+            self._original = Original(self.model, self.name)
+        original = self._original.scores(docs, self.model)
+        parts = [self.distance(drift.kind, *pair) for pair in zip(scores.scores, original.scores)]
+        total = require_finite(drift.weight * torch.stack(parts).sum(), "the drift")
+        return float(total.detach()), [(total, None)]
+
+    def distance(self, kind: str, now: Any, original: Any) -> Tensor:
+        """How far the scores of a batch of segments are from what they were, a scalar.
+
+        Args:
+            kind: of drift.
+            now: the scores.
+            original: those of the same segments before.
+        """
+        raise NotImplementedError
 
     def decide(self, scores: Any) -> Any:
         """The decision for the listeners, an object with ``outputs``, ``add`` and ``pairs``."""
@@ -172,7 +227,7 @@ class ListenedPipe(TrainablePipe):
             losses[f"{self.name}_drift"] = losses.get(f"{self.name}_drift", 0.0) + drift
         listeners = self.listeners
         decision = self.decide(scores) if listeners else None
-        self._open_batch = _OpenBatch(self, backprop, [*pairs, *pull], decision, len(listeners))
+        self._open_batch = _OpenBatch(self, backprop, pairs, pull, decision, len(listeners))
         if listeners:
             identity, outputs = batch_identity(docs), decision.outputs(self.model.ops)
             for listener in listeners:
@@ -181,6 +236,40 @@ class ListenedPipe(TrainablePipe):
             self.close_batch()
         if sgd not in (None, False):
             self.finish_update(sgd)
+        return losses
+
+    def rehearse(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn to score documents as the original did; see ``drift``, without which this does nothing.
+
+        Args:
+            examples: the documents; they need no annotation.
+            drop: the dropout rate.
+            sgd: the optimizer.
+            losses: of all components so far.
+
+        Returns:
+            The losses with this component's added.
+        """
+        losses = {} if losses is None else losses
+        docs = [example.predicted for example in examples]
+        self.close_batch()
+        if self.settings.drift is not None:
+            set_dropout_rate(self.model, drop)
+            scores, backprop = self.model.begin_update(docs)
+            with culprit_named(self.name, self.model):
+                scores.require_finite()
+                loss, pairs = self.get_drift(docs, scores)
+            losses[self.name] = losses.get(self.name, 0.0) + loss
+            backprop(pairs)
+            if sgd is not None:
+                self.step(sgd)
         return losses
 
     def finish_update(self, sgd: Optimizer) -> None:
@@ -204,7 +293,8 @@ class ListenedPipe(TrainablePipe):
         size = 1.0
         if isinstance(sgd, Optimizer):  # nlp.rehearse gives a function that only collects gradients
             self.optimizer, size = sgd, self.step_size
-        frozen = {key for part in self.freeze for key in keys_of_part(self.model, part)}
+            self._steps += 1
+        frozen = {key for part in self.settings.freeze for key in keys_of_part(self.model, part)}
         self.model.finish_update(Steps(sgd, frozen, size))
 
     def close_batch(self) -> None:
@@ -218,7 +308,10 @@ class ListenedPipe(TrainablePipe):
         if batch is not None:
             for listener in self.listeners:
                 listener.attrs["mailbox"].clear()
-            batch.backprop([*batch.pairs, *(batch.decision.pairs() if batch.reports else [])])
+            is_open = batch.reports and self._steps >= self.settings.warm_steps
+            sent = batch.decision.pairs() if is_open else []
+            self._balance.watch(batch.own, sent)
+            batch.backprop([*batch.own, *batch.pull, *sent])
             if self._deferred_sgd is not None:
                 sgd, self._deferred_sgd = self._deferred_sgd, None
                 self.step(sgd)
@@ -247,6 +340,24 @@ class ListenedPipe(TrainablePipe):
         self.close_batch()
         super().to_disk(path, exclude=exclude)
 
+    def from_bytes(self, bytes_data: bytes, *, exclude=()) -> "ListenedPipe":
+        """Load the component; the original that ``drift`` compares with is then what was loaded.
+
+        Args:
+            bytes_data: the output of ``to_bytes``.
+        """
+        self._original = None
+        return super().from_bytes(bytes_data, exclude=exclude)
+
+    def from_disk(self, path, *, exclude=()) -> "ListenedPipe":
+        """Load the component; the original that ``drift`` compares with is then what was loaded.
+
+        Args:
+            path: the directory.
+        """
+        self._original = None
+        return super().from_disk(path, exclude=exclude)
+
     def __reduce__(self) -> tuple:
         """What ``pickle`` and ``copy.deepcopy`` take, with the batch closed."""
         self.close_batch()
@@ -254,7 +365,7 @@ class ListenedPipe(TrainablePipe):
 
     def require_frozen_parts(self) -> None:
         """Check that there is what ``freeze`` names; raises ValueError otherwise."""
-        for part in self.freeze:
+        for part in self.settings.freeze:
             keys_of_part(self.model, part)
 
     def require_order(self, nlp) -> None:
@@ -287,10 +398,13 @@ class ListenedPipe(TrainablePipe):
 class _OpenBatch:
     """A batch whose backward pass waits for the listeners."""
 
-    def __init__(self, pipe: ListenedPipe, backprop: Callable, pairs: list, decision: Any, listeners: int):
+    def __init__(
+        self, pipe: ListenedPipe, backprop: Callable, own: list, pull: list, decision: Any, listeners: int
+    ):
         self.pipe = pipe
         self.backprop = backprop
-        self.pairs = pairs
+        self.own = own
+        self.pull = pull
         self.decision = decision
         self.listeners = listeners
         self.reports = 0

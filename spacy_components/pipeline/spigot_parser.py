@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -12,37 +11,86 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example, validate_get_examples
 from spacy.vocab import Vocab
-from thinc.api import Model, Optimizer, set_dropout_rate
+from thinc.api import Config, Model
 from torch.nn.functional import cross_entropy
 
+import spacy_components.sdp_graph  # noqa: F401  (makes doc._.sdp known)
 from diffdecode.structure import TreeKind
-from spacy_components.finetuning.drift import DRIFTS, drift
-from spacy_components.finetuning.original import Original
+from spacy_components.finetuning.drift import drift
 from spacy_components.ml.listening.standalone import replaced_parse_listener
 from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.hash_embed_cnn import warn_of_unused_vectors
-from spacy_components.ml.trees.decisions import TreeDecision, TreeDecoder, surrogate_from_config
+from spacy_components.ml.trees.decisions import TreeDecision, TreeDecoder
 from spacy_components.ml.trees.losses import TREE_LOSSES
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.ml.trees.scorers import TreeScores
 from spacy_components.ml.trees.sentences import trees_of
 from spacy_components.pipeline.gold_trees import aligned_tree, gold_heads, offsets
 from spacy_components.pipeline.listened_pipe import ListenedPipe
+from spacy_components.settings import SpigotParserSettings, as_config, takes_settings, values_of
 
 ROOT = "ROOT"
 UNLABELLED = "dep"
 """Label of the arcs of a parser that was trained without labels, and of white space."""
-TRAINING_SETTINGS = (
-    "loss",
-    "surrogate",
-    "surrogate_options",
-    "eta",
-    "grad_factor",
-    "freeze",
-    "drift",
-    "drift_weight",
+default_parser_config = """
+[model]
+@architectures = "diffdecode.BiaffineParser.v1"
+hidden_width = 96
+label_width = 32
+max_distance = 16
+between_width = 16
+lstm_width = 0
+lstm_depth = 0
+
+[model.segmenter]
+@misc = "diffdecode.lazy_segments.v1"
+max_length = 192
+
+[model.tok2vec]
+@architectures = "diffdecode.HashEmbedCNN.v1"
+vectors = null
+width = 96
+depth = 4
+embed_size = 2000
+window_size = 1
+maxout_pieces = 3
+subword_features = true
+"""
+DEFAULT_PARSER_MODEL = Config().from_str(default_parser_config)["model"]
+
+
+@Language.factory(
+    "spigot_parser",
+    assigns=["token.dep", "token.head", "token.is_sent_start", "doc.sents"],
+    default_config={
+        "model": DEFAULT_PARSER_MODEL,
+        **as_config(values_of(SpigotParserSettings())),
+        "scorer": {"@scorers": "diffdecode.parse_scorer.v1"},
+    },
+    default_score_weights={
+        "dep_uas": 0.5,
+        "dep_las": 0.5,
+        "dep_las_per_type": None,
+        "sents_p": None,
+        "sents_r": None,
+        "sents_f": 0.0,
+    },
 )
+@takes_settings(SpigotParserSettings)
+def make_spigot_parser(
+    nlp: Language, name: str, model: Model, scorer: Callable | None, **settings: Any
+) -> "SpigotParser":
+    """Make a parser.
+
+    Args:
+        nlp: the pipeline.
+        name: the component's name.
+        model: scores of arcs and labels.
+        scorer: the scoring method.
+        **settings: see ``SpigotParserSettings``.
+    """
+    return SpigotParser(nlp.vocab, model, name, SpigotParserSettings.made(name, settings), scorer=scorer)
 
 
 class SpigotParser(ListenedPipe):
@@ -52,97 +100,37 @@ class SpigotParser(ListenedPipe):
 
     kind = "parse"
 
+    settings: SpigotParserSettings
+
     def __init__(
         self,
         vocab: Vocab,
-        model: Model,
+        model: Model[list[Doc], DocScores],
         name: str = "spigot_parser",
+        settings: SpigotParserSettings = SpigotParserSettings(),  # noqa: B008 - it is frozen
         *,
-        projective: bool = True,
-        multi_root: bool = True,
-        loss: str = "cross_entropy",
-        surrogate: str = "spigot",
-        surrogate_options: dict[str, Any] | None = None,
-        eta: float = 1.0,
-        grad_factor: float = 1.0,
-        freeze: Sequence[str] = (),
-        drift: str | None = None,
-        drift_weight: float = 1.0,
         scorer: Callable | None = None,
     ) -> None:
         """Initialize a parser.
 
-        vocab (Vocab): The shared vocabulary.
-        model (Model[List[Doc], DocScores]): Scores of arcs and labels.
-        name (str): The component instance name.
-        projective (bool): Forbid crossing arcs.
-        multi_root (bool): Whether a segment (see the model's ``segmenter``) may hold several trees; each is a
-            sentence of its own. Sentence starts that are set before are kept, whatever this says.
-        loss (str): ``cross_entropy`` (each head by itself), ``hinge`` (the best tree with cost augmentation)
-            or ``likelihood`` (of the tree among all trees).
-        surrogate (str): Name of the surrogate gradient of the trees.
-        surrogate_options (Optional[Dict[str, Any]]): Its options, besides ``eta``.
-        eta (float): Step size of the surrogate (equation 4a of the paper), for those that have one.
-        grad_factor (float): What the surrogate gradient is multiplied with; 0 is a pipeline.
-        freeze (Sequence[str]): Parts of the model that stay exactly as they are: ``tok2vec``, ``scorer`` (all
-            the rest), or a module of the scorer. Gradients still pass through them.
-        drift (Optional[str]): Penalise scores that are not those of the parser as it was at its first update
-            after it was made, initialized or loaded: ``kl`` (of each head by itself), ``tree_kl`` (of the
-            trees) or ``l2`` (of the scores); the labels' scores count, too. Needs the memory of a second
-            model. It is what ``nlp.rehearse`` does, too.
-        drift_weight (float): What the penalty, a sum over all words, is multiplied with.
-        scorer (Optional[Callable]): The scoring method.
+        Args:
+            vocab: the shared vocabulary.
+            model: scores of arcs and labels.
+            name: the component's name.
+            settings: how it decides and learns.
+            scorer: the scoring method.
         """
-        super().__init__(vocab, model, name)
+        super().__init__(vocab, model, name, settings)
         self.scorer = scorer
         self.cfg: dict[str, Any] = {"labels": []}
-        self.trees = TreeKind(projective=projective, multi_root=multi_root)
-        self.training: dict[str, Any] = {}
-        self._original: Original | None = None
-        self.configure(
-            loss=loss,
-            surrogate=surrogate,
-            surrogate_options=surrogate_options,
-            eta=eta,
-            grad_factor=grad_factor,
-            freeze=freeze,
-            drift=drift,
-            drift_weight=drift_weight,
-        )
 
-    def configure(self, **settings) -> None:
-        """Change how the parser is trained from here on. What it predicts stays the same.
-
-        Args:
-            **settings: any of ``loss``, ``surrogate``, ``surrogate_options``, ``eta``, ``grad_factor``,
-                ``freeze``, ``drift`` and ``drift_weight``, as ``__init__`` takes them.
-
-        Raises:
-            ValueError: another setting, or an impossible value.
-        """
-        unknown = set(settings) - set(TRAINING_SETTINGS)
-        if unknown:
-            raise ValueError(
-                f"'{self.name}': no training setting {', '.join(sorted(unknown))}; there are "
-                f"{', '.join(TRAINING_SETTINGS)}"
-            )
-        new = self.training | settings
-        self._check("loss", new["loss"], TREE_LOSSES)
-        self._check("drift", new["drift"], [None, *DRIFTS])
-        if isinstance(new["freeze"], str):
-            raise ValueError(f"'{self.name}': freeze takes a list, such as [{new['freeze']!r}]")
-        chosen = surrogate_from_config(new["surrogate"], new["eta"], new["surrogate_options"])
-        self.training = new
-        self.decoder = TreeDecoder(self.trees, chosen, new["grad_factor"])
-        self.loss = TREE_LOSSES[new["loss"]]
-        self.freeze = tuple(new["freeze"])
-        decoding = {name: new[name] for name in ("surrogate", "eta", "grad_factor")}
-        decoding["surrogate_options"] = dict(new["surrogate_options"] or {})
-        self.model.attrs.update(replaced_parse_listener(asdict(self.trees) | decoding))
-
-    def _check(self, setting: str, value: Any, known: Iterable) -> None:
-        if value not in known:
-            raise ValueError(f"'{self.name}': no {setting} {value!r}; there are {', '.join(map(str, known))}")
+    def apply_settings(self) -> None:
+        """Do what the settings say, after they have changed."""
+        settings = self.settings
+        self.trees = TreeKind(projective=settings.projective, multi_root=settings.multi_root)
+        self.decoder = TreeDecoder(self.trees, settings.surrogate, settings.grad_factor)
+        self.loss = TREE_LOSSES[settings.loss]
+        self.model.attrs.update(replaced_parse_listener(settings))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -258,74 +246,9 @@ class SpigotParser(ListenedPipe):
 
     # Training
 
-    def get_drift(self, docs: Sequence[Doc], scores: DocScores) -> tuple[float, list]:
-        """The weighted drift from the original parser, if ``drift`` is set, summed over the words.
-
-        docs (Sequence[Doc]): The documents, with or without annotation.
-        scores (DocScores): The parser's scores.
-        RETURNS (Tuple[float, list]): The penalty, and what the model's backward pass takes.
-        """
-        kind = self.training["drift"]
-        if kind is None or not scores.scores:
-            return 0.0, []
-        if self._original is None:
-            self._original = Original(self.model, self.name)
-        original = self._original.scores(docs, self.model)
-        parts = [
-            drift(kind, now, before, trees_of(now.batch, self.trees))
-            for now, before in zip(scores.scores, original.scores)
-        ]
-        total = require_finite(self.training["drift_weight"] * torch.stack(parts).sum(), "the drift")
-        return float(total.detach()), [(total, None)]
-
-    def rehearse(
-        self,
-        examples: Iterable[Example],
-        *,
-        drop: float = 0.0,
-        sgd: Optimizer | None = None,
-        losses: dict[str, float] | None = None,
-    ) -> dict[str, float]:
-        """Learn to score documents as the original did; see ``drift``, without which this does nothing.
-
-        examples (Iterable[Example]): The documents; they need no annotation.
-        drop (float): The dropout rate.
-        sgd (Optional[Optimizer]): The optimizer.
-        losses (Optional[Dict[str, float]]): Losses of all components so far.
-        RETURNS (Dict[str, float]): The losses with this component's added.
-        """
-        losses = {} if losses is None else losses
-        docs = [example.predicted for example in examples]
-        self.close_batch()
-        if self.training["drift"] is not None:
-            set_dropout_rate(self.model, drop)
-            scores, backprop = self.model.begin_update(docs)
-            with culprit_named(self.name, self.model):
-                scores.require_finite()
-                loss, pairs = self.get_drift(docs, scores)
-            losses[self.name] = losses.get(self.name, 0.0) + loss
-            backprop(pairs)
-            if sgd is not None:
-                self.step(sgd)
-        return losses
-
-    def from_bytes(self, bytes_data: bytes, *, exclude=()) -> "SpigotParser":
-        """Load the component; the original that ``drift`` compares with is then what was loaded.
-
-        bytes_data (bytes): The output of ``to_bytes``.
-        RETURNS (SpigotParser): Itself.
-        """
-        self._original = None
-        return super().from_bytes(bytes_data, exclude=exclude)
-
-    def from_disk(self, path, *, exclude=()) -> "SpigotParser":
-        """Load the component; the original that ``drift`` compares with is then what was loaded.
-
-        path (Path): The directory.
-        RETURNS (SpigotParser): Itself.
-        """
-        self._original = None
-        return super().from_disk(path, exclude=exclude)
+    def distance(self, kind: str, now: TreeScores, original: TreeScores) -> torch.Tensor:
+        """How far the scores of a batch of segments are from what they were; see ``finetuning.drift``."""
+        return drift(kind, now, original, trees_of(now.batch, self.trees))
 
     def decide(self, scores: DocScores) -> TreeDecision:
         """The trees for the listeners.

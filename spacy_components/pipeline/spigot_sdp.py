@@ -10,23 +10,85 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example, validate_get_examples
 from spacy.vocab import Vocab
-from thinc.api import Model
+from thinc.api import Config, Model
 
 from diffdecode.structure import GraphParts, SemanticGraph
+from spacy_components.finetuning.graph_drift import graph_drift
 from spacy_components.ml.graphs.decisions import GraphDecision, GraphDecoder
 from spacy_components.ml.graphs.losses import GRAPH_LOSSES
-from spacy_components.ml.graphs.scorers import GraphScores
+from spacy_components.ml.graphs.scorers import PartScores
 from spacy_components.ml.listening.standalone import replaced_graph_listener
 from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.hash_embed_cnn import warn_of_unused_vectors
-from spacy_components.ml.trees.decisions import surrogate_from_config
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
 from spacy_components.pipeline.gold_trees import offsets
 from spacy_components.pipeline.listened_pipe import ListenedPipe
 from spacy_components.sdp_graph import has_graph, set_graph
+from spacy_components.settings import SpigotSdpSettings, as_config, takes_settings, values_of
 from spacy_components.training.graph_labels import TOP, label_inventory
+
+default_sdp_config = """
+[model]
+@architectures = "diffdecode.BiaffineGraphParser.v1"
+hidden_width = 128
+label_width = 48
+max_distance = 16
+lstm_width = 0
+lstm_depth = 0
+
+[model.segmenter]
+@misc = "diffdecode.lazy_segments.v1"
+max_length = 96
+
+[model.tok2vec]
+@architectures = "diffdecode.HashEmbedCNN.v1"
+vectors = null
+width = 96
+depth = 4
+embed_size = 2000
+window_size = 1
+maxout_pieces = 3
+subword_features = true
+"""
+DEFAULT_SDP_MODEL = Config().from_str(default_sdp_config)["model"]
+
+
+@Language.factory(
+    "spigot_sdp",
+    assigns=["doc._.sdp"],
+    default_config={
+        "model": DEFAULT_SDP_MODEL,
+        **as_config(values_of(SpigotSdpSettings())),
+        "scorer": {"@scorers": "diffdecode.sdp_scorer.v1"},
+    },
+    default_score_weights={
+        "sdp_lf": 1.0,
+        "sdp_uf": None,
+        "sdp_up": None,
+        "sdp_ur": None,
+        "sdp_um": None,
+        "sdp_lp": None,
+        "sdp_lr": None,
+        "sdp_lm": None,
+        "sdp_lf_per_type": None,
+    },
+)
+@takes_settings(SpigotSdpSettings)
+def make_spigot_sdp(
+    nlp: Language, name: str, model: Model, scorer: Callable | None, **settings: Any
+) -> "SpigotSdp":
+    """Make a semantic parser.
+
+    Args:
+        nlp: the pipeline.
+        name: the component's name.
+        model: scores of the parts.
+        scorer: the scoring method.
+        **settings: see ``SpigotSdpSettings``.
+    """
+    return SpigotSdp(nlp.vocab, model, name, SpigotSdpSettings.made(name, settings), scorer=scorer)
 
 
 class SpigotSdp(ListenedPipe):
@@ -36,52 +98,36 @@ class SpigotSdp(ListenedPipe):
 
     kind = "graph"
 
+    settings: SpigotSdpSettings
+
     def __init__(
         self,
         vocab: Vocab,
-        model: Model,
+        model: Model[list[Doc], DocScores],
         name: str = "spigot_sdp",
+        settings: SpigotSdpSettings = SpigotSdpSettings(),  # noqa: B008 - it is frozen
         *,
-        deterministic: Sequence[str] | None = None,
-        loss: str = "local",
-        surrogate: str = "spigot",
-        surrogate_options: dict[str, Any] | None = None,
-        eta: float = 1.0,
-        grad_factor: float = 1.0,
         scorer: Callable | None = None,
     ) -> None:
         """Initialize a semantic parser.
 
-        vocab (Vocab): The shared vocabulary.
-        model (Model[List[Doc], DocScores]): Scores of the parts.
-        name (str): The component instance name.
-        deterministic (Optional[Sequence[str]]): Labels that a predicate gives to one argument at most; None
-            takes those for which this holds in all the training data, [] none.
-        loss (str): ``local`` (each part by itself), ``likelihood`` (of the graph among all graphs) or
-            ``hinge`` (structured, with cost augmentation: the SPIGOT paper's, which from scratch learns far
-            more slowly than the others).
-        surrogate (str): Name of the surrogate gradient of the graphs.
-        surrogate_options (Optional[Dict[str, Any]]): Its options, besides ``eta``.
-        eta (float): Step size of the surrogate (equation 4a of the paper), for those that have one.
-        grad_factor (float): What the surrogate gradient is multiplied with; 0 is a pipeline.
-        scorer (Optional[Callable]): The scoring method.
+        Args:
+            vocab: the shared vocabulary.
+            model: scores of the parts.
+            name: the component's name.
+            settings: how it decides and learns.
+            scorer: the scoring method.
         """
-        super().__init__(vocab, model, name)
-        if loss not in GRAPH_LOSSES:
-            raise ValueError(f"'{name}': no loss {loss!r}; there are {', '.join(sorted(GRAPH_LOSSES))}")
-        chosen = surrogate_from_config(surrogate, eta, surrogate_options)
-        self.decoder = GraphDecoder(chosen, grad_factor)
-        self.loss = GRAPH_LOSSES[loss]
+        super().__init__(vocab, model, name, settings)
         self.scorer = scorer
-        self._deterministic = deterministic
         self.cfg: dict[str, Any] = {"labels": [], "deterministic": []}
-        decoding = {
-            "surrogate": surrogate,
-            "surrogate_options": dict(surrogate_options or {}),
-            "eta": eta,
-            "grad_factor": grad_factor,
-        }
-        model.attrs.update(replaced_graph_listener(decoding))
+
+    def apply_settings(self) -> None:
+        """Do what the settings say, after they have changed."""
+        settings = self.settings
+        self.decoder = GraphDecoder(settings.surrogate, settings.grad_factor)
+        self.loss = GRAPH_LOSSES[settings.loss]
+        self.model.attrs.update(replaced_graph_listener(settings))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -150,12 +196,15 @@ class SpigotSdp(ListenedPipe):
             )
         for label in labels["labels"]:
             self.add_label(label)
-        chosen = labels["deterministic"] if self._deterministic is None else self._deterministic
+        given = self.settings.deterministic
+        chosen = labels["deterministic"] if given is None else given
         self.cfg["deterministic"] = sorted(chosen)
         if self.model.has_dim("nO") is None:
             self.model.set_dim("nO", len(self.labels) + 1)
         self.model.initialize(X=[example.predicted for example in islice(get_examples(), 10)])
+        self._original = None
         self._tell_labels()
+        self.require_frozen_parts()
         self.require_order(nlp)
 
     # Prediction
@@ -195,6 +244,10 @@ class SpigotSdp(ListenedPipe):
 
     # Training
 
+    def distance(self, kind: str, now: PartScores, original: PartScores) -> torch.Tensor:
+        """How far the scores of a batch of segments are from what they were; see ``graph_drift``."""
+        return graph_drift(kind, now, original)
+
     def decide(self, scores: DocScores) -> GraphDecision:
         """The graphs for the listeners.
 
@@ -220,7 +273,7 @@ class SpigotSdp(ListenedPipe):
         total = require_finite(torch.stack(losses).sum(), "the loss")
         return float(total.detach()), [(total, None)]
 
-    def _loss_of(self, part: GraphScores, arcs: np.ndarray, known: np.ndarray) -> torch.Tensor | None:
+    def _loss_of(self, part: PartScores, arcs: np.ndarray, known: np.ndarray) -> torch.Tensor | None:
         labels, annotated = gold_batch(part.batch, arcs, known)
         rows = np.flatnonzero(annotated[:, 1:, 1:].any((1, 2)))
         if not len(rows):

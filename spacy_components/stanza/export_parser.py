@@ -16,7 +16,7 @@ import spacy
 from spacy.language import Language
 from wasabi import msg
 
-import spacy_components.factories  # noqa: F401  (known to spaCy before the package is installed, too)
+import spacy_components.pipeline.spigot_parser  # noqa: F401  (known to spaCy before the package is installed, too)
 from spacy_components.ml.stanza.checkpoint import write_checkpoint, write_inputs
 from spacy_components.ml.stanza.parser import StanzaScorer
 

@@ -18,7 +18,7 @@ from spacy.training import Example
 from spacy.util import get_lang_class
 from wasabi import msg
 
-import spacy_components.factories
+import spacy_components.pipeline.spigot_parser
 import spacy_components.training.scorers  # noqa: F401  (known to spaCy before the package is installed, too)
 from diffdecode.files.atomic import atomic_folder, read_json
 from spacy_components.ml.stanza.checkpoint import CheckpointFiles, read_checkpoint

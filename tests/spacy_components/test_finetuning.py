@@ -26,7 +26,8 @@ from toy_pipelines import (
 )
 
 from diffdecode.structure import TreeKind, nonprojective_tree
-from spacy_components.finetuning.drift import DRIFTS, drift, kl_of_heads, kl_of_trees
+from diffdecode.structure.surrogates import Spigot, StructuredStraightThrough
+from spacy_components.finetuning.drift import DRIFTS, Drift, drift, kl_of_heads, kl_of_trees
 from spacy_components.finetuning.tuning import create_tune_parser
 from spacy_components.ml.segments import SegmentBatch
 from spacy_components.ml.thinc_glue.parameters import keys_of_part, parameters
@@ -151,15 +152,15 @@ def test_parts_that_are_not_there_are_named():
         parser.configure(drift="kld")
     with pytest.raises(ValueError, match="no training setting projective; there are loss, surrogate"):
         parser.configure(projective=False)
-    assert parser.training["drift"] is None
+    assert parser.settings.drift is None
 
 
 def test_changed_settings_are_those_of_a_private_copy_too():
     nlp, _ = joint()
-    nlp.get_pipe("spigot_parser").configure(eta=0.25, grad_factor=0.5)
+    nlp.get_pipe("spigot_parser").configure(surrogate=Spigot(eta=0.25), grad_factor=0.5)
     nlp.replace_listeners("spigot_parser", "textcat", ["model.tok2vec.parse"])
     private = nlp.config["components"]["textcat"]["model"]["tok2vec"]["parse"]
-    assert (private["eta"], private["grad_factor"], private["projective"]) == (0.25, 0.5, True)
+    assert (private["surrogate"]["eta"], private["grad_factor"], private["projective"]) == (0.25, 0.5, True)
 
 
 # ---- drift: the penalties themselves
@@ -246,12 +247,17 @@ def test_tree_kl_is_that_of_enumerated_trees_and_heads_that_of_single_words():
 # ---- drift: in a pipeline
 
 
+def drift_block(kind, weight):
+    """As a config has it."""
+    return {"@misc": "diffdecode.drift.v1", "kind": kind, "weight": weight}
+
+
 @pytest.mark.parametrize("kind", sorted(DRIFTS))
 def test_drift_holds_the_parser_back(kind):
     """The end task pulls at the trees; the heavier the penalty, the less they follow."""
     moved, penalties = [], []
     for weight in (0.0, 1.0, 100.0):
-        nlp, examples = joint(docs=categories, drift=kind, drift_weight=weight)
+        nlp, examples = joint(docs=categories, drift=drift_block(kind, weight))
         parser = nlp.get_pipe("spigot_parser")
         docs = [eg.predicted for eg in examples]
         before = [part.arcs.clone() for part in parser.model.predict(docs).scores]
@@ -373,8 +379,8 @@ def test_sourced_parser_is_tuned_by_the_new_task_alone(trained, tmp_path):
     parser = nlp.get_pipe("spigot_parser")
     assert (
         heads_of(nlp) == heads
-        and parser.training["drift"] == "l2"
-        and parser.training["surrogate"] == "spigot"
+        and parser.settings.drift == Drift("l2")
+        and parser.settings.surrogate == StructuredStraightThrough()
     )
     assert parser.stands_alone and parser.listening_components == ["textcat"]
     frozen, moving = keys_of_part(parser.model, "label"), keys_of_part(parser.model, "tok2vec")
@@ -388,7 +394,7 @@ def test_sourced_parser_is_tuned_by_the_new_task_alone(trained, tmp_path):
     nlp.to_disk(tmp_path)
     loaded = spacy.load(tmp_path)
     assert heads_of(loaded) == heads_of(nlp)
-    assert loaded.get_pipe("spigot_parser").training["drift"] is None  # its own settings are what was saved
+    assert loaded.get_pipe("spigot_parser").settings.drift is None  # its own settings are what was saved
 
 
 def test_sourced_by_hand(trained):
@@ -424,12 +430,16 @@ def test_order_of_sourced_components_is_checked(tmp_path):
 def test_only_a_spigot_parser_can_be_tuned():
     nlp = spacy.blank("en")
     nlp.add_pipe("parser", name="spigot_parser")
-    with pytest.raises(ValueError, match=r"no spigot_parser .but DependencyParser.*distill-parser"):
+    with pytest.raises(
+        ValueError, match=r"no spigot_parser or spigot_sdp .but DependencyParser.*distill-parser"
+    ):
         create_tune_parser()(nlp)
 
 
 def test_settings_of_a_pipelines_config():
     """The component's own block takes them too; a sourced one has no such block."""
-    nlp, _ = joint(freeze=["arc", "label"], drift="tree_kl", drift_weight=0.25)
-    block = nlp.config["components"]["spigot_parser"]
-    assert (block["freeze"], block["drift"], block["drift_weight"]) == (["arc", "label"], "tree_kl", 0.25)
+    block = drift_block("tree_kl", 0.25)
+    nlp, _ = joint(freeze=["arc", "label"], drift=block)
+    found = nlp.config["components"]["spigot_parser"]
+    assert (found["freeze"], found["drift"]) == (["arc", "label"], block)
+    assert nlp.get_pipe("spigot_parser").settings.drift == Drift("tree_kl", 0.25)

@@ -210,7 +210,9 @@ def test_gradient_is_the_surrogate_of_the_layers_gradient():
     """The scores' gradient, taken apart by hand: z - proj(z - eta * dz), equation 4."""
     from diffdecode.structure import tree_argmax as layer
 
-    nlp, examples = joint(docs=categories, eta=0.5, grad_factor=2.0)
+    nlp, examples = joint(
+        docs=categories, surrogate={"@misc": "diffdecode.spigot.v1", "eta": 0.5}, grad_factor=2.0
+    )
     parser, textcat = nlp.get_pipe("spigot_parser"), nlp.get_pipe("textcat")
     captured = {}
     forward = parser.model._func
@@ -764,7 +766,8 @@ def test_sourced_components_find_each_other():
 
 
 def test_replaced_listener_is_a_private_parser(tmp_path):
-    nlp, examples = joint(projective=False, eta=0.25, grad_factor=0.5)
+    spigot = {"@misc": "diffdecode.spigot.v1", "eta": 0.25}
+    nlp, examples = joint(projective=False, surrogate=spigot, grad_factor=0.5)
     for _ in range(2):
         nlp.update(examples, sgd=Adam(0.01))
     texts = [eg.reference.text for eg in examples]
@@ -778,7 +781,7 @@ def test_replaced_listener_is_a_private_parser(tmp_path):
             assert doc.cats == pytest.approx(cats, abs=1e-5)
     parse = loaded.config["components"]["textcat"]["model"]["tok2vec"]["parse"]
     assert parse["@architectures"] == "diffdecode.StandaloneParse.v1"
-    assert (parse["projective"], parse["eta"], parse["grad_factor"]) == (False, 0.25, 0.5)
+    assert (parse["projective"], parse["surrogate"]["eta"], parse["grad_factor"]) == (False, 0.25, 0.5)
     private = next(
         node.shims[0].module
         for node in loaded.get_pipe("textcat").model.walk()

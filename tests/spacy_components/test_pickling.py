@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import get_type_hints
 
 import pytest
+from patience import HANGS_AFTER
 from spacy.tokens import Doc
 from thinc.api import SGD, Model, fix_random_seed
 from thinc.types import Floats2d, Ints1d, Ints2d
@@ -142,7 +143,7 @@ def test_pickled_copied_and_in_other_processes_it_is_the_same(pipeline, elsewher
     nlp.update(examples)  # leaves a batch open where a listener stays silent
     expected = annotated(nlp)
     assert len({str(sorted(one.items())) for one, _ in expected}) > 3
-    assert elsewhere.submit(annotated, nlp).result(timeout=300) == expected
+    assert elsewhere.submit(annotated, nlp).result(timeout=HANGS_AFTER) == expected
     assert annotated(nlp, n_process=2, batch_size=2) == expected
     copies = pickle.loads(pickle.dumps(nlp)), copy.deepcopy(nlp)
     assert [annotated(other) for other in copies] == [expected, expected]

@@ -275,7 +275,9 @@ def test_other_surrogates(surrogate):
 
 def test_delivered_graph_and_gradient_are_those_of_the_layer():
     """What the listener delivers is the argmax, and what goes back is the surrogate of the dense gradient."""
-    nlp, examples = joint(docs=categories, eta=0.5, grad_factor=3.0)
+    nlp, examples = joint(
+        docs=categories, surrogate={"@misc": "diffdecode.spigot.v1", "eta": 0.5}, grad_factor=3.0
+    )
     pipe = nlp.get_pipe("spigot_sdp")
     docs = [eg.predicted for eg in examples]
     scores, _ = pipe.model.begin_update(docs)

@@ -48,7 +48,8 @@ from diffdecode.structure import TreeKind, nonprojective_tree, tree_argmax
 from spacy_components.finetuning.snapshot import Snapshot
 from spacy_components.ml.listening.gradients import ArcGradient
 from spacy_components.ml.stanza.checkpoint import CheckpointFiles
-from spacy_components.ml.trees.decisions import TreeDecoder, surrogate_from_config
+from spacy_components.ml.trees.decisions import TreeDecoder
+from spacy_components.settings import hard_surrogate
 from spacy_components.stanza import export_parser as export_command
 from spacy_components.stanza import import_parser as import_command
 from spacy_components.stanza.export_parser import export_parser
@@ -425,7 +426,7 @@ def classifier(files, sentences, **settings):
     nlp = import_parser(files)
     nlp.get_pipe("spigot_parser").decoder = TreeDecoder(
         TreeKind(projective=False, multi_root=False),
-        surrogate_from_config(settings.get("surrogate", "spigot"), settings.get("eta", 1.0)),
+        hard_surrogate(settings.get("surrogate", "spigot")),
     )
     nlp.add_pipe("masked_textcat", name="textcat", config=textcat_config(head_concat(TOK2VEC)))
     examples = [review(nlp, s) for s in sentences[:24]]
@@ -499,7 +500,7 @@ def test_gradient_of_the_parameters_is_that_of_finite_differences(checkpoint, se
     module = model.shims[0].module.double()
     rng = np.random.RandomState(0)
     gradients = [ArcGradient(rng.randn(len(doc), 3), rng.randn(len(doc), 3)) for doc in docs]
-    chosen = surrogate_from_config(surrogate, 0.5)
+    chosen = hard_surrogate(surrogate, **({"eta": 0.5} if surrogate == "spigot" else {}))
     decoder = TreeDecoder(TreeKind(projective=False, multi_root=False), chosen)
     scores, backprop = model.begin_update(docs)
     decision = decoder.decide(scores)

@@ -6,7 +6,6 @@ deterministic label may be used at most once per predicate, which makes that cho
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from diffdecode.structure.graphs.parts import (
@@ -83,6 +82,8 @@ def _assign(gains: Tensor, deterministic: Tensor) -> tuple[Tensor, float]:
     columns = deterministic.nonzero().squeeze(1)
     improvement = (gains[:, columns] - total.unsqueeze(1)).clamp(min=0)
     arguments = (improvement > 0).any(1).nonzero().squeeze(1)
+    from scipy.optimize import linear_sum_assignment  # which takes longer to import than all of this package
+
     matched = linear_sum_assignment(improvement[arguments].numpy(), maximize=True)
     row, column = (torch.from_numpy(np.asarray(index, dtype=np.int64)) for index in matched)
     better = improvement[arguments[row], column] > 0

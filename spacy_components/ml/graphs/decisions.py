@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from diffdecode.structure import GraphParts, SemanticGraph, Surrogate, graph_argmax, semantic_graph
-from spacy_components.ml.graphs.scorers import GraphScores
+from spacy_components.ml.graphs.scorers import PartScores
 from spacy_components.ml.listening.gradients import GraphGradient
 from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
 from spacy_components.ml.trees.decisions import flat_rows, gives_gradient
@@ -53,7 +53,7 @@ class GraphDecoder:
         batches = [self._decide(part, list(deterministic)) for part in scores.scores]
         return GraphDecision(self, scores.segments, batches)
 
-    def _decide(self, part: GraphScores, deterministic: list[int]) -> "_DecidedBatch":
+    def _decide(self, part: PartScores, deterministic: list[int]) -> "_DecidedBatch":
         leaves = GraphParts(*(scores.detach().requires_grad_() for scores in part.parts))
         z = graph_argmax(
             leaves.arcs,
@@ -66,7 +66,7 @@ class GraphDecoder:
         return _DecidedBatch(part, leaves, z)
 
 
-def _best(part: GraphScores, deterministic: Sequence[int]) -> SemanticGraph:
+def _best(part: PartScores, deterministic: Sequence[int]) -> SemanticGraph:
     predicates, arcs, labels = part.parts
     return semantic_graph(arcs, labels, predicates, part.lengths, deterministic=list(deterministic))
 
@@ -83,7 +83,7 @@ def arc_positions(batch: SegmentBatch, graph: SemanticGraph) -> Tensor:
 class _DecidedBatch:
     """Graphs ``z`` as a function of the detached scores ``leaves``, and the gradient so far."""
 
-    scores: GraphScores
+    scores: PartScores
     leaves: GraphParts
     z: GraphParts
     gradient: tuple[Tensor, Tensor] | None = None

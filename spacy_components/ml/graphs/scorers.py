@@ -18,7 +18,7 @@ from spacy_components.ml.trees.scorers import DistanceScores, SegmentEncoder
 
 
 @dataclass(frozen=True)
-class GraphScores:
+class PartScores:
     """Scores of a batch of segments.
 
     batch: which words these are.
@@ -37,7 +37,7 @@ class GraphScores:
 
 
 class GraphScorer(nn.Module, ABC):
-    """Segments of concatenated word vectors to their :class:`GraphScores`.
+    """Segments of concatenated word vectors to their :class:`PartScores`.
 
     An argument has a bias for each signed distance to its predicate, as in ``BiaffineScorer``, unless
     ``max_distance`` is 0.
@@ -52,7 +52,7 @@ class GraphScorer(nn.Module, ABC):
     def score(self, words: Tensor, drop: float) -> GraphParts:
         """``words [B, N+1, width]`` to scores whose arguments are the ``N`` words only."""
 
-    def forward(self, vectors: Tensor, batches: Sequence[SegmentBatch], drop: float) -> list[GraphScores]:
+    def forward(self, vectors: Tensor, batches: Sequence[SegmentBatch], drop: float) -> list[PartScores]:
         """``vectors [T, d]`` of all words and the segments to scores; ``drop`` is the dropout rate."""
         vectors = pad(vectors, (0, 0, 0, 1))
         scores = []
@@ -63,7 +63,7 @@ class GraphScorer(nn.Module, ABC):
                 arcs = arcs + self.distance(words[:, 1:])
             labels = labels.masked_fill(_wrong_kind(labels), -torch.inf)
             parts = GraphParts(predicates, pad(arcs, (0, 0, 1, 0)), pad(labels, (0, 0, 0, 0, 1, 0)))
-            scores.append(GraphScores(batch, torch.from_numpy(batch.lengths).to(vectors.device), parts))
+            scores.append(PartScores(batch, torch.from_numpy(batch.lengths).to(vectors.device), parts))
         return scores
 
 

@@ -12,57 +12,60 @@ from thinc.types import Ints1d, Ints2d
 from diffdecode.structure import TreeKind
 from spacy_components.ml.graphs.decisions import GraphDecoder
 from spacy_components.ml.thinc_glue.finite import culprit_named
-from spacy_components.ml.trees.decisions import TreeDecoder, surrogate_from_config
+from spacy_components.ml.trees.decisions import TreeDecoder
+from spacy_components.ml.trees.models import DocScores
+from spacy_components.settings import SpigotParserSettings, SpigotSdpSettings, as_config, takes_settings
+
+PARSE = ("projective", "multi_root", "surrogate", "grad_factor")
+GRAPH = ("surrogate", "grad_factor")
+"""The settings of a component that a private copy of it has."""
 
 
 @registry.architectures("diffdecode.StandaloneParse.v1")
+@takes_settings(SpigotParserSettings, PARSE, default=None)
 def build_standalone_parse(
-    parser: Model,
-    projective: bool = True,
-    multi_root: bool = True,
-    surrogate: str = "spigot",
-    surrogate_options: dict[str, Any] = {},  # noqa: B006
-    eta: float = 1.0,
-    grad_factor: float = 1.0,
+    parser: Model[list[Doc], DocScores], **settings: Any
 ) -> Model[list[Doc], list[Ints1d]]:
     """A parser inside another component's model, in the place of ``diffdecode.ParseListener.v1``.
 
     It parses the documents itself, in training as in prediction, and only that component trains it.
 
     Args:
-        parser: the parser's model. The rest are the settings of ``spigot_parser``.
+        parser: the parser's model.
+        **settings: those of ``spigot_parser``; null for its default.
 
     Returns:
         The layer.
     """
-    trees = TreeKind(projective=projective, multi_root=multi_root)
-    decoder = TreeDecoder(trees, surrogate_from_config(surrogate, eta, surrogate_options), grad_factor)
+    made = SpigotParserSettings.made("diffdecode.StandaloneParse.v1", settings)
+    trees = TreeKind(projective=made.projective, multi_root=made.multi_root)
+    decoder = TreeDecoder(trees, made.surrogate, made.grad_factor)
     return _standalone("standalone_parse", parser, {"decide": decoder.decide})
 
 
 @registry.architectures("diffdecode.StandaloneGraph.v1")
+@takes_settings(SpigotSdpSettings, GRAPH, default=None)
 def build_standalone_graph(
-    parser: Model,
-    surrogate: str = "spigot",
-    surrogate_options: dict[str, Any] = {},  # noqa: B006
-    eta: float = 1.0,
-    grad_factor: float = 1.0,
+    parser: Model[list[Doc], DocScores],
     labels: list[str] = [],  # noqa: B006
     deterministic: list[int] = [],  # noqa: B006
+    **settings: Any,
 ) -> Model[list[Doc], list[Ints2d]]:
     """A semantic parser inside another component's model, in the place of ``diffdecode.GraphListener.v1``.
 
     It parses the documents itself, in training as in prediction, and only that component trains it.
 
     Args:
-        parser: the parser's model. The rest are the settings of ``spigot_sdp``.
+        parser: the parser's model.
         labels: its labels; saved with the model, as are the next ones.
         deterministic: numbers of its deterministic labels.
+        **settings: those of ``spigot_sdp``; null for its default.
 
     Returns:
         The layer.
     """
-    decoder = GraphDecoder(surrogate_from_config(surrogate, eta, surrogate_options), grad_factor)
+    made = SpigotSdpSettings.made("diffdecode.StandaloneGraph.v1", settings)
+    decoder = GraphDecoder(made.surrogate, made.grad_factor)
     attrs = {"labels": list(labels), "deterministic": list(deterministic)}
     model = _standalone("standalone_graph", parser, attrs)
     model.attrs["decide"] = partial(_decide_graphs, decoder, model.attrs)
@@ -94,30 +97,32 @@ def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
     return decision.outputs(model.ops), backprop
 
 
-def replaced_parse_listener(decoding: dict[str, Any]) -> dict[str, Any]:
+def replaced_parse_listener(settings: SpigotParserSettings) -> dict[str, Any]:
     """Attributes that tell ``nlp.replace_listeners`` what a parser's listener is to be replaced with.
 
     Args:
-        decoding: the settings of ``diffdecode.StandaloneParse.v1``.
+        settings: the parser's.
 
     Returns:
         Attributes for the parser's model.
     """
+    decoding = {name: getattr(settings, name) for name in PARSE}
     return {
         "replace_listener": partial(_private_parse, decoding),
         "replace_listener_cfg": partial(_private_config, "diffdecode.StandaloneParse.v1", decoding),
     }
 
 
-def replaced_graph_listener(decoding: dict[str, Any]) -> dict[str, Any]:
+def replaced_graph_listener(settings: SpigotSdpSettings) -> dict[str, Any]:
     """The same for a semantic parser.
 
     Args:
-        decoding: the settings of ``diffdecode.StandaloneGraph.v1``.
+        settings: the parser's.
 
     Returns:
         Attributes for the parser's model.
     """
+    decoding = {name: getattr(settings, name) for name in GRAPH}
     return {
         "replace_listener": partial(_private_graph, decoding),
         "replace_listener_cfg": partial(_private_config, "diffdecode.StandaloneGraph.v1", decoding),
@@ -138,4 +143,4 @@ def _private_graph(decoding: dict[str, Any], parser: Model, listener: Model, pip
 
 
 def _private_config(name: str, decoding: dict[str, Any], parser: dict, tok2vec: dict) -> dict[str, Any]:
-    return {"@architectures": name, "parser": parser, **decoding}
+    return {"@architectures": name, "parser": parser, **as_config(decoding)}

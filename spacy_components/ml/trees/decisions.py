@@ -10,34 +10,13 @@ from thinc.types import Ints1d
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffdecode.structure import SURROGATES, Surrogate, TreeKind, make_surrogate, tree_argmax
+from diffdecode.structure import Surrogate, TreeKind, tree_argmax
 from spacy_components.ml.listening.gradients import ArcGradient
 from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
 from spacy_components.ml.thinc_glue.finite import require_finite
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.ml.trees.scorers import TreeScores
 from spacy_components.ml.trees.sentences import join_trees, trees_of
-
-
-def surrogate_from_config(name: str, eta: float, options: dict | None = None) -> Surrogate:
-    """A surrogate gradient that leaves the decision hard.
-
-    name (str): A name in ``diffdecode.structure.surrogates.SURROGATES``.
-    eta (float): Step size, for the surrogates that have one.
-    options (Optional[dict]): Further options of the surrogate.
-    RETURNS (Surrogate): The surrogate.
-    """
-    options = dict(options or {})
-    if name in SURROGATES and "eta" in getattr(SURROGATES[name], "__dataclass_fields__", {}):
-        options.setdefault("eta", eta)
-    surrogate = make_surrogate(name, **options)
-    if not surrogate.hard:
-        raise ValueError(
-            f"surrogate '{name}' sends an average of structures forward, but what a component writes on a "
-            "document, and other components read there, is one hard structure. For the gradient of "
-            "structured attention under a hard decision choose 'structured_st'."
-        )
-    return surrogate
 
 
 def gives_gradient(surrogate: Surrogate, factor: float) -> bool:

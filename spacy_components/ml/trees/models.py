@@ -22,7 +22,7 @@ class DocScores:
     """Scores of all segments of a list of documents.
 
     segments (SegmentedDocs): The words of the segments.
-    scores (list): One entry per batch of segments: ``TreeScores`` or ``GraphScores``.
+    scores (list): One entry per batch of segments: ``TreeScores`` or ``PartScores``.
     """
 
     def __init__(self, segments: SegmentedDocs, scores: Sequence[Any]):
