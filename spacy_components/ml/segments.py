@@ -205,18 +205,23 @@ def segment_docs(
     columns = [doc.to_array([IS_SPACE, SENT_START]).reshape(-1, 2) for doc in docs]
     is_space, starts = np.concatenate(columns or [np.zeros((0, 2))]).astype(np.int64).T
     is_space = is_space.astype(bool)
-    begins = (starts == 1) & keep_sentences
+    begins = np.zeros(len(starts), dtype=bool)
     begins[offsets[lengths > 0]] = True
+    are_set = keep_sentences and bool(starts[~begins].any())
+    if are_set:
+        begins |= starts == 1
     free, whole, inner = [], [], [np.zeros(0, dtype=np.int64)]
     for doc, offset, length in zip(docs, offsets, lengths):
         here = slice(offset, offset + length)
-        words, cuts = np.flatnonzero(~is_space[here]), np.flatnonzero(begins[here])[1:]
-        for words_between in np.split(words, np.searchsorted(words, cuts)) if len(cuts) else [words]:
-            if not len(words_between):
+        words = np.flatnonzero(~is_space[here])
+        cuts = np.flatnonzero(begins[here])[1:] if are_set else ()
+        for stretch in np.split(words, np.searchsorted(words, cuts)) if len(cuts) else [words]:
+            parts = [part + offset for part in segmenter(doc, stretch)] if len(stretch) else []
+            if not are_set:
+                free += parts
                 continue
-            parts = [part + offset for part in segmenter(doc, words_between)]
-            later = words_between[1:] + offset
-            forbidden = later[starts[later] == -1] if keep_sentences else later[:0]
+            later = stretch[1:] + offset
+            forbidden = later[starts[later] == -1]
             if len(parts) == 1 and 0 < len(forbidden) == len(later):
                 whole += parts
             else:
