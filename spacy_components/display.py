@@ -19,9 +19,13 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def to_displacy(doc: Doc, source: str = DEFAULT_KEY, marked: Collection[int] = ()) -> dict[str, Any]:
     """The input of ``displacy.render(..., style="dep", manual=True)`` for a document's graph or tree.
 
-    source: ``"tree"`` for the heads, or the key of a graph, such as ``"sdp"`` for ``doc._.sdp``; words under
-    the root are tagged ``top``.
-    marked: tokens whose incoming arcs get a star. Raises ValueError if the document has no such annotation.
+    Args:
+        source: ``"tree"`` for the heads, or the key of a graph, such as ``"sdp"`` for ``doc._.sdp``;
+            words under the root are tagged ``top``.
+        marked: tokens whose incoming arcs get a star.
+
+    Raises:
+        ValueError: the document has no such annotation.
     """
     if source == "tree":
         if not doc.has_annotation("DEP"):

@@ -68,9 +68,13 @@ def set_graph(
 ) -> None:
     """Stores a graph on the document, by default as ``doc._.sdp``.
 
-    arcs: triples ``(head, dep, label)``. top: tokens under the artificial root.
-    Raises ValueError for a token outside of the document, a loop, an empty label, an arc given twice or a key
-    that cannot be one.
+    Args:
+        arcs: triples ``(head, dep, label)``.
+        top: tokens under the artificial root.
+
+    Raises:
+        ValueError: a token outside of the document, a loop, an empty label, an arc given twice or a key
+            that cannot be one.
     """
     graph = _checked(doc, arcs, top)
     value = {"arcs": [list(arc) for arc in graph.arcs], "top": list(graph.top), "length": len(doc)}

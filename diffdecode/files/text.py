@@ -27,7 +27,8 @@ LONGEST = 300  # characters of a message: what is quoted may be a whole file wit
 class FormatError(ValueError):
     """Bad input; the message is one line, which begins with the file and the line in it.
 
-    line: its number, counted from 1, or None where the whole file is meant.
+    Args:
+        line: its number, counted from 1, or None where the whole file is meant.
     """
 
     def __init__(self, path: str | Path, line: int | None, problem: str):

@@ -19,8 +19,9 @@ def add_out(parser: argparse.ArgumentParser, default: str | Path) -> None:
 def add_device(parser: argparse.ArgumentParser, default: str) -> None:
     """The option ``--device``; :func:`device` turns its value into a device.
 
-    parser: of the command line.
-    default: one of its values.
+    Args:
+        parser: of the command line.
+        default: one of its values.
     """
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default=default, help="auto: a GPU, if there is one"
@@ -39,8 +40,9 @@ def device(name: str) -> str:
 def one_line_errors(recipe: str, *more: type[Exception]) -> Iterator[None]:
     """Ends the program with one line for what a user can mend: missing data, bad files, a full disk.
 
-    recipe: its name, which begins the line.
-    more: kinds of errors besides OSError and ValueError.
+    Args:
+        recipe: its name, which begins the line.
+        more: kinds of errors besides OSError and ValueError.
     """
     try:
         yield

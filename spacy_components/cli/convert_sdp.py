@@ -72,10 +72,14 @@ def convert(
 ) -> list[spacy.tokens.Doc]:
     """Writes the documents of ``input_path`` to ``output_path`` with their graphs, and returns them.
 
-    key: of the graphs of ``input_path``. also: other keys, each with the file (in the format that its name
-    says) whose graphs the documents get, too.
-    Raises ValueError for bad input, with its file and line, for a file without documents or graphs, for two
-    files that do not have the same sentences, and for a key given twice.
+    Args:
+        key: of the graphs of ``input_path``.
+        also: other keys, each with the file (in the format that its name says) whose graphs the documents
+            get, too.
+
+    Raises:
+        ValueError: bad input, with its file and line, for a file without documents or graphs, for two
+            files that do not have the same sentences, and for a key given twice.
     """
     keys = [key, *(other for other, _ in also)]
     if len(set(keys)) < len(keys):

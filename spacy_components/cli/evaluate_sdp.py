@@ -52,9 +52,12 @@ def evaluate_sdp_cli(
 def evaluate(gold: Path, system: Path, lang: str = "en", key: str = DEFAULT_KEY) -> dict[str, dict[str, Any]]:
     """Scores ``with tops`` and ``without tops``; ``system`` is a file of documents or a pipeline's folder.
 
-    key: of the graphs, in both.
-    Raises ValueError for bad input, if one of the two has no graph at all, or if the two files do not have
-    the same sentences.
+    Args:
+        key: of the graphs, in both.
+
+    Raises:
+        ValueError: bad input, if one of the two has no graph at all, or if the two files do not have the
+            same sentences.
     """
     key = make_key(key)
     examples = _run_pipeline(gold, system, key) if system.is_dir() else _read_pairs(gold, system, lang, key)

@@ -51,16 +51,19 @@ def create_guarded_logger(
 ) -> Callable[[Language, IO, IO], tuple[LogStep, Callable[[], None]]]:
     """Logs as ``logger`` does, and acts where a component's own score falls below a floor.
 
-    component (str): The component to guard.
-    metric (str): Its score, such as ``dep_uas`` or ``dep_las``; ``[training.score_weights]`` has to have it.
-    floor (Optional[float]): The least that it may be, from 0 to 1; null for no guard.
-    action (str): Below it, only ``report``; or ``stop`` the training (it ends well, and the best pipeline is
-        kept); or ``rollback``: give the component, and a tok2vec or transformer that it shares, the
-        parameters and the optimizer's state of the last evaluation above the floor (before there is one: of
-        the start), and go on.
-    backoff (float): What the component's learning rate is multiplied with at each rollback, so that it does
-        not go the same way again. (A smaller ``grad_factor`` would not do: Adam's steps are as large then.)
-    logger (Optional[Callable]): The logger inside; null for spaCy's console logger.
+    Args:
+        component: the component to guard.
+        metric: its score, such as ``dep_uas`` or ``dep_las``; ``[training.score_weights]`` has to have
+            it.
+        floor: the least that it may be, from 0 to 1; null for no guard.
+        action: below it, only ``report``; or ``stop`` the training (it ends well, and the best pipeline
+            is kept); or ``rollback``: give the component, and a tok2vec or transformer that it shares,
+            the parameters and the optimizer's state of the last evaluation above the floor (before there
+            is one: of the start), and go on.
+        backoff: what the component's learning rate is multiplied with at each rollback, so that it does
+            not go the same way again. (A smaller ``grad_factor`` would not do: Adam's steps are as large
+            then.)
+        logger: the logger inside; null for spaCy's console logger.
     """
 
     def setup(nlp: Language, stdout: IO = sys.stdout, stderr: IO = sys.stderr):
@@ -139,7 +142,8 @@ class Guard:
     def check(self, info: dict[str, Any]) -> None:
         """Act on an evaluation, after spaCy has saved what it made of it.
 
-        info (Dict[str, Any]): What the training loop tells its logger.
+        Args:
+            info: what the training loop tells its logger.
         """
         value = info["other_scores"][self.metric]
         self._history.append(value)

@@ -14,8 +14,9 @@ from spacy_components.ml.thinc_glue.parameters import parameters
 class Original:
     """A model's scores before finetuning. It is no part of the pipeline: neither trained, averaged nor saved.
 
-    model (Model[List[Doc], DocScores]): The model to copy.
-    name (str): Name of its component, for messages.
+    Args:
+        model: the model to copy.
+        name: name of its component, for messages.
     """
 
     def __init__(self, model: Model, name: str):
@@ -33,9 +34,12 @@ class Original:
     def scores(self, docs: Sequence[Doc], model: Model):
         """Score documents without a gradient.
 
-        docs (Sequence[Doc]): The documents.
-        model (Model): The model that is being updated on them.
-        RETURNS (DocScores): What the original makes of them.
+        Args:
+            docs: the documents.
+            model: the model that is being updated on them.
+
+        Returns:
+            what the original makes of them.
         """
         shared = next((node.name for node in model.walk() if got_batch(node)), None)
         if shared is not None:

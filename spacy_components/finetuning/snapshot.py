@@ -16,7 +16,9 @@ MEMORIES = ("mom1", "mom2", "averages", "nr_update", "last_seen")
 class Snapshot:
     """A copy of some models' parameters, and of their momentum and averages.
 
-    models (Iterable[Model]): The models. optimizer (Optional[Optimizer]): Theirs, if it has begun.
+    Args:
+        models: the models.
+        optimizer: theirs, if it has begun.
     """
 
     def __init__(self, models: Iterable[Model], optimizer: Optimizer | None):
@@ -33,7 +35,8 @@ class Snapshot:
     def restore(self, optimizer: Optimizer | None) -> None:
         """Put everything back in place, and forget gradients that wait for a step.
 
-        optimizer (Optional[Optimizer]): The optimizer that steps the models.
+        Args:
+            optimizer: the optimizer that steps the models.
         """
         for model, values in zip(self._models, self._values):
             model.finish_update(Steps(optimizer, set(values)))

@@ -24,12 +24,17 @@ Reader = Callable[[Language], Iterable[Example]]
 class Corpus:
     """Turns documents with annotations into training examples.
 
-    read (Callable): the reference documents, given a vocabulary.
-    gold_tokens: predict on the reference's tokens, not on the pipeline's tokenisation of its text. Documents
-        whose spaces are unknown are always read this way.
-    max_length: a document with more tokens is split into its sentences, and sentences with more are left out;
-        0 for no limit. limit: read only so many documents; 0 for all. shuffle: read in random order.
-    Raises ValueError for a negative max_length or limit.
+    Args:
+        read: the reference documents, given a vocabulary.
+        gold_tokens: predict on the reference's tokens, not on the pipeline's tokenisation of its text.
+            Documents whose spaces are unknown are always read this way.
+        max_length: a document with more tokens is split into its sentences, and sentences with more are
+            left out; 0 for no limit.
+        limit: read only so many documents; 0 for all.
+        shuffle: read in random order.
+
+    Raises:
+        ValueError: a negative max_length or limit.
     """
 
     def __init__(

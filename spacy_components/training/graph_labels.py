@@ -21,9 +21,12 @@ TOP = "<top>"
 def label_inventory(docs: Iterable[Doc], key: str = DEFAULT_KEY) -> dict[str, list[str]]:
     """The labels of documents' graphs, and which of them no predicate ever gives to two arguments.
 
-    docs (Iterable[Doc]): The documents.
-    key (str): The key of the graphs.
-    RETURNS (Dict[str, List[str]]): ``labels`` and ``deterministic`` (which may hold ``TOP``).
+    Args:
+        docs: the documents.
+        key: the key of the graphs.
+
+    Returns:
+        ``labels`` and ``deterministic`` (which may hold ``TOP``).
     """
     labels, repeated = set(), set()
     for doc in docs:
@@ -43,11 +46,16 @@ def read_graph_labels(path: Path, subtypes: bool = True, key: str = DEFAULT_KEY)
     spaCy initializes from the first 100 examples of a streamed corpus (``max_epochs = -1``), which is too few
     to tell which labels are deterministic.
 
-    path (Path): ``.spacy``, ``.sdp`` or (enhanced) ``.conllu``, ``.gz`` too.
-    subtypes (bool): For CoNLL-U, as in ``read_conllu``: as the corpus has it.
-    key (str): The key of the graphs.
-    RETURNS (Dict[str, List[str]]): ``labels`` and ``deterministic``.
-    Raises ValueError for bad input and if no document has a graph.
+    Args:
+        path: ``.spacy``, ``.sdp`` or (enhanced) ``.conllu``, ``.gz`` too.
+        subtypes: for CoNLL-U, as in ``read_conllu``: as the corpus has it.
+        key: the key of the graphs.
+
+    Returns:
+        ``labels`` and ``deterministic``.
+
+    Raises:
+        ValueError: bad input and if no document has a graph.
     """
     docs = list(read_docs(path, Vocab(), graph=True, subtypes=subtypes, key=key))
     if not any(has_graph(doc, key) for doc in docs):

@@ -54,9 +54,13 @@ def create_mixed_corpus(corpora: dict[str, Any], fractions: dict[str, float], se
 class MixedCorpus:
     """A union of corpora, redrawn and shuffled each time that it is read.
 
-    corpora (dict): a reader per name. fractions (dict): for each name, how often an epoch has the corpus:
-    0.2 is a random fifth of it, 2.5 is all of it twice and a random half. seed (int): of the draws.
-    Raises ValueError if the two do not have the same names or a fraction is negative.
+    Args:
+        corpora: a reader per name. fractions (dict): for each name, how often an epoch has the corpus:
+            0.2 is a random fifth of it, 2.5 is all of it twice and a random half. seed (int): of the
+            draws.
+
+    Raises:
+        ValueError: the two do not have the same names or a fraction is negative.
     """
 
     def __init__(self, corpora: dict[str, Reader], fractions: dict[str, float], seed: int = 0):

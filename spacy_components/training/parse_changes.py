@@ -97,8 +97,11 @@ def compare_parses(
 ) -> ParseChanges:
     """Sets the parses of two systems side by side.
 
-    key: of the graphs with which they are compared.
-    Raises ValueError if the numbers of documents differ, or the tokens of a sentence, or a parse is missing.
+    Args:
+        key: of the graphs with which they are compared.
+
+    Raises:
+        ValueError: the numbers of documents differ, or the tokens of a sentence, or a parse is missing.
     """
     triples = list(zip(before, after, references, strict=True))
     for old, new, _ in triples:

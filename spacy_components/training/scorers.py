@@ -32,8 +32,9 @@ def make_parse_scorer(ignore_labels: Sequence[str] = ("p", "punct")) -> ScoreFun
 
     Only annotated tokens count, and for the sentences only documents with sentences.
 
-    ignore_labels: relations that are not scored (lower case), spaCy's own by default. Universal Dependencies
-    results usually score every token: ``[]``.
+    Args:
+        ignore_labels: relations that are not scored (lower case), spaCy's own by default. Universal
+            Dependencies results usually score every token: ``[]``.
     """
     return partial(_score_parses, frozenset(ignore_labels))
 
@@ -112,8 +113,9 @@ def _dep(token: Token) -> str:
 def make_sdp_scorer(tops: bool = True, key: str = DEFAULT_KEY) -> ScoreFunction:
     """Scores ``sdp_up sdp_ur sdp_uf sdp_um sdp_lp sdp_lr sdp_lf sdp_lm`` and ``sdp_lf_per_type``.
 
-    tops: count tops as edges from a virtual root, as the official figures of SDP 2015 do. key: of the graphs;
-    with ``psd`` the scores are ``psd_up`` and so on.
+    Args:
+        tops: count tops as edges from a virtual root, as the official figures of SDP 2015 do.
+        key: of the graphs; with ``psd`` the scores are ``psd_up`` and so on.
     """
     return partial(_score_graphs, tops, make_key(key))
 
@@ -160,8 +162,9 @@ def _in_reference_tokens(example: Example, key: str) -> SdpGraph:
 def make_cats_scorer(multi_label: bool = False) -> ScoreFunction:
     """Scores ``cats_*`` as spaCy does, on documents with categories only, and adds ``cats_acc``.
 
-    multi_label: whether a document may have several categories. ``cats_acc`` is the share of documents whose
-    best category is the right one (exclusive categories only, None otherwise).
+    Args:
+        multi_label: whether a document may have several categories. ``cats_acc`` is the share of
+            documents whose best category is the right one (exclusive categories only, None otherwise).
     """
     return partial(_score_cats, multi_label)
 

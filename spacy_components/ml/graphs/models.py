@@ -25,14 +25,17 @@ def build_neurbo_parser(
 
     With ``diffdecode.HeadConcat.v1`` as its tok2vec it reads syntax by equation 7 of the SPIGOT paper.
 
-    tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
-    segmenter (Callable): Which stretches of a document are parsed as one.
-    hidden_width (int): Hidden size of the perceptrons.
-    max_distance (int): Signed distances to the predicate that have a score of their own; 0 for none at all,
-        as in the paper: the parser then needs far longer training.
-    lstm_width (int): Size of each direction of the BiLSTM.
-    lstm_depth (int): Layers of the BiLSTM; 0 for none.
-    RETURNS (Model[List[Doc], DocScores]): The model.
+    Args:
+        tok2vec: word vectors.
+        segmenter: which stretches of a document are parsed as one.
+        hidden_width: hidden size of the perceptrons.
+        max_distance: signed distances to the predicate that have a score of their own; 0 for none at all,
+            as in the paper: the parser then needs far longer training.
+        lstm_width: size of each direction of the BiLSTM.
+        lstm_depth: layers of the BiLSTM; 0 for none.
+
+    Returns:
+        the model.
     """
 
     sizes = {"hidden": hidden_width, "max_distance": max_distance}
@@ -52,14 +55,17 @@ def build_biaffine_graph_parser(
 ) -> Model[list[Doc], DocScores]:
     """Biaffine semantic dependency parser (Dozat and Manning, ACL 2018), which is fast on a CPU.
 
-    tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
-    segmenter (Callable): Which stretches of a document are parsed as one.
-    hidden_width (int): Size of the views of a word as argument and as predicate.
-    label_width (int): The same for the label of an arc.
-    max_distance (int): Signed distances to the predicate that have a score of their own; 0 for none at all.
-    lstm_width (int): Size of each direction of the BiLSTM.
-    lstm_depth (int): Layers of the BiLSTM; 0 for none.
-    RETURNS (Model[List[Doc], DocScores]): The model.
+    Args:
+        tok2vec: word vectors.
+        segmenter: which stretches of a document are parsed as one.
+        hidden_width: size of the views of a word as argument and as predicate.
+        label_width: the same for the label of an arc.
+        max_distance: signed distances to the predicate that have a score of their own; 0 for none at all.
+        lstm_width: size of each direction of the BiLSTM.
+        lstm_depth: layers of the BiLSTM; 0 for none.
+
+    Returns:
+        the model.
     """
 
     sizes = {"hidden": hidden_width, "label_hidden": label_width, "max_distance": max_distance}

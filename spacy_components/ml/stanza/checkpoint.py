@@ -30,10 +30,11 @@ CHARLMS = {"charmodel_forward": "charlm_forward_file", "charmodel_backward": "ch
 class CheckpointFiles(NamedTuple):
     """Where a parser comes from.
 
-    checkpoint: Stanza's ``.pt`` file.
-    pretrain: its word vectors (Stanza's ``.pt`` of vectors), if it has any.
-    charlm_forward, charlm_backward: its character language models, if it has any.
-    transformer: folder or name of its transformer, if not the name in the checkpoint.
+    Attributes:
+        checkpoint: Stanza's ``.pt`` file.
+        pretrain: its word vectors (Stanza's ``.pt`` of vectors), if it has any.
+        charlm_forward, charlm_backward: its character language models, if it has any.
+        transformer: folder or name of its transformer, if not the name in the checkpoint.
     """
 
     checkpoint: str | Path
@@ -46,10 +47,15 @@ class CheckpointFiles(NamedTuple):
 def read_checkpoint(files: CheckpointFiles) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a parser and all that belongs to it; nothing in the files is executed.
 
-    files (CheckpointFiles): The files.
-    RETURNS (Tuple[dict, Dict[str, Tensor]]): What ``build_net`` takes, plain data that msgpack can store; and
-        the values of all parameters of the module it builds.
-    Raises UnusableFile if the file holds no graph-based parser that can be used, or a file is missing.
+    Args:
+        files: the files.
+
+    Returns:
+        what ``build_net`` takes, plain data that msgpack can store; and the values of all parameters of
+        the module it builds.
+
+    Raises:
+        UnusableFile: the file holds no graph-based parser that can be used, or a file is missing.
     """
     require_stanza()
     found = _load(files.checkpoint)
@@ -77,13 +83,18 @@ def build_net(
 ) -> nn.Module:
     """Stanza's module, with values yet to be loaded.
 
-    config (dict): Stanza's settings.
-    vocab (dict): State of Stanza's vocabularies.
-    pretrain (Optional[dict]): Shape of the word vectors, and state of their vocabulary.
-    charlms (Optional[dict]): What the character language models are made from.
-    transformer (Optional[dict]): Settings of the transformer and files of its tokenizer.
-    RETURNS (torch.nn.Module): A ``GraphParser``.
-    Raises UnusableFile if the vocabularies are no vocabularies.
+    Args:
+        config: Stanza's settings.
+        vocab: state of Stanza's vocabularies.
+        pretrain: shape of the word vectors, and state of their vocabulary.
+        charlms: what the character language models are made from.
+        transformer: settings of the transformer and files of its tokenizer.
+
+    Returns:
+        a ``GraphParser``.
+
+    Raises:
+        UnusableFile: the vocabularies are no vocabularies.
     """
     require_stanza()
     from stanza.models.depparse.model import GraphParser
@@ -115,8 +126,11 @@ def _require_vocabularies(net: nn.Module) -> None:
 def require_vocabulary(vocab: Any) -> None:
     """Check that any word finds a row of a vocabulary's embedding.
 
-    vocab (Any): One of Stanza's vocabularies.
-    Raises UnusableFile if the number of one of its units is none.
+    Args:
+        vocab: one of Stanza's vocabularies.
+
+    Raises:
+        UnusableFile: the number of one of its units is none.
     """
     from stanza.models.common.vocab import UNK, CompositeVocab
 
@@ -136,9 +150,10 @@ def write_checkpoint(net: nn.Module, config: dict[str, Any], path: str | Path) -
     As in Stanza, word vectors, character language models and a transformer that is not finetuned are left
     out: they never change, and the original files go with the new one.
 
-    net (torch.nn.Module): The parser.
-    config (dict): Stanza's settings.
-    path (Path): The file.
+    Args:
+        net: the parser.
+        config: Stanza's settings.
+        path: the file.
     """
     state = {name: value.detach().cpu() for name, value in net.get_params(True).items()}
     content = {
@@ -156,11 +171,13 @@ def write_checkpoint(net: nn.Module, config: dict[str, Any], path: str | Path) -
 def write_inputs(net: nn.Module, pretrain_vocab, folder: str | Path) -> list[Path]:
     """Write what a checkpoint leaves out, in files of their own as Stanza has them.
 
-    net (torch.nn.Module): The parser.
-    pretrain_vocab: Vocabulary of its word vectors, or None.
-    folder (Path): Where to.
-    RETURNS (List[Path]): Those of ``pretrain.pt``, ``charlm_forward.pt`` and ``charlm_backward.pt`` that the
-        parser uses.
+    Args:
+        net: the parser.
+        pretrain_vocab: vocabulary of its word vectors, or None.
+        folder: where to.
+
+    Returns:
+        those of ``pretrain.pt``, ``charlm_forward.pt`` and ``charlm_backward.pt`` that the parser uses.
     """
     folder, written = Path(folder), []
     folder.mkdir(parents=True, exist_ok=True)
@@ -341,9 +358,10 @@ def _read_transformer(files: CheckpointFiles, config: dict[str, Any], state: dic
 def write_files(files: dict[str, bytes], folder: Path) -> None:
     """Write files that a saved pipeline holds.
 
-    files (Dict[str, bytes]): Their content by their names.
-    folder (Path): Where to.
-    Raises UnusableFile, before anything is written, for a name that would lead elsewhere.
+    Args:
+        files: their content by their names.
+        folder: where to. Raises UnusableFile, before anything is written, for a name that would lead
+            elsewhere.
     """
     for path, content in [(folder / bare_name(name), content) for name, content in files.items()]:
         path.write_bytes(content)

@@ -30,9 +30,10 @@ class Word(NamedTuple):
 class Attribute(NamedTuple):
     """Where an input beside the text comes from.
 
-    spacy: spaCy's name of the attribute.
-    component: the spaCy component that sets it.
-    read: from a token to Stanza's string.
+    Attributes:
+        spacy: spaCy's name of the attribute.
+        component: the spaCy component that sets it.
+        read: from a token to Stanza's string.
     """
 
     spacy: str
@@ -53,9 +54,12 @@ def attributes_used(config: dict[str, Any], vocab) -> list[str]:
 
     One that its treebank left empty, so that its vocabulary knows no value, does not count.
 
-    config (dict): Stanza's settings.
-    vocab: Stanza's vocabularies.
-    RETURNS (List[str]): Names in ``ATTRIBUTES``.
+    Args:
+        config: Stanza's settings.
+        vocab: Stanza's vocabularies.
+
+    Returns:
+        names in ``ATTRIBUTES``.
     """
     tags = config["tag_emb_dim"] > 0
     switched_on = {
@@ -78,10 +82,15 @@ def _values(vocab) -> set[str]:
 def read_words(docs: Sequence[Doc], attributes: Sequence[str]) -> list[Word]:
     """All tokens of the documents, counted through.
 
-    docs (Sequence[Doc]): The documents.
-    attributes (Sequence[str]): Names in ``ATTRIBUTES``.
-    RETURNS (List[Word]): The words; attributes that are not asked for stay empty.
-    Raises ValueError if a document has none of an attribute's values.
+    Args:
+        docs: the documents.
+        attributes: names in ``ATTRIBUTES``.
+
+    Returns:
+        the words; attributes that are not asked for stay empty.
+
+    Raises:
+        ValueError: a document has none of an attribute's values.
     """
     for name in attributes:
         for doc in docs:
@@ -140,11 +149,14 @@ def stanza_batch(
     Sentences come longest first, each with an artificial root before its words. The words' characters come
     apart from the sentences, longest word first, with the order that leads back.
 
-    sentences (Sequence[Sequence[Word]]): ``B`` sentences.
-    vocab: Stanza's vocabularies.
-    pretrain_vocab: The vocabulary of the word vectors, or None.
-    device (torch.device): Where to.
-    RETURNS (Dict[str, Any]): Tensors ``[B, N+1]``, or ``[B, N+1, P]`` for tags that have parts, and lists.
+    Args:
+        sentences: ``B`` sentences.
+        vocab: Stanza's vocabularies.
+        pretrain_vocab: the vocabulary of the word vectors, or None.
+        device: where to.
+
+    Returns:
+        tensors ``[B, N+1]``, or ``[B, N+1, P]`` for tags that have parts, and lists.
     """
     from stanza.models.common.vocab import PAD_ID, ROOT_ID
 

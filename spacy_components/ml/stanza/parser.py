@@ -58,14 +58,17 @@ def build_stanza_parser(
     Stanza decodes non-projective trees with one root: use ``projective = false`` and ``multi_root = false``.
     The files are read by ``initialize``; a saved pipeline holds all that it needs of them.
 
-    segmenter (Optional[Callable]): Which stretches of a document are parsed as one; by default sentences, and
-        the whole document where it has no sentence boundaries.
-    checkpoint (Optional[str]): The parser's ``.pt`` file.
-    pretrain (Optional[str]): Its word vectors, if it was trained with any.
-    charlm_forward (Optional[str]): Its character language models, if it was trained with any.
-    charlm_backward (Optional[str]): The one that reads backwards.
-    transformer (Optional[str]): Folder or name of its transformer, if not the one in the checkpoint.
-    RETURNS (Model[List[Doc], DocScores]): The model; its dimension ``nO`` is the number of labels.
+    Args:
+        segmenter: which stretches of a document are parsed as one; by default sentences, and the whole
+            document where it has no sentence boundaries.
+        checkpoint: the parser's ``.pt`` file.
+        pretrain: its word vectors, if it was trained with any.
+        charlm_forward: its character language models, if it was trained with any.
+        charlm_backward: the one that reads backwards.
+        transformer: folder or name of its transformer, if not the one in the checkpoint.
+
+    Returns:
+        the model; its dimension ``nO`` is the number of labels.
     """
     files = None
     if checkpoint is not None:
@@ -87,8 +90,9 @@ def build_stanza_parser(
 class StanzaScorer(nn.Module):
     """Scores of arcs and labels as Stanza's own parser computes them.
 
-    net (torch.nn.Module): Stanza's ``GraphParser``.
-    pretrain_vocab: Vocabulary of its word vectors, or None.
+    Args:
+        net: Stanza's ``GraphParser``.
+        pretrain_vocab: vocabulary of its word vectors, or None.
     """
 
     def __init__(self, net: nn.Module, pretrain_vocab=None):
@@ -105,7 +109,7 @@ class StanzaScorer(nn.Module):
 
     @property
     def labels(self) -> list[str]:
-        """RETURNS (List[str]): The labels in the order of their numbers."""
+        """The labels in the order of their numbers."""
         from stanza.models.common.vocab import VOCAB_PREFIX_SIZE
 
         return list(self.net.vocab["deprel"])[VOCAB_PREFIX_SIZE:]
@@ -113,10 +117,13 @@ class StanzaScorer(nn.Module):
     def forward(self, batches: Sequence[WordBatch], drop: float) -> list[TreeScores]:
         """Scores of all segments.
 
-        batches (Sequence[WordBatch]): The words.
-        drop (float): The rate, in training, of each kind of dropout that the parser was trained with, word
-            dropout included. A transformer keeps its own rates, and drops nothing if this is 0.
-        RETURNS (List[TreeScores]): The scores.
+        Args:
+            batches: the words.
+            drop: the rate, in training, of each kind of dropout that the parser was trained with, word
+                dropout included. A transformer keeps its own rates, and drops nothing if this is 0.
+
+        Returns:
+            the scores.
         """
         for layer, rate in self._dropouts:
             setattr(layer, rate, drop)
@@ -159,10 +166,13 @@ def load_parser(
 ) -> None:
     """Give the model of ``diffdecode.StanzaParser.v1`` a parser, once it has parsed a word.
 
-    model (Model): The model.
-    files (CheckpointFiles): Where it comes from.
-    parts, state: What ``read_checkpoint`` returned of them.
-    Raises UnusableFile if the parameters do not fit the settings, or there is no parsing with them.
+    Args:
+        model: the model.
+        files: where it comes from.
+        parts, state: what ``read_checkpoint`` returned of them.
+
+    Raises:
+        UnusableFile: the parameters do not fit the settings, or there is no parsing with them.
     """
     with blamed_on(str(files.checkpoint)):
         with MemoryBudget(sum(value.numel() for value in state.values())):

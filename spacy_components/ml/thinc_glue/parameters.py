@@ -16,8 +16,11 @@ TOK2VEC, SCORER = "tok2vec", "scorer"
 def parameters(model: Model) -> dict[Key, Any]:
     """Arrays by their key in the optimizer; those of torch modules share memory with them.
 
-    model (Model): The model.
-    RETURNS (Dict[Key, Array]): All parameters that have been initialized.
+    Args:
+        model: the model.
+
+    Returns:
+        all parameters that have been initialized.
     """
     return dict(_parameters(model.walk()))
 
@@ -53,10 +56,16 @@ def _torch_modules(nodes: Iterable[Model]) -> Iterator[tuple[PyTorchShim, Any]]:
 def keys_of_part(model: Model, part: str) -> set[Key]:
     """Keys of the parameters in one part of a parser's model.
 
-    model (Model): The model, initialized.
-    part (str): ``tok2vec``, ``scorer`` (all the rest), or the name of a module within the scorer, such as
-        ``encoder`` (the BiLSTM) or ``label``.
-    RETURNS (Set[Key]): The keys. Raises ValueError if there are none.
+    Args:
+        model: the model, initialized.
+        part: ``tok2vec``, ``scorer`` (all the rest), or the name of a module within the scorer, such as
+            ``encoder`` (the BiLSTM) or ``label``.
+
+    Returns:
+        the keys.
+
+    Raises:
+        ValueError: there are none.
     """
     tok2vec = model.maybe_get_ref("tok2vec")
     encoder = list(tok2vec.walk()) if tok2vec is not None else []
@@ -92,9 +101,10 @@ class Steps:
     """An optimizer that leaves some parameters exactly as they are (no step, no momentum, no weight decay),
     and makes smaller steps with the others.
 
-    optimizer (Optimizer): Steps them.
-    frozen (Set[Key]): Keys of those that stay.
-    size (float): What the learning rate is multiplied with.
+    Args:
+        optimizer: steps them.
+        frozen: keys of those that stay.
+        size: what the learning rate is multiplied with.
     """
 
     def __init__(self, optimizer: Optimizer, frozen: set[Key], size: float = 1.0):

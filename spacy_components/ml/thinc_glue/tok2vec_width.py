@@ -9,10 +9,13 @@ from thinc.api import Model
 def initialize_tok2vec(tok2vec: Model, docs: Sequence[Doc] | None, layer: str) -> int:
     """Initialize a tok2vec and tell its width.
 
-    tok2vec (Model[List[Doc], List[Floats2d]]): The tok2vec. A transformer's listener has no ``nO`` at first.
-    docs (Optional[Sequence[Doc]]): A sample of documents.
-    layer (str): Name of the layer that asks, for the error.
-    RETURNS (int): The width of the vectors.
+    Args:
+        tok2vec: the tok2vec. A transformer's listener has no ``nO`` at first.
+        docs: a sample of documents.
+        layer: name of the layer that asks, for the error.
+
+    Returns:
+        the width of the vectors.
     """
     tok2vec.initialize(X=docs)
     width = tok2vec.maybe_get_dim("nO")

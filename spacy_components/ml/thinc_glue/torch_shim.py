@@ -24,7 +24,8 @@ class TorchShim(PyTorchShim):
     - memory does not grow: a step writes into the parameter (the stock shim makes it a view of an array that
       is a view of the parameter before it, so that each step lengthens a chain of views).
 
-    build (Callable[..., torch.nn.Module]): Makes the module from the widths given to ``materialize``.
+    Args:
+        build: makes the module from the widths given to ``materialize``.
     """
 
     def __init__(self, build: Callable[..., torch.nn.Module]):
@@ -33,13 +34,14 @@ class TorchShim(PyTorchShim):
 
     @property
     def module(self) -> torch.nn.Module | None:
-        """RETURNS (Optional[torch.nn.Module]): The module, once it has been built."""
+        """The module, once it has been built."""
         return self._model
 
     def materialize(self, **widths: int) -> None:
         """Build the module, unless there is one already.
 
-        **widths (int): Sizes that only data can tell, such as the number of labels.
+        Args:
+            **widths: sizes that only data can tell, such as the number of labels.
         """
         if self._model is None:
             self.adopt(self._build(**widths), **widths)
@@ -47,8 +49,9 @@ class TorchShim(PyTorchShim):
     def adopt(self, module: torch.nn.Module, **widths: Any) -> None:
         """Take a module that was built already.
 
-        module (torch.nn.Module): What ``build`` makes from these widths.
-        **widths: The widths.
+        Args:
+            module: what ``build`` makes from these widths.
+            **widths: the widths.
         """
         self.cfg = widths
         self._model = module.to(get_torch_default_device())
@@ -77,7 +80,7 @@ class TorchShim(PyTorchShim):
                 parameter.data = backup.get(name, parameter.data)
 
     def copy(self) -> "TorchShim":
-        """RETURNS (TorchShim): A copy with an identity of its own in the optimizer."""
+        """A copy with an identity of its own in the optimizer."""
         copied = TorchShim(self._build)
         copied.cfg = dict(self.cfg)
         copied._model = copy.deepcopy(self._model)
@@ -89,7 +92,7 @@ class TorchShim(PyTorchShim):
             super().to_device(device_type, device_id)
 
     def to_bytes(self) -> bytes:
-        """RETURNS (bytes): The widths and the parameters."""
+        """The widths and the parameters."""
         state = {} if self._model is None else self._model.state_dict()
         state = {name: value.detach().cpu().numpy() for name, value in state.items()}
         return srsly.msgpack_dumps({"widths": self.cfg, "state": state})
@@ -97,9 +100,14 @@ class TorchShim(PyTorchShim):
     def from_bytes(self, bytes_data: bytes) -> "TorchShim":
         """Load what ``to_bytes`` wrote; a module of other widths is replaced.
 
-        bytes_data (bytes): The output of ``to_bytes``.
-        RETURNS (TorchShim): Itself.
-        Raises UnusableFile if this is not what it wrote.
+        Args:
+            bytes_data: the output of ``to_bytes``.
+
+        Returns:
+            itself.
+
+        Raises:
+            UnusableFile: this is not what it wrote.
         """
         self.cfg, self._model = {}, None
         with blamed_on("a saved model"):

@@ -23,9 +23,14 @@ DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt")
 def bare_name(name: Any) -> str:
     """A file's name that leads to no other folder and no device, on any system.
 
-    name (Any): What a file says the name is.
-    RETURNS (str): The name.
-    Raises UnusableFile for any other.
+    Args:
+        name: what a file says the name is.
+
+    Returns:
+        the name.
+
+    Raises:
+        UnusableFile: any other.
     """
     harmless = isinstance(name, str) and re.fullmatch(r'[^/\\:*?"<>|\x00-\x1f\x7f]{1,200}', name)
     if not harmless or name[-1] in ". " or name.partition(".")[0].strip().lower() in DEVICES:
@@ -41,8 +46,9 @@ class UnusableFile(ValueError):
 def blamed_on(what: str) -> Iterator[None]:
     """Whatever goes wrong inside is the fault of what is read there.
 
-    what (str): What that is, for the message.
-    Raises UnusableFile, in one line, for every error but that of a missing package.
+    Args:
+        what: what that is, for the message. Raises UnusableFile, in one line, for every error but that of
+            a missing package.
     """
     try:
         yield
@@ -58,7 +64,8 @@ def blamed_on(what: str) -> Iterator[None]:
 class MemoryBudget(TorchFunctionMode):
     """Inside of it no module can be built that is much larger than the file it comes from.
 
-    elements (int): How many numbers the file holds.
+    Args:
+        elements: how many numbers the file holds.
     """
 
     FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
@@ -91,7 +98,8 @@ def read_weights_only(model: Model) -> None:
 
     Their bytes are those of ``torch.save``; before torch 2.6, reading them could execute what is in them.
 
-    model (Model): The model, changed in place.
+    Args:
+        model: the model, changed in place.
     """
     for node in model.walk():
         for shim in node.shims:

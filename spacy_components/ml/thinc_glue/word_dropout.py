@@ -32,12 +32,15 @@ def build_word_dropout_embed(
     by its prefix, suffix and shape. Hiding it makes the model do so; and later it is hidden of words that
     were not in the training data, which in a plain hash table look like a mixture of words that were.
 
-    width (int): Size of the output, and of each attribute's table.
-    attrs (List[str]): Token attributes; the first is the one to hide, usually ``NORM``.
-    rows (List[int]): Rows of each attribute's table.
-    word_dropout (float): How many tokens have it hidden, in 0 to 1; the ``dropout`` of the training settings
-        does not change it.
-    RETURNS (Model[List[Doc], List[Floats2d]]): The model.
+    Args:
+        width: size of the output, and of each attribute's table.
+        attrs: token attributes; the first is the one to hide, usually ``NORM``.
+        rows: rows of each attribute's table.
+        word_dropout: how many tokens have it hidden, in 0 to 1; the ``dropout`` of the training settings
+            does not change it.
+
+    Returns:
+        the model.
     """
     if len(attrs) != len(rows):
         raise ValueError(

@@ -20,11 +20,12 @@ from spacy_components.ml.segments import SegmentBatch
 class TreeScores:
     """Scores of a batch of segments.
 
-    batch: which words these are.
-    lengths: ``[B]``, on the device of the scores.
-    arcs: ``[B, N+1, N+1]``.
-    label_scores: from heads ``[B, N]`` (0 = root; anything beyond the length) to label scores ``[B, N, L]``.
-    Labels are scored for given heads only, which saves a factor of ``N``.
+    Attributes:
+        batch: which words these are.
+        lengths: ``[B]``, on the device of the scores.
+        arcs: ``[B, N+1, N+1]``.
+        label_scores: from heads ``[B, N]`` (0 = root; anything beyond the length) to label scores ``[B,
+            N, L]``. Labels are scored for given heads only, which saves a factor of ``N``.
     """
 
     batch: SegmentBatch

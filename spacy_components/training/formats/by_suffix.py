@@ -41,9 +41,10 @@ def read_docs(
 ) -> Iterator[Doc]:
     """Yields the documents of a file; tree, graph and subtypes are for CoNLL-U (see ``read_conllu``).
 
-    key: of the graphs that are read from CoNLL-U and SDP 2015 (those of ``.spacy`` files have theirs).
-    Raises FormatError (a ValueError) that names the file, and the line of bad text; ValueError for an unknown
-    format; OSError for a file that cannot be opened.
+    Args:
+        key: of the graphs that are read from CoNLL-U and SDP 2015 (those of ``.spacy`` files have
+            theirs). Raises FormatError (a ValueError) that names the file, and the line of bad text;
+            ValueError for an unknown format; OSError for a file that cannot be opened.
     """
     match format_of(Path(path), format):
         case "spacy":

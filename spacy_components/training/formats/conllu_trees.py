@@ -69,11 +69,13 @@ def read_conllu(
 ) -> Iterator[Doc]:
     """Yields one document per sentence with words, tags, pos, morphology and what is asked for.
 
-    tree: set heads and relations (those of a sentence whose HEAD column is all ``_`` stay unset). graph: set
-    ``doc._.sdp`` from DEPS, with the words under the root as top. subtypes: keep what follows the first
-    ``:`` of a graph's labels, such as the preposition of ``nmod:about``. key: of the graph on the document,
-    if it is not to be ``sdp``.
-    Raises FormatError (a ValueError) that names the file and line of bad input.
+    Args:
+        tree: set heads and relations (those of a sentence whose HEAD column is all ``_`` stay unset).
+        graph: set ``doc._.sdp`` from DEPS, with the words under the root as top.
+        subtypes: keep what follows the first ``:`` of a graph's labels, such as the preposition of
+            ``nmod:about``.
+        key: of the graph on the document, if it is not to be ``sdp``. Raises FormatError (a ValueError)
+            that names the file and line of bad input.
     """
     for block in blocks(path):
         rows = [_row(path, n, text) for n, text in enumerate(block.lines, block.start) if text[0] != "#"]

@@ -27,8 +27,9 @@ SENTENCE_ID = "sent_id"
 def read_sdp2015(path: str | Path, vocab: Vocab, *, key: str = DEFAULT_KEY) -> Iterator[Doc]:
     """Yields one document per sentence with words, tags, ``doc._.sdp`` and ``doc.user_data["sent_id"]``.
 
-    key: of the graph on the document, if it is not to be ``sdp``.
-    Raises FormatError (a ValueError) that names the file and line of bad input.
+    Args:
+        key: of the graph on the document, if it is not to be ``sdp``. Raises FormatError (a ValueError)
+            that names the file and line of bad input.
     """
     sentences = blocks(path)
     first = next(sentences, Block(1, [""]))
@@ -92,11 +93,14 @@ def _check_arguments(path: str | Path, line: int, row: list[str], predicates: in
 def write_sdp2015(docs: Iterable[Doc], file: TextIO, *, key: str = DEFAULT_KEY) -> None:
     """Writes documents with a graph in the same format, one sentence each, lemma and frame as ``_``.
 
-    key: of the graph that is written.
-    Raises ValueError for what :func:`read_sdp2015` could not give back: a document without tokens or without
-    a graph, two labels on one pair of tokens (the format has room for one), the label or tag ``_`` (which
-    means that there is none), and a tab, line end or NUL in a word, tag, label or sentence id. Nothing is
-    written then.
+    Args:
+        key: of the graph that is written. Nothing is written then.
+
+    Raises:
+        ValueError: what :func:`read_sdp2015` could not give back: a document without tokens or without a
+            graph, two labels on one pair of tokens (the format has room for one), the label or tag ``_``
+            (which means that there is none), and a tab, line end or NUL in a word, tag, label or sentence
+            id.
     """
     sentences = []
     for number, doc in enumerate(docs, start=1):
