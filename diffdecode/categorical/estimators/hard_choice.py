@@ -48,7 +48,7 @@ class _HardChoice(torch.autograd.Function):
 def hard_choice(scores: Tensor, index: Tensor, rule: Rule, *saved: Tensor) -> Tensor:
     """One-hot of ``index`` whose gradient with respect to ``scores`` is ``rule(*saved, grad)``.
 
-    Differentiable once: a second derivative through a surrogate has no meaning, so torch raises.
+    Differentiable once: a second derivative through an estimate has no meaning, so torch raises.
 
     Args:
         scores: ``[..., V]``.

@@ -16,7 +16,7 @@ class Sample:
     """What ``sample`` returns: a pair (one_hot, probs).
 
     Attributes:
-        one_hot: the decision, with its surrogate gradient (a dense row for the two soft methods).
+        one_hot: the decision, with its gradient (a dense row if the estimator is not ``hard``).
         probs: softmax(logits), with its ordinary gradient.  The Gumbel methods do not need it: for them it
             is computed when first asked for.
     """
@@ -65,7 +65,7 @@ def sample(
         options: ``samples`` = K of gumbel_rao and reinmax_loo, ``gap`` of gapped_st.
 
     Returns:
-        ``one_hot``, the decision, with the surrogate gradient, and ``probs`` = softmax(logits), with its
+        ``one_hot``, the decision, with the estimated gradient, and ``probs`` = softmax(logits), with its
         ordinary gradient; both like ``logits``.  For reinmax_loo ``one_hot`` has a leading dimension K.
 
     Raises:
