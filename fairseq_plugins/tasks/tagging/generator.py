@@ -30,8 +30,7 @@ def decode(
     """
     decoder = step_decoder(model)
     state = decoder.init_state(model.encoder.forward_torchscript(net_input))
-    # An empty line typed in takes one step, which TaggingGenerator cuts off again.
-    lengths = net_input["src_lengths"].clamp(min=1)
+    lengths = net_input["src_lengths"]  # 0 for an empty line typed in
     return search(decoder, state, lengths, beam_size, SearchSpace(label_ids.to(lengths.device)))
 
 
