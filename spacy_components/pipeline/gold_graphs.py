@@ -6,12 +6,14 @@ import numpy as np
 from spacy.training import Example
 
 from spacy_components.ml.segments import SegmentBatch
-from spacy_components.sdp_graph import aligned_graph
+from spacy_components.sdp_graph import DEFAULT_KEY, aligned_graph
 
 ROOT = -1
 
 
-def aligned_arcs(examples: Sequence[Example], labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def aligned_arcs(
+    examples: Sequence[Example], labels: Sequence[str], key: str = DEFAULT_KEY
+) -> tuple[np.ndarray, np.ndarray]:
     """The arcs of the references' graphs as positions in all predicted documents.
 
     Of several arcs between the same two words the one with the smallest label counts.
@@ -19,6 +21,7 @@ def aligned_arcs(examples: Sequence[Example], labels: Sequence[str]) -> tuple[np
     Args:
         examples: the examples.
         labels: all labels; the last one is that of the arcs from the root to the tops.
+        key: the key of the graphs.
 
     Returns:
         ``[arcs, 3]`` head (``ROOT`` for tops), dependent, label's number; and ``[T]`` bool: tokens about
@@ -27,7 +30,7 @@ def aligned_arcs(examples: Sequence[Example], labels: Sequence[str]) -> tuple[np
     number = {label: i for i, label in enumerate(labels)}
     start, arcs, known = 0, {}, []
     for example in examples:
-        graph = aligned_graph(example)
+        graph = aligned_graph(example, key)
         size = len(example.predicted)
         known.append(np.zeros(size, dtype=bool) if graph is None else graph.known)
         if graph is not None:

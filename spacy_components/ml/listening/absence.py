@@ -6,6 +6,7 @@ from spacy.tokens import Doc
 from thinc.api import Model
 
 from spacy_components.ml.listening.annotations import ANNOTATIONS
+from spacy_components.ml.listening.mailbox import annotation_of
 
 
 def nothing_to_read(model: Model, doc: Doc) -> str:
@@ -19,7 +20,7 @@ def nothing_to_read(model: Model, doc: Doc) -> str:
         The message.
     """
     mailbox = model.attrs["mailbox"]
-    noun, who, upstream = mailbox.annotation.noun, _owner(model), _expected(model)
+    noun, who, upstream = annotation_of(model).noun, _owner(model), _expected(model)
     message = f"{who} reads the {noun} that {upstream} makes, and the document {doc.text!r:.60} has none. "
     if mailbox.pipe is None:
         return message + (
@@ -45,7 +46,7 @@ def warn_of_asking(model: Model, doc: Doc) -> None:
     """
     mailbox = model.attrs["mailbox"]
     if mailbox.is_first_time("asked"):
-        noun, who, upstream = mailbox.annotation.noun, _owner(model), f"'{mailbox.pipe.name}'"
+        noun, who, upstream = annotation_of(model).noun, _owner(model), f"'{mailbox.pipe.name}'"
         warnings.warn(
             f"[D002] {who} found documents without a {noun}, such as {doc.text!r:.60}, and asked {upstream} "
             f"for it itself: the {noun} is right, but no gradient goes back. Either {upstream} is disabled, "
@@ -65,7 +66,7 @@ def warn_of_no_gradient(model: Model, when: str) -> None:
     """
     mailbox = model.attrs["mailbox"]
     if mailbox.is_first_time(when):
-        noun, maker = mailbox.annotation.noun, mailbox.annotation.maker
+        noun, maker = annotation_of(model).noun, annotation_of(model).maker
         warnings.warn(
             f"[D001] {_owner(model)} listens to {_expected(model)}, and there is no such {maker} before it "
             f"that it can train. {_who_is_there(model)} So it reads the {noun} that a document has from "
@@ -84,7 +85,7 @@ def _owner(model: Model) -> str:
 
 def _expected(model: Model) -> str:
     mailbox = model.attrs["mailbox"]
-    return f"a {mailbox.annotation.maker} ('*')" if mailbox.upstream == "*" else f"'{mailbox.upstream}'"
+    return f"a {annotation_of(model).maker} ('*')" if mailbox.upstream == "*" else f"'{mailbox.upstream}'"
 
 
 def _who_is_there(model: Model) -> str:

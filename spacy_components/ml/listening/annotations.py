@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 from spacy.attrs import HEAD, IS_SPACE
 from spacy.tokens import Doc
 from thinc.api import Model
 
-from spacy_components.sdp_graph import get_graph, has_graph
+from spacy_components.sdp_graph import DEFAULT_KEY, get_graph, has_graph
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,18 @@ def read_heads(model: Model, doc: Doc) -> np.ndarray:
     return np.where(relative == 0, -1, np.arange(len(doc)) + relative)
 
 
-def read_arcs(model: Model, doc: Doc) -> np.ndarray:
+def read_arcs(model: Model, doc: Doc, key: str = DEFAULT_KEY) -> np.ndarray:
     """The semantic graph on a document.
 
     Args:
         model: the listener, which knows the labels' numbers.
         doc: the document; one without a graph has no arcs.
+        key: the key of the graph.
 
     Returns:
         ``[arcs, 3]`` int64: head, dependent and label (-1 if unknown).
     """
-    graph = get_graph(doc)
+    graph = get_graph(doc, key)
     if graph is None:
         return np.zeros((0, 3), dtype=np.int64)
     number = {label: i for i, label in enumerate(model.attrs["labels"])}
@@ -85,7 +87,18 @@ def read_arcs(model: Model, doc: Doc) -> np.ndarray:
     return np.array(arcs, dtype=np.int64).reshape(-1, 3)
 
 
-ANNOTATIONS = {
-    "parse": Annotation("parse", "parser", ("token.head", "token.dep"), has_parse, read_heads),
-    "graph": Annotation("semantic graph", "semantic parser", ("doc._.sdp",), has_graph, read_arcs),
-}
+PARSE = Annotation("parse", "parser", ("token.head", "token.dep"), has_parse, read_heads)
+
+
+@cache
+def graph_under(key: str = DEFAULT_KEY) -> Annotation:
+    """The graph that a document has under a key.
+
+    Args:
+        key: the key, as ``set_graph`` takes it.
+    """
+    is_on, read = partial(has_graph, key=key), partial(read_arcs, key=key)
+    return Annotation("semantic graph", "semantic parser", (f"doc._.{key}",), is_on, read)
+
+
+ANNOTATIONS = {"parse": PARSE, "graph": graph_under()}

@@ -18,8 +18,9 @@ from thinc.api import Model
 from thinc.types import Ints1d, Ints2d
 
 from spacy_components.ml.listening.absence import nothing_to_read, warn_of_asking, warn_of_no_gradient
-from spacy_components.ml.listening.mailbox import Mailbox, batch_identity
+from spacy_components.ml.listening.mailbox import Mailbox, annotation_of, batch_identity
 from spacy_components.ml.segments import split_rows
+from spacy_components.sdp_graph import make_key
 
 
 @registry.architectures("diffdecode.ParseListener.v1")
@@ -42,7 +43,11 @@ def build_parse_listener(upstream: str = "*") -> Model[list[Doc], list[Ints1d]]:
 
 
 @registry.architectures("diffdecode.GraphListener.v1")
-def build_graph_listener(upstream: str = "*", labels: list[str] = []) -> Model[list[Doc], list[Ints2d]]:  # noqa: B006
+def build_graph_listener(
+    upstream: str = "*",
+    labels: list[str] = [],  # noqa: B006
+    key: str = "",
+) -> Model[list[Doc], list[Ints2d]]:
     """The semantic graph of another component: rows (head, dependent, label number) per document.
 
     The backward pass takes one ``GraphGradient`` per document.
@@ -52,6 +57,8 @@ def build_graph_listener(upstream: str = "*", labels: list[str] = []) -> Model[l
         labels: the labels, in the order of their numbers. Usually left empty: then they are those of the
             component upstream, which tells them when it is initialized. An arc with another label gets the
             number -1.
+        key: which of a document's graphs. Usually left empty: then it is the one that the component upstream
+            makes, or ``sdp`` where that is none of this package.
 
     Returns:
         The layer.
@@ -60,8 +67,8 @@ def build_graph_listener(upstream: str = "*", labels: list[str] = []) -> Model[l
         ValueError: when it is called with a document of two or more words without a graph, and the component
             upstream cannot be asked.
     """
-    model = _listener("graph_listener", Mailbox(upstream, "graph"))
-    model.attrs["labels"] = list(labels)
+    model = _listener("graph_listener", Mailbox(upstream, "graph", key))
+    model.attrs.update({"labels": list(labels), "key": make_key(key) if key else ""})
     return model
 
 
@@ -83,7 +90,7 @@ def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
     mailbox = model.attrs["mailbox"]
     if is_train and mailbox.batch_id is not None:
         return _delivered(model, docs)
-    annotation = mailbox.annotation
+    annotation = annotation_of(model)
     missing = [i for i, doc in enumerate(docs) if annotation.is_missing(doc)]
     outputs = _read(model, docs)
     if is_train and mailbox.pipe is None and any(annotation.is_on(doc) for doc in docs if len(doc)):
@@ -119,7 +126,7 @@ def _no_backprop(gradients) -> list:
 
 def _read(model: Model, docs: Sequence[Doc]) -> list:
     """What is on the documents, brought to the layer's device in one piece."""
-    read = model.attrs["mailbox"].annotation.read
+    read = annotation_of(model).read
     found = [read(model, doc) for doc in docs]
     together = model.ops.asarray(np.concatenate(found)) if found else []
     return split_rows(together, [len(rows) for rows in found])

@@ -7,7 +7,8 @@ from typing import Any
 from spacy.tokens import Doc
 from thinc.api import Model
 
-from spacy_components.ml.listening.annotations import ANNOTATIONS, Annotation
+from spacy_components.ml.listening.annotations import ANNOTATIONS, Annotation, graph_under
+from spacy_components.sdp_graph import DEFAULT_KEY
 
 
 class Mailbox:
@@ -19,11 +20,13 @@ class Mailbox:
         upstream: name of the component upstream, or ``"*"``: of those of the right kind that stand before the
             listener's component, the nearest one, whose annotation is also what is on the documents.
         kind: what it listens for: ``"parse"`` or ``"graph"``.
+        key: of a graph, where the listener's user gave it; else "".
     """
 
-    def __init__(self, upstream: str, kind: str):
+    def __init__(self, upstream: str, kind: str, key: str = ""):
         self.upstream = upstream
         self.kind = kind
+        self.key = key
         self.before: weakref.WeakSet = weakref.WeakSet()
         """The components that stand before the listener's and can take gradients, of any kind."""
         self.sample: weakref.WeakSet[Doc] = weakref.WeakSet()
@@ -43,11 +46,6 @@ class Mailbox:
     @pipe.setter
     def pipe(self, pipe: Any) -> None:
         self._pipe = _nobody if pipe is None else weakref.ref(pipe)
-
-    @property
-    def annotation(self) -> Annotation:
-        """What it listens for."""
-        return ANNOTATIONS[self.kind]
 
     def clear(self) -> None:
         """Forget the batch."""
@@ -81,16 +79,26 @@ class Mailbox:
 
     def __deepcopy__(self, memo) -> "Mailbox":
         """In a copied pipeline it is linked to the component's copy, in a copied model to the same one."""
-        copied = Mailbox(self.upstream, self.kind)
+        copied = Mailbox(self.upstream, self.kind, self.key)
         copied.pipe = memo.get(id(self.pipe), self.pipe)
         copied.before.update(memo.get(id(pipe), pipe) for pipe in self.before)
         return copied
 
     def __reduce__(self):
-        return Mailbox, (self.upstream, self.kind), {"pipe": self.pipe}
+        return Mailbox, (self.upstream, self.kind, self.key), {"pipe": self.pipe}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.pipe = state["pipe"]
+
+
+def annotation_of(node: Model) -> Annotation:
+    """What a listener listens for, and where it is on documents.
+
+    Args:
+        node: the listener.
+    """
+    kind = node.attrs["mailbox"].kind
+    return graph_under(node.attrs["key"] or DEFAULT_KEY) if kind == "graph" else ANNOTATIONS[kind]
 
 
 def _nobody() -> None:

@@ -9,7 +9,7 @@ from spacy.training import Example
 from thinc.api import Model
 
 from spacy_components.ml.listening.annotations import ANNOTATIONS, Annotation
-from spacy_components.ml.listening.mailbox import listening_nodes
+from spacy_components.ml.listening.mailbox import annotation_of, listening_nodes
 
 
 def require_upstreams(nlp: Language | None, get_examples: Callable[[], Iterable[Example]]) -> None:
@@ -32,7 +32,7 @@ def require_upstreams(nlp: Language | None, get_examples: Callable[[], Iterable[
     for position, (name, component) in enumerate(nlp.components):
         for node in listening_nodes(component):
             problem = _problem(nlp, position, node)
-            if problem is not None and _any_missing(node.attrs["mailbox"].annotation, get_examples):
+            if problem is not None and _any_missing(annotation_of(node), get_examples):
                 raise ValueError(f"'{name}' {problem}")
 
 
@@ -42,7 +42,7 @@ def _any_missing(annotation: Annotation, get_examples: Callable[[], Iterable[Exa
 
 def _problem(nlp: Language, position: int, node: Model) -> str | None:
     mailbox = node.attrs["mailbox"]
-    annotation, upstream = mailbox.annotation, mailbox.upstream
+    annotation, upstream = annotation_of(node), mailbox.upstream
     before, after = nlp.components[:position], nlp.components[position + 1 :]
     able = [name for name, pipe in before if _makes(nlp, name, pipe, mailbox.kind)]
     there = f"Before it there is {', '.join(map(repr, able)) or f'no {annotation.maker}'}."
@@ -58,9 +58,10 @@ def _problem(nlp: Language, position: int, node: Model) -> str | None:
         return f"{reads}'{upstream}' stands after it. {there} Move '{upstream}' before it."
     if upstream not in dict(before):
         return f"{reads}there is no component '{upstream}'. {there} Add it earlier, or correct the upstream."
-    made = ANNOTATIONS.get(getattr(dict(before)[upstream], "kind", mailbox.kind), annotation)
-    if made is not annotation:
-        return f"{reads}'{upstream}' makes a {made.noun}. {there} Correct the listener's upstream."
+    kind = getattr(dict(before)[upstream], "kind", mailbox.kind)
+    if kind in ANNOTATIONS and kind != mailbox.kind:
+        made = ANNOTATIONS[kind].noun
+        return f"{reads}'{upstream}' makes a {made}. {there} Correct the listener's upstream."
     return None
 
 
