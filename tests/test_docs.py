@@ -142,3 +142,10 @@ def test_every_estimator_and_surrogate_is_on_its_page():
     assert {module for module in modules if f".. automodule:: {module}\n" not in pages} == set()
     guides = "".join((ROOT / f"docs/library/{name}.md").read_text() for name in ("estimators", "surrogates"))
     assert {name for name in (*ESTIMATORS, *SURROGATES) if f"`{name}`" not in guides} == set()
+
+
+def test_every_room_is_explained():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    packages = ("diffdecode", "fairseq_compat", "fairseq_plugins", "spacy_components")
+    rooms = [file.parent for package in packages for file in (ROOT / package).rglob("__init__.py")]
+    assert [room.relative_to(ROOT) for room in rooms if f"{room.name}/`" not in design] == []
