@@ -11,7 +11,7 @@ COLLAPSED = 0.99
 
 
 class CollapseWatch:
-    """Mean overlap of the beam in the epoch, without waiting for a GPU before its end."""
+    """Mean overlap of the beam in one epoch, without waiting for a GPU before its end."""
 
     def __init__(self):
         self._overlap: Tensor | float = 0.0
@@ -39,11 +39,6 @@ class CollapseWatch:
                     epoch,
                     mean,
                 )
-
-    def next_epoch(self, epoch: int) -> None:
-        """End ``epoch``: look at it, and begin to count anew."""
-        self.look(epoch)
-        self.__init__()
 
 
 def _is_first_worker() -> bool:

@@ -160,7 +160,8 @@ class SoftBeamCriterion(AnnealedCriterion):
     def set_progress(self, epoch: int, num_updates: int) -> None:
         """Called by tasks before each training step; alpha is a function of the epoch."""
         if epoch != self.epoch:
-            self._collapse.next_epoch(self.epoch)
+            self._collapse.look(self.epoch)
+            self._collapse = CollapseWatch()
         super().set_progress(epoch, num_updates)
 
     def train(self, mode: bool = True) -> "SoftBeamCriterion":
