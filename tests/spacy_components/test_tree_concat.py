@@ -127,8 +127,9 @@ def test_the_layer_in_torch_is_differentiable_in_relaxed_trees(children, grandpa
 @pytest.mark.parametrize(("children", "grandparent"), WAYS)
 def test_a_whole_update_gives_the_parser_the_gradient_of_the_layer_in_torch(children, grandparent):
     """From the tagger's loss, through the layer, the tree's surrogate gradient and on to the arc scores."""
+    spigot = {"@misc": "diffdecode.spigot.v1", "eta": 0.5}
     nlp, examples = make_pipeline(
-        ("spigot_parser", parser_config(surrogate="spigot", eta=0.5, grad_factor=2.0)),
+        ("spigot_parser", parser_config(surrogate=spigot, grad_factor=2.0)),
         ("tagger", tagger_config(tree_concat(children, grandparent))),
         docs=lambda vocab: [tagged(doc) for doc in parsed_docs(vocab)],
     )
