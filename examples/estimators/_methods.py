@@ -58,7 +58,7 @@ class Method:
             losses = loss_of(F.one_hot(index, logits.shape[-1]).to(logits.dtype))
             return {"reinforce": reinforce, "rloo": rloo}[self.name](losses, log_probs.sum(-1)).mean(0)
         decision = sample(logits, self.name, **self.options).one_hot
-        return loss_of(decision if self.name == "reinmax_loo" else decision[None]).mean(0)
+        return loss_of(decision if ESTIMATORS[self.name].index_has_k else decision[None]).mean(0)
 
 
 def arguments(doc: str, name: str, methods: list[str], others: Sequence[str] = ()) -> argparse.ArgumentParser:

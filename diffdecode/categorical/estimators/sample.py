@@ -59,14 +59,14 @@ def sample(
         dim: dimension of the categories.
         generator: source of randomness, on the device of ``logits``; without effect where nothing is drawn.
         index: decision to use instead of a drawn one, int64, shape of ``logits`` without ``dim``
-            (``[K, ...]`` for reinmax_loo).
+            (``[K, ...]`` if the estimator's ``index_has_k``).
         noise: Exp(1) variates to use instead of drawn ones (-log of them is Gumbel noise), shape of
-            ``logits``; ``[K, *logits.shape]`` for reinmax_loo and gumbel_rao.
-        options: ``samples`` = K of gumbel_rao and reinmax_loo, ``gap`` of gapped_st.
+            ``logits``; ``[K, *logits.shape]`` if its ``noise_has_k``.
+        options: the estimator's own, such as ``samples`` = K of several draws, or a ``gap``.
 
     Returns:
         ``one_hot``, the decision, with the estimated gradient, and ``probs`` = softmax(logits), with its
-        ordinary gradient; both like ``logits``.  For reinmax_loo ``one_hot`` has a leading dimension K.
+        ordinary gradient; both like ``logits``.  With ``index_has_k`` ``one_hot`` has a leading dimension K.
 
     Raises:
         ValueError: unknown estimator, an option it does not have, bad shapes, tau <= 0; NaN or +inf in a row,
