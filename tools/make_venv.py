@@ -148,6 +148,8 @@ def set_up(venv: Venv, options: argparse.Namespace, wanted: str) -> None:
             " on Debian, with: apt install g++ python3-dev python3-venv. Then run make again."
         )
     write_text(venv.state_file, wanted)
+    # A failure shows again, and is told better, at the first call that needs a kernel.
+    subprocess.run([venv.python, "-m", "diffdecode.compile"], cwd=ROOT, check=False)
     print(f"{venv.folder} is ready after {time.monotonic() - start:.0f} s", flush=True)
 
 

@@ -23,5 +23,5 @@ class Blackbox(Surrogate):
     def __post_init__(self) -> None:
         require_positive("lam", self.lam)
 
-    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
         return (z - structure.argmax(scores - self.lam * g)) / self.lam

@@ -25,7 +25,7 @@ class BlockReinMax(Surrogate):
     ) -> tuple[Tensor, ...]:
         return (structure.sample(scores, generator),)
 
-    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
         mu = structure.marginals(scores)
         deviation = z - mu
         # A word has one head, so its block of Sigma is diag(mu) - mu mu'.

@@ -38,7 +38,6 @@ class ImplicitMaximumLikelihood(Surrogate):
         perturbed = scores + self.temperature * gumbel
         return structure.argmax(perturbed), perturbed
 
-    def gradient(
-        self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, perturbed: Tensor
-    ) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
+        (perturbed,) = kept
         return (z - structure.argmax(perturbed - self.lam * g)) / self.lam

@@ -22,5 +22,5 @@ class Marginals(Surrogate):
     ) -> tuple[Tensor, ...]:
         return (structure.marginals(scores),)
 
-    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
         return structure.covariance_product(scores, g)

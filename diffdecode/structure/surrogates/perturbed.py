@@ -51,9 +51,8 @@ class Perturbed(Surrogate):
         perturbed = torch.stack([structure.argmax(scores + self.sigma * e) for e in noises])
         return perturbed.mean(0) if self.soft else structure.argmax(scores), perturbed, noises
 
-    def gradient(
-        self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, perturbed: Tensor, noises: Tensor
-    ) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
+        perturbed, noises = kept
         deviation = perturbed - perturbed.mean(0)
         total = sum(inner(y, g) * e for y, e in zip(deviation, noises))
         return total / (self.sigma * (self.samples - 1))

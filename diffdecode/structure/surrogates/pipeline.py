@@ -16,5 +16,5 @@ class Pipeline(Surrogate):
 
     gives_gradient: ClassVar[bool] = False
 
-    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
         return torch.zeros_like(g)

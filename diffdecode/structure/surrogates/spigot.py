@@ -30,7 +30,7 @@ class Spigot(Surrogate):
             require_positive("eta", self.eta)
         require_positive("max_norm", self.max_norm)
 
-    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
         update = z - self.step_size(g) * g  # equation 4a
         update = update.masked_fill(~structure.possible(scores), -float("inf"))
         return z - structure.project(update, self.polytope, near=z)  # equations 4b and 4c

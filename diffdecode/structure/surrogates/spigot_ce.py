@@ -34,7 +34,7 @@ class SpigotCrossEntropy(Spigot):
     ) -> tuple[Tensor, ...]:
         return (structure.marginals(scores) if self.soft else structure.argmax(scores),)
 
-    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
         mu = z if self.soft else structure.marginals(scores)
         update = (mu - self.step_size(g) * g).masked_fill(~structure.possible(scores), -float("inf"))
         near = structure.argmax(scores) if self.soft else z

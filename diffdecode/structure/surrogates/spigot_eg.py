@@ -37,6 +37,6 @@ class SpigotExponentiatedGradient(Surrogate):
     ) -> tuple[Tensor, ...]:
         return (structure.marginals(scores) if self.soft else structure.argmax(scores),)
 
-    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
         mu = z if self.soft else structure.marginals(scores)
         return mu - structure.marginals(scores - self.eta * g)

@@ -12,5 +12,5 @@ from diffdecode.structure.surrogates.base import Structure, Surrogate, register
 class StraightThrough(Surrogate):
     """``dL/ds = dL/dz``."""
 
-    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
         return g

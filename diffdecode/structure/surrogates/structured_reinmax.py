@@ -27,6 +27,6 @@ class StructuredReinMax(Surrogate):
     ) -> tuple[Tensor, ...]:
         return (structure.sample(scores, generator),)
 
-    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
         deviation = z - structure.marginals(scores)
         return (structure.covariance_product(scores, g) + deviation * inner(deviation, g)) / 2

@@ -27,5 +27,5 @@ class StructuredStraightThrough(Surrogate):
     ) -> tuple[Tensor, ...]:
         return (structure.sample(scores, generator) if self.sample else structure.argmax(scores),)
 
-    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor) -> Tensor:
+    def gradient(self, structure: Structure, scores: Tensor, z: Tensor, g: Tensor, *kept: Tensor) -> Tensor:
         return structure.covariance_product(scores, g)

@@ -13,13 +13,21 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def best_tree(
-    trees: "TreeKind", scores: Tensor, lengths: Lengths, cost: Tensor | None
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Heads, or heads and labels; see :func:`diffdecode.structure.projective_tree`."""
-    scores, lengths = check_inputs(scores, lengths, cost)
-    labels = None
+def best_tree(trees: "TreeKind", scores: Tensor, lengths: Lengths, cost: Tensor | None) -> Tensor:
+    """Heads ``[B, N]``; see :func:`diffdecode.structure.projective_tree`."""
     if scores.dim() == 4:
-        scores, labels = best_labels(scores)
+        return best_labelled_tree(trees, scores, lengths, cost)[0]
+    scores, lengths = check_inputs(scores, lengths, cost)
     (heads,) = checked(trees.algorithms(scores.device).best, trees, scores.contiguous(), lengths)
-    return heads if labels is None else (heads, labels_of_heads(labels, heads))
+    return heads
+
+
+@torch.no_grad()
+def best_labelled_tree(
+    trees: "TreeKind", scores: Tensor, lengths: Lengths, cost: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Heads and labels, both ``[B, N]``, from scores ``[B, N+1, N+1, L]``."""
+    scores, lengths = check_inputs(scores, lengths, cost)
+    arc_scores, labels = best_labels(scores)
+    heads = best_tree(trees, arc_scores, lengths, None)
+    return heads, labels_of_heads(labels, heads)

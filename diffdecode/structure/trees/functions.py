@@ -27,7 +27,7 @@ def projective_tree(
     Raises:
         ValueError: naming the batch row, for NaN, +inf, a sentence without a tree, or an impossible length.
     """
-    return TreeKind(True, multi_root).best(scores, lengths, cost=cost)
+    return _best(TreeKind(True, multi_root), scores, lengths, cost)
 
 
 def nonprojective_tree(
@@ -44,7 +44,7 @@ def nonprojective_tree(
     Raises:
         ValueError: as there.
     """
-    return TreeKind(False, multi_root).best(scores, lengths, cost=cost)
+    return _best(TreeKind(False, multi_root), scores, lengths, cost)
 
 
 def projective_marginals(
@@ -128,7 +128,7 @@ def sample_projective_trees(
     Raises:
         ValueError: as in :func:`projective_tree`.
     """
-    return TreeKind(True, multi_root).sample(scores, lengths, samples, generator=generator)
+    return _sample(TreeKind(True, multi_root), scores, lengths, samples, generator)
 
 
 def sample_nonprojective_trees(
@@ -150,7 +150,7 @@ def sample_nonprojective_trees(
     Raises:
         ValueError: as in :func:`projective_tree`.
     """
-    return TreeKind(False, multi_root).sample(scores, lengths, samples, generator=generator)
+    return _sample(TreeKind(False, multi_root), scores, lengths, samples, generator)
 
 
 def k_best_trees(
@@ -208,3 +208,17 @@ def project_trees(
     """
     kind = TreeKind(projective, multi_root)
     return kind.project(point, lengths, start=start, tolerance=tolerance, max_steps=max_steps)
+
+
+def _best(
+    trees: TreeKind, scores: Tensor, lengths: Lengths, cost: Tensor | None
+) -> Tensor | tuple[Tensor, Tensor]:
+    decide = trees.best_labelled if scores.dim() == 4 else trees.best
+    return decide(scores, lengths, cost=cost)
+
+
+def _sample(
+    trees: TreeKind, scores: Tensor, lengths: Lengths, samples: int, generator: torch.Generator | None
+) -> Tensor | tuple[Tensor, Tensor]:
+    draw = trees.sample_labelled if scores.dim() == 4 else trees.sample
+    return draw(scores, lengths, samples, generator=generator)

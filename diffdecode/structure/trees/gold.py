@@ -82,7 +82,7 @@ def complete_gold(trees: TreeKind, scores: Tensor, gold: Tensor, lengths: Length
         best, status = trees.algorithms(scores.device).best(chosen, lengths[partly], trees.multi_root)
         without = torch.zeros_like(lengths, dtype=torch.bool).index_fill(0, partly[status == NO_TREE], True)
         _refuse(without, f"part of no possible {trees}")
-        gold = gold.index_copy(0, partly, trees.best_heads(chosen, lengths[partly]) if status.any() else best)
+        gold = gold.index_copy(0, partly, trees.best(chosen, lengths[partly]) if status.any() else best)
     refuse_forbidden_gold(arc_scores_of(scores, gold).sum(1))
     return gold
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from diffdecode.structure.kernels import TreeAlgorithms, backend
 from diffdecode.structure.trees import marginals as distributions
-from diffdecode.structure.trees.best_tree import best_tree
+from diffdecode.structure.trees.best_tree import best_labelled_tree, best_tree
 from diffdecode.structure.trees.k_best import k_best
 from diffdecode.structure.trees.projection import TreeProjection, project
-from diffdecode.structure.trees.sampling import sample_trees
+from diffdecode.structure.trees.sampling import sample_labelled_trees, sample_trees
 from diffdecode.structure.trees.tensors import Lengths, check_inputs
 
 
@@ -37,9 +37,7 @@ class TreeKind:
         chosen = backend(device)
         return chosen.projective if self.projective else chosen.nonprojective
 
-    def best(
-        self, scores: Tensor, lengths: Lengths = None, *, cost: Tensor | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def best(self, scores: Tensor, lengths: Lengths = None, *, cost: Tensor | None = None) -> Tensor:
         """The best trees; see :func:`~diffdecode.structure.projective_tree`.
 
         Args:
@@ -48,23 +46,24 @@ class TreeKind:
             cost: added to the scores.
 
         Returns:
-            heads ``[B, N]``, and labels ``[B, N]`` for labelled scores.
+            heads ``[B, N]``, 0 for the root and -1 beyond the length.
         """
         return best_tree(self, scores, lengths, cost)
 
-    def best_heads(self, scores: Tensor, lengths: Lengths = None, *, cost: Tensor | None = None) -> Tensor:
-        """The heads of the best trees, without their labels.
+    def best_labelled(
+        self, scores: Tensor, lengths: Lengths = None, *, cost: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The best trees with their labels.
 
         Args:
-            scores: ``[B, N+1, N+1]`` (dependent, head), or ``[B, N+1, N+1, L]`` with labels; -inf forbids.
+            scores: ``[B, N+1, N+1, L]``; -inf forbids.
             lengths: ``[B]`` words per sentence (``None``: all ``N``).
             cost: added to the scores.
 
         Returns:
-            ``[B, N]``.
+            heads and labels, both ``[B, N]``.
         """
-        best = self.best(scores, lengths, cost=cost)
-        return best[0] if isinstance(best, tuple) else best
+        return best_labelled_tree(self, scores, lengths, cost)
 
     def marginals(self, scores: Tensor, lengths: Lengths = None) -> tuple[Tensor, Tensor]:
         """Probabilities of the arcs; see :func:`~diffdecode.structure.projective_marginals`.
@@ -126,7 +125,7 @@ class TreeKind:
         samples: int = 1,
         *,
         generator: torch.Generator | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Independent samples; see :func:`~diffdecode.structure.sample_projective_trees`.
 
         Args:
@@ -136,9 +135,30 @@ class TreeKind:
             generator: of the random numbers, on the CPU.
 
         Returns:
-            heads ``[S, B, N]``, and labels ``[S, B, N]`` for labelled scores.
+            heads ``[S, B, N]``.
         """
         return sample_trees(self, scores, lengths, samples, generator)
+
+    def sample_labelled(
+        self,
+        scores: Tensor,
+        lengths: Lengths = None,
+        samples: int = 1,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Independent samples with their labels.
+
+        Args:
+            scores: ``[B, N+1, N+1, L]``.
+            lengths: ``[B]`` words per sentence (``None``: all ``N``).
+            samples: ``S``, how many a sentence.
+            generator: of the random numbers, on the CPU.
+
+        Returns:
+            heads and labels, both ``[S, B, N]``.
+        """
+        return sample_labelled_trees(self, scores, lengths, samples, generator)
 
     def k_best(self, scores: Tensor, lengths: Lengths = None, k: int = 10) -> tuple[Tensor, Tensor]:
         """The best trees, best first; see :func:`~diffdecode.structure.k_best_trees`.

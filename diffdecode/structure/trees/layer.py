@@ -62,7 +62,7 @@ class Trees(Structure):
         return possible_arcs(self.lengths, scores.shape[-1]) & (scores > -torch.inf)
 
     def argmax(self, scores: Tensor) -> Tensor:
-        return heads_to_arcs(self.kind.best_heads(scores, self.lengths), dtype=scores.dtype)
+        return heads_to_arcs(self.kind.best(scores, self.lengths), dtype=scores.dtype)
 
     def sample(self, scores: Tensor, generator: torch.Generator | None) -> Tensor:
         heads = self.kind.sample(scores, self.lengths, generator=generator)[0]

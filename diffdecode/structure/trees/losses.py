@@ -51,7 +51,7 @@ def tree_hinge_loss(
     scores, lengths = check_inputs(scores, lengths)
     gold = check_gold_heads(gold_heads, lengths, scores.shape[1] - 1, multi_root=multi_root)
     costs = cost * (annotated_arcs(gold, lengths).to(scores) - heads_to_arcs(gold, dtype=scores.dtype))
-    guess = trees.best_heads(scores, lengths, cost=costs)
+    guess = trees.best(scores, lengths, cost=costs)
     gold = complete_gold(trees, scores, gold, lengths)
     exact = scores.double()
     gained = arc_scores_of(exact, guess) - arc_scores_of(exact, gold) + arc_scores_of(costs, guess)

@@ -39,7 +39,7 @@ def entropy_of(trees: "TreeKind", scores: Tensor, lengths: Lengths) -> Tensor:
     scores, lengths = check_inputs(scores, lengths)
     exact = scores.double()
     by_arc = exact.detach() if scores.dim() == 3 else reference.log_sum(exact.detach(), 3)
-    shift = pad(arc_scores_of(by_arc, trees.best_heads(by_arc, lengths)), (1, 0))
+    shift = pad(arc_scores_of(by_arc, trees.best(by_arc, lengths)), (1, 0))
     beside_best = exact - shift.view(*shift.shape, *[1] * (scores.dim() - 2))
     marginals, log_partition = tree_marginals(trees, beside_best, lengths)
     read = marginals != 0

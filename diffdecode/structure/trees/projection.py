@@ -64,18 +64,17 @@ def project(
     scores = scores.to("cpu", torch.float64).contiguous()
     words = lengths.cpu()
     raise_for_status(status_of_scores(scores, words), str(trees))
-    if start is None:
-        start = trees.best_heads(scores, words)
-    padding = torch.arange(start.shape[1]) >= words[:, None]
-    start = start.cpu().masked_fill(padding, PADDING)
-    if not (tree_scores(scores, start) > -torch.inf).all():
+    heads = trees.best(scores, words) if start is None else start.cpu()
+    padding = torch.arange(heads.shape[1]) >= words[:, None]
+    heads = heads.masked_fill(padding, PADDING)
+    if not (tree_scores(scores, heads) > -torch.inf).all():
         raise ValueError("start holds a tree with an arc that point forbids (-inf)")
     if max_steps is None:
-        max_steps = 20 * start.shape[1] + 50
+        max_steps = 20 * heads.shape[1] + 50
     compute = trees.algorithms(scores.device).project
     centred = _centred(scores, words)
     projection, gap, steps, status = compute(
-        centred, words, trees.multi_root, start.contiguous(), tolerance**2, max_steps
+        centred, words, trees.multi_root, heads.contiguous(), tolerance**2, max_steps
     )
     raise_for_status(status, str(trees))
     return TreeProjection(projection.to(point), gap.to(point.device), steps.to(point.device))

@@ -15,10 +15,20 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
+def sample_labelled_trees(
+    trees: "TreeKind", scores: Tensor, lengths: Lengths, samples: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Heads and labels, both ``[S, B, N]``, from scores ``[B, N+1, N+1, L]``."""
+    scores, lengths = check_inputs(scores, lengths)
+    heads = sample_trees(trees, scores, lengths, samples, generator)
+    return heads, _sample_labels(scores, heads, generator)
+
+
+@torch.no_grad()
 def sample_trees(
     trees: "TreeKind", scores: Tensor, lengths: Lengths, samples: int, generator: torch.Generator | None
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Heads ``[S, B, N]``, or heads and labels; see :func:`diffdecode.structure.sample_projective_trees`."""
+) -> Tensor:
+    """Heads ``[S, B, N]``; see :func:`diffdecode.structure.sample_projective_trees`."""
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     scores, lengths = check_inputs(scores, lengths)
@@ -26,7 +36,7 @@ def sample_trees(
     seeds = torch.randint(-(2**63), 2**63 - 1, (samples, len(scores)), generator=generator)
     draw = trees.algorithms(scores.device).sample
     (heads,) = checked(draw, trees, arc_scores, lengths, seeds)
-    return heads if scores.dim() == 3 else (heads, _sample_labels(scores, heads, generator))
+    return heads
 
 
 def _sample_labels(scores: Tensor, heads: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -94,7 +94,7 @@ def tree_uses(trees):
     options = {"projective": trees.projective, "multi_root": trees.multi_root}
     named = {
         "best": lambda b: trees.best(b["scores"], b["lengths"]),
-        "best, labelled": lambda b: trees.best(b["labelled"], b["lengths"]),
+        "best, labelled": lambda b: trees.best_labelled(b["labelled"], b["lengths"]),
         "marginals": lambda b: through(
             lambda s: trees.marginals(s, b["lengths"])[0], [b["g"]]
         )([b["scores"]]),

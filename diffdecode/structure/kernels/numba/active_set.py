@@ -6,8 +6,8 @@ deleted by rotations), which makes a step O(K^2) for K active trees instead of a
 """
 
 import numpy as np
-from numba import njit
 
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.edmonds import arborescence
 from diffdecode.structure.kernels.numba.eisner import best_projective_tree
 
@@ -15,7 +15,7 @@ DEPENDENT = 1e-9  # a squared pivot below this: the tree lies in the affine hull
 PADDED = 64  # more than the rows of Eisner's charts are padded by
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def project_trees(
     start, stop, points, lengths, projective, multi_root, largest, heads, tolerance, max_steps,
     projections, gaps, steps, status,
@@ -50,7 +50,7 @@ def project_trees(
                 break
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _start(active_set, heads, point, n):
     """The active set is this tree alone; 1."""
     factor, trees, vectors = active_set
@@ -58,7 +58,7 @@ def _start(active_set, heads, point, n):
     return _append(factor, trees, vectors, 0, heads, point, n)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _activate(active_set, active, heads, point, n):
     """Add a tree and move to the minimum: the new size, and whether the tree stayed.
 
@@ -73,7 +73,7 @@ def _activate(active_set, active, heads, point, n):
     return active, np.array_equal(trees[active - 1, :n], heads[:n])
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _score(scores, heads, n):
     total = 0.0
     for m in range(n):
@@ -81,7 +81,7 @@ def _score(scores, heads, n):
     return total
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _residual(active_set, active, point, n, mean, residual):
     """mean <- the average of the active trees, residual <- point - mean; returns <residual, mean>."""
     _, trees, vectors = active_set
@@ -98,7 +98,7 @@ def _residual(active_set, active, point, n, mean, residual):
     return within
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _append(factor, trees, vectors, active, heads, point, n):
     """Add a tree to the factor and to L^-1 scores, L^-1 1; the new number of active trees."""
     by_scores, by_ones = vectors[1], vectors[2]
@@ -122,7 +122,7 @@ def _append(factor, trees, vectors, active, heads, point, n):
     return active + 1
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _to_the_minimum(factor, trees, vectors, active, n):
     """Move the weights to the nearest point of the active trees' hull, dropping trees that get weight 0."""
     weights, target = vectors[0], vectors[3]
@@ -141,7 +141,7 @@ def _to_the_minimum(factor, trees, vectors, active, n):
         active -= 1
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _affine_minimum(factor, vectors, active):
     """target <- weights of the point nearest to ``point`` in the affine hull of the active trees.
 
@@ -160,7 +160,7 @@ def _affine_minimum(factor, vectors, active):
             target[i] -= factor[k, i] * target[k]
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _remove(factor, trees, vectors, active, gone, n):
     """Take tree ``gone`` out: delete its row, then rotate pairs of columns back to a triangle."""
     weights, by_scores, by_ones, _ = vectors

@@ -91,12 +91,13 @@ def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[T
         _inside_outside_seconds,
         (scores_, lengths_, multi_root, largest, *results),
     )
-    return tuple(_tensor(result, scores.device) for result in results)
+    marginals, log_partition, status = (_tensor(result, scores.device) for result in results)
+    return marginals, log_partition, status
 
 
 def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
     """See :func:`diffdecode.structure.kernels.reference.inside_outside_covariance_product`."""
-    scores_, lengths_, vector_ = _array(scores), _array(lengths), _array(vector)
+    scores_, lengths_, vector_ = _array(scores.double()), _array(lengths), _array(vector.double())
     product = np.empty_like(scores_)
     _run_in_lanes(
         numba_covariance_lanes.covariance_product_lanes,
@@ -122,7 +123,8 @@ def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tens
         _matrix_tree_seconds,
         (scores_, lengths_, multi_root, largest, *results),
     )
-    return tuple(_tensor(result, scores.device) for result in results)
+    marginals, log_partition, status = (_tensor(result, scores.device) for result in results)
+    return marginals, log_partition, status
 
 
 def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
@@ -170,14 +172,15 @@ def _decision_arrays(scores: Tensor, lengths: Tensor):
 
 
 def _marginal_arrays(scores: Tensor, lengths: Tensor):
-    scores_, lengths_ = _array(scores), _array(lengths)
+    """In float64: sums of exponentials are computed in it anyway, and kernels are compiled only once."""
+    scores_, lengths_ = _array(scores.double()), _array(lengths)
     marginals, log_partition = np.empty_like(scores_), np.empty(len(scores_))
     status = np.empty(len(scores_), np.int8)
     return scores_, lengths_, scores_.dtype.type(LARGEST[scores_.dtype]), marginals, log_partition, status
 
 
 def _product(kernel, seconds, scores, lengths, multi_root, vector):
-    scores_, lengths_, vector_ = _array(scores), _array(lengths), _array(vector)
+    scores_, lengths_, vector_ = _array(scores.double()), _array(lengths), _array(vector.double())
     product = np.empty_like(scores_)
     run_over_batch(kernel, seconds(lengths_), scores_, lengths_, multi_root, vector_, product)
     return _tensor(product, scores.device)
@@ -185,7 +188,8 @@ def _product(kernel, seconds, scores, lengths, multi_root, vector):
 
 def _sample(kernel, seconds, scores, lengths, multi_root, seeds, status, *options):
     """Run a sampling kernel on the sentences that have a tree."""
-    scores_, lengths_, seeds_ = _array(scores), _array(lengths), _array(seeds).view(np.uint64)
+    scores_, lengths_ = _array(scores.double()), _array(lengths)
+    seeds_ = _array(seeds).view(np.uint64)
     heads = np.empty((*seeds.shape, scores_.shape[1] - 1), np.int64)
     if not status.any():
         run_over_batch(kernel, seconds(lengths_), scores_, lengths_, multi_root, *options, seeds_, heads)

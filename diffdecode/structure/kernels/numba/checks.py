@@ -1,14 +1,14 @@
 """Status of one sentence's scores, in compiled code (the same answer as ``kernels.status_of_scores``)."""
 
 import numpy as np
-from numba import njit
 
+from diffdecode.structure.kernels.numba.compiled import part
 from diffdecode.structure.kernels.status import LARGEST_SUMMABLE, NOT_A_SCORE, OK, TOO_LARGE
 
 LARGEST = {np.dtype(str(dtype).removeprefix("torch.")): size for dtype, size in LARGEST_SUMMABLE.items()}
 
 
-@njit(nogil=True, cache=True)
+@part()
 def status_of_scores(scores, b, n, largest):
     """``OK``, ``NOT_A_SCORE`` or ``TOO_LARGE`` of sentence ``b`` with ``n`` words."""
     suspicious = False
@@ -20,7 +20,7 @@ def status_of_scores(scores, b, n, largest):
     return _slow_status(scores, b, n, largest) if suspicious else OK
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _slow_status(scores, b, n, largest):
     status = OK
     for m in range(1, n + 1):

@@ -7,8 +7,9 @@ The covariance of the arcs times a vector is the derivative of the marginals alo
 """
 
 import numpy as np
-from numba import njit, uintp
+from numba import uintp
 
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
     LARGEST_SUM,
     SMALLEST,
@@ -23,7 +24,7 @@ from diffdecode.structure.kernels.numba.vectors import empty_cells
 CELL = 2 * LANES  # values, then derivatives
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def covariance_product_lanes(start, stop, scores, lengths, order, multi_root, vector, product):
     """Fill ``product [B, N+1, N+1]`` of groups ``start <= g < stop``, as in ``inside_outside_lanes``."""
     longest = scores.shape[1]
@@ -63,7 +64,7 @@ def covariance_product_lanes(start, stop, scores, lengths, order, multi_root, ve
                 covariance_product(lane, lane + 1, scores, lengths, group, multi_root, vector, product)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _differentiate(values, vector, n, along):
     """``along = values * vector / scale``, so that no derivative is larger than its value; the scale."""
     scale = 0.0
@@ -79,7 +80,7 @@ def _differentiate(values, vector, n, along):
     return scale
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _put_into_lane(values, along, n, first, size, cells):
     for m in range(1, n + 1):
         for h in range(first, n + 1):
@@ -87,7 +88,7 @@ def _put_into_lane(values, along, n, first, size, cells):
             cells[at], cells[at + LANES] = values[m, h], along[m, h]
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _take_from_lane(cells, n, first, size, values, along):
     for m in range(1, n + 1):
         for h in range(first, n + 1):
@@ -96,7 +97,7 @@ def _take_from_lane(cells, n, first, size, values, along):
         values[m, m] = along[m, m] = 0
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@part()
 def _start_adjoints(n, first, size, cells, roots):
     """``_start_adjoints`` of ``inside_outside_lanes`` for one lane, with derivatives.
 
@@ -133,7 +134,7 @@ def _start_adjoints(n, first, size, cells, roots):
         roots[1, r + 1] = a_along * w * b + a * w_along * b + a * w * b_along
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _beside_root(cells, at_left, at_right):
     """Sums left and right of a root word, each with its derivative."""
     return cells[at_left], cells[at_left + LANES], cells[at_right], cells[at_right + LANES]

@@ -1,9 +1,10 @@
 """Chu-Liu/Edmonds on the CPU in O(N^2): the algorithm of ``reference._edmonds``, step for step."""
 
 import numpy as np
-from numba import njit, uintp
+from numba import uintp
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import greatest, keep_greater, place_of
 from diffdecode.structure.kernels.status import NO_TREE, PADDING
@@ -18,7 +19,7 @@ ENTERING, ROOT, OTHER = range(3)
 NEW, ON_PATH, FINISHED, BROKEN = range(4)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def arborescence(start, stop, scores, lengths, multi_root, largest, heads, status):
     """Fill ``heads [B, N]`` and ``status [B]`` for the sentences ``start <= b < stop``."""
     size = scores.shape[1]
@@ -36,7 +37,7 @@ def arborescence(start, stop, scores, lengths, multi_root, largest, heads, statu
             status[b] = 0 if found else NO_TREE
 
 
-@njit(nogil=True, cache=True)
+@part()
 def edmonds(scores, size, multi_root, weights, enters, nodes, values, state, heads):
     """Fill ``heads`` with the best tree over the positions below ``size``; whether there is one.
 
@@ -52,7 +53,7 @@ def edmonds(scores, size, multi_root, weights, enters, nodes, values, state, hea
     return created > 0
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _every_word_by_itself(scores, size, weights, enters, nodes, values, state):
     """Nodes of one word with their best entering arcs; whether each has one."""
     possible = True
@@ -72,7 +73,7 @@ def _every_word_by_itself(scores, size, weights, enters, nodes, values, state):
     return possible
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _choose(node, size, weights, nodes, values):
     """Let a node's best arc enter it, of equal ones that from the smallest head; whether it has one."""
     row = uintp(node * weights.shape[1])
@@ -83,7 +84,7 @@ def _choose(node, size, weights, nodes, values):
     return values[ENTERING, node] > -np.inf
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _grow_paths(size, weights, enters, nodes, values, state):
     """Follow best arcs backwards from each word and contract cycles; the number of nodes, 0 for no tree."""
     created = size
@@ -105,7 +106,7 @@ def _grow_paths(size, weights, enters, nodes, values, state):
     return created
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _leave_one_root(created, size, weights, enters, nodes, values, state):
     """Take arcs from the root until one is left; the number of nodes, 0 for no tree."""
     roots = 0
@@ -139,7 +140,7 @@ def _leave_one_root(created, size, weights, enters, nodes, values, state):
     return created
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _smallest_loss(roots, nodes, values):
     """Where the rooted node is that loses least with its best other arc; -1 if none has another one."""
     place, smallest = -1, np.inf
@@ -151,7 +152,7 @@ def _smallest_loss(roots, nodes, values):
     return place
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _contract(merged, node, top, size, weights, enters, nodes, values, state):
     """Merge the cycle from ``node`` to the path's end into node ``merged``; the path's new length."""
     row, vectors = weights.shape[1], uintp((size + LANES - 1) // LANES)
@@ -182,7 +183,7 @@ def _contract(merged, node, top, size, weights, enters, nodes, values, state):
     return top
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _expand(created, enters, nodes, state, heads):
     """Heads of the words: from the last contraction to the first, entering arcs break cycles."""
     for node in range(created - 1, 0, -1):

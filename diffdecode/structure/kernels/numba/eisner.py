@@ -14,9 +14,11 @@ single addition that the reference makes, so values, ties and trees are the same
 """
 
 import numpy as np
-from numba import njit, uintp
+from numba import uintp
 
+from diffdecode.structure.kernels.numba.agenda import push
 from diffdecode.structure.kernels.numba.checks import status_of_scores
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.status import NO_TREE, PADDING
 
 LANES = 16
@@ -25,7 +27,7 @@ RIGHT, LEFT, ARC_RIGHT, ARC_LEFT = 0, 1, 2, 3
 FAST = {"nnan", "nsz"}
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def eisner(start, stop, scores, lengths, order, multi_root, largest, heads, status):
     """Fill ``heads [B, N]`` and ``status [B]`` of the sentences ``order[start:stop]``."""
     size = scores.shape[1]
@@ -40,7 +42,7 @@ def eisner(start, stop, scores, lengths, order, multi_root, largest, heads, stat
             status[b] = best_projective_tree(scores, b, n, multi_root, charts, agenda, heads[b])
 
 
-@njit(nogil=True, cache=True)
+@part()
 def best_projective_tree(scores, b, n, multi_root, charts, agenda, heads):
     """Heads of sentence ``b``; with one root word, spans hold words only and the root word is chosen last."""
     first = 0 if multi_root else 1
@@ -50,20 +52,18 @@ def best_projective_tree(scores, b, n, multi_root, charts, agenda, heads):
     if multi_root:
         if not charts[n * row] > -np.inf:
             return NO_TREE
-        agenda[0] = 0, n, RIGHT
-        _follow_best_splits(scores[b], 0, size, charts, row, agenda, 1, heads)
-        return 0
-    root, best = best_root(scores[b], n, charts, row, size * row)
-    if not best > -np.inf:
-        return NO_TREE
-    heads[root] = 0
-    agenda[0] = 0, root, LEFT
-    agenda[1] = root, n - 1, RIGHT
-    _follow_best_splits(scores[b], 1, size, charts, row, agenda, 2, heads)
+        top = push(agenda, 0, 0, n, RIGHT)
+    else:
+        root, best = best_root(scores[b], n, charts, row, size * row)
+        if not best > -np.inf:
+            return NO_TREE
+        heads[root] = 0
+        top = push(agenda, push(agenda, 0, 0, root, LEFT), root, n - 1, RIGHT)
+    _follow_best_splits(scores[b], first, size, charts, row, agenda, top, heads)
     return 0
 
 
-@njit(nogil=True, cache=True)
+@part()
 def best_root(scores, n, charts, row, left):
     """Leftmost best root word (counted from 0) and the value of its tree."""
     best, root = scores.dtype.type(-np.inf), 0
@@ -74,7 +74,7 @@ def best_root(scores, n, charts, row, left):
     return root, best
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@part(fastmath=FAST)
 def fill_charts(scores, first, size, charts, row):
     """Values of all spans over positions ``first .. first + size - 1``."""
     one, impossible = uintp(1), scores.dtype.type(-np.inf)
@@ -107,41 +107,37 @@ def fill_charts(scores, first, size, charts, row):
                 _push(charts, right_j, arc_right + i * row, best_right, count)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@part(fastmath=FAST)
 def _push(charts, target, source, value, count):
     for t in range(count):
         charts[target + t] = max(charts[target + t], charts[source + t] + value)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _follow_best_splits(scores, first, size, charts, row, agenda, top, heads):
     """Walk down from the agenda's items (left end, right end, kind), setting the head of each arc."""
     right, left, arc_right, arc = 0, size * row, 2 * size * row, 3 * size * row
     while top > 0:
         top -= 1
-        i, j, kind = agenda[top]
+        i, j, kind = agenda[top, 0], agenda[top, 1], agenda[top, 2]
         if i == j:
             continue
         if kind == RIGHT:
             value, r = charts[right + j * row + i], i + 1
             while r < j and charts[arc_right + r * row + i] + charts[right + j * row + r] != value:
                 r += 1
-            agenda[top] = i, r, ARC_RIGHT
-            agenda[top + 1] = r, j, RIGHT
+            top = push(agenda, push(agenda, top, i, r, ARC_RIGHT), r, j, RIGHT)
         elif kind == LEFT:
             value, r = charts[left + j * row + i], i
             while r < j - 1 and value != charts[left + r * row + i] + (
                 charts[arc + j * row + r] + scores[r + first, j + first]
             ):
                 r += 1
-            agenda[top] = i, r, LEFT
-            agenda[top + 1] = r, j, ARC_LEFT
+            top = push(agenda, push(agenda, top, i, r, LEFT), r, j, ARC_LEFT)
         else:
             dependent, head = (j, i) if kind == ARC_RIGHT else (i, j)
             heads[dependent + first - 1] = head + first
             value, r = charts[arc + j * row + i], i
             while r < j - 1 and charts[right + r * row + i] + charts[left + j * row + r + 1] != value:
                 r += 1
-            agenda[top] = i, r, RIGHT
-            agenda[top + 1] = r + 1, j, LEFT
-        top += 2
+            top = push(agenda, push(agenda, top, i, r, RIGHT), r + 1, j, LEFT)

@@ -7,9 +7,11 @@ choices are those of the reference.
 """
 
 import numpy as np
-from numba import njit, uintp
+from numba import uintp
 
+from diffdecode.structure.kernels.numba.agenda import push
 from diffdecode.structure.kernels.numba.checks import status_of_scores
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.vectors import FLOAT32_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import empty_cells, max_plus
 from diffdecode.structure.kernels.status import NO_TREE, PADDING
@@ -17,7 +19,7 @@ from diffdecode.structure.kernels.status import NO_TREE, PADDING
 RIGHT, LEFT, ARC_RIGHT, ARC_LEFT = 0, 1, 2, 3
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def eisner_lanes(start, stop, scores, lengths, order, multi_root, largest, heads, status):
     """Fill ``heads [B, N]`` and ``status [B]`` of the sentences in groups ``start <= g < stop``.
 
@@ -42,7 +44,7 @@ def eisner_lanes(start, stop, scores, lengths, order, multi_root, largest, heads
                 status[b] = 0 if found else NO_TREE
 
 
-@njit(nogil=True, cache=True)
+@part()
 def fill_charts(scores, group, first, size, charts):
     """Values of all spans over positions ``first .. first + size - 1`` of the group's sentences."""
     one, lanes = uintp(1), uintp(LANES)
@@ -70,7 +72,7 @@ def fill_charts(scores, group, first, size, charts):
                 charts[right + ji + lane] = charts[right + ij + lane]
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _best_tree(scores, n, first, size, charts, agenda, heads):
     """Heads of one sentence, from its lane of the charts; whether it has a tree."""
     row = size * LANES
@@ -78,46 +80,43 @@ def _best_tree(scores, n, first, size, charts, agenda, heads):
     if first == 0:
         if not charts[n * LANES] > -np.inf:
             return False
-        agenda[0] = 0, n, RIGHT
-        _follow_best_splits(0, size, charts, agenda, 1, heads)
-        return True
-    best, root = scores.dtype.type(-np.inf), 0
-    for r in range(n):
-        value = charts[left + r * LANES] + scores[r + 1, 0] + charts[r * row + (n - 1) * LANES]
-        if value > best:
-            best, root = value, r
-    if best > -np.inf:
+        top = push(agenda, 0, 0, n, RIGHT)
+    else:
+        best, root = scores.dtype.type(-np.inf), 0
+        for r in range(n):
+            value = charts[left + r * LANES] + scores[r + 1, 0] + charts[r * row + (n - 1) * LANES]
+            if value > best:
+                best, root = value, r
+        if not best > -np.inf:
+            return False
         heads[root] = 0
-        agenda[0] = 0, root, LEFT
-        agenda[1] = root, n - 1, RIGHT
-        _follow_best_splits(1, size, charts, agenda, 2, heads)
-    return best > -np.inf
+        top = push(agenda, push(agenda, 0, 0, root, LEFT), root, n - 1, RIGHT)
+    _follow_best_splits(first, size, charts, agenda, top, heads)
+    return True
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _follow_best_splits(first, size, charts, agenda, top, heads):
     """Walk down from the agenda's items (left end, right end, kind), setting the head of each arc."""
     row = size * LANES
     left, arcs = size * row, 2 * size * row
     while top > 0:
         top -= 1
-        i, j, kind = agenda[top]
+        i, j, kind = agenda[top, 0], agenda[top, 1], agenda[top, 2]
         if i == j:
             continue
         if kind == RIGHT:
             value, r = charts[i * row + j * LANES], i + 1
             while r < j and charts[arcs + i * row + r * LANES] + charts[j * row + r * LANES] != value:
                 r += 1
-            agenda[top] = i, r, ARC_RIGHT
-            agenda[top + 1] = r, j, RIGHT
+            top = push(agenda, push(agenda, top, i, r, ARC_RIGHT), r, j, RIGHT)
         elif kind == LEFT:
             value, r = charts[left + i * row + j * LANES], i
             while (
                 r < j - 1 and charts[left + i * row + r * LANES] + charts[arcs + j * row + r * LANES] != value
             ):
                 r += 1
-            agenda[top] = i, r, LEFT
-            agenda[top + 1] = r, j, ARC_LEFT
+            top = push(agenda, push(agenda, top, i, r, LEFT), r, j, ARC_LEFT)
         else:
             dependent, head = (j, i) if kind == ARC_RIGHT else (i, j)
             heads[dependent + first - 1] = head + first
@@ -126,6 +125,4 @@ def _follow_best_splits(first, size, charts, agenda, top, heads):
                 value = charts[i * row + r * LANES] + charts[left + j * row + (r + 1) * LANES]
                 if value > best:
                     best, split = value, r
-            agenda[top] = i, split, RIGHT
-            agenda[top + 1] = split + 1, j, LEFT
-        top += 2
+            top = push(agenda, push(agenda, top, i, split, RIGHT), split + 1, j, LEFT)

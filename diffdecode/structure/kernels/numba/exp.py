@@ -2,8 +2,10 @@
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
+
+from diffdecode.structure.kernels.numba.compiled import kernel
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
@@ -27,7 +29,7 @@ def _from_bits(typing_context, bits):
     return types.float64(types.int64), emit
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def exp_to_one(x):
     """``exp(x)`` for ``x <= 0``, to the last bit or two.
 

@@ -17,10 +17,11 @@ rounding (the complex step of Squire and Trapp 1998).
 """
 
 import numpy as np
-from numba import njit, types, uintp
+from numba import types, uintp
 from numba.extending import overload
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.exp import exp_to_one
 from diffdecode.structure.kernels.status import NO_TREE
 
@@ -31,7 +32,7 @@ UNDERFLOW = -745.0  # exp() of less is 0
 FAST = {"nsz", "reassoc", "contract", "arcp"}
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def inside_outside(
     start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
 ):
@@ -53,7 +54,7 @@ def inside_outside(
                 status[b] = NO_TREE
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def covariance_product(start, stop, scores, lengths, order, multi_root, vector, product):
     """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector`` of ``order[start:stop]``."""
     size = scores.shape[1]
@@ -72,7 +73,7 @@ def covariance_product(start, stop, scores, lengths, order, multi_root, vector, 
                     product[b, m, h] = result[m, h].imag * scale
 
 
-@njit(nogil=True, cache=True)
+@part()
 def exponentiate(scores, n, weights):
     """``weights[m, h] = exp(scores[m, h] - best score of m)``, 0 on the diagonal; sums the best scores."""
     shift = 0.0
@@ -86,7 +87,7 @@ def exponentiate(scores, n, weights):
     return shift
 
 
-@njit(nogil=True, cache=True)
+@part()
 def exponentiate_along(scores, vector, n, logs, weights):
     """Complex scores and weights for the derivative along ``vector``, and the scale of imaginary parts."""
     largest = 0.0
@@ -107,7 +108,7 @@ def exponentiate_along(scores, vector, n, logs, weights):
     return largest / STEP
 
 
-@njit(nogil=True, cache=True)
+@part()
 def best_score(scores, m, n):
     best = -np.inf
     for h in range(n + 1):
@@ -116,7 +117,7 @@ def best_score(scores, m, n):
     return best if best > -np.inf else 0.0
 
 
-@njit(nogil=True, cache=True)
+@part()
 def projective_marginals(weights, logs, shift, n, multi_root, charts, marginals):
     """Log-partition and marginals of one sentence.
 
@@ -130,7 +131,7 @@ def projective_marginals(weights, logs, shift, n, multi_root, charts, marginals)
     return log_domain_marginals(logs, n, multi_root, marginals)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def rows_sum_to_one(marginals, n):
     for m in range(1, n + 1):
         total = 0.0
@@ -141,7 +142,7 @@ def rows_sum_to_one(marginals, n):
     return True
 
 
-@njit(nogil=True, cache=True)
+@part()
 def rounding_of_sums(n):
     """What may be lost on the way with ``n`` words; where more is, cancellation took digits."""
     return 1e-14 * (n + 10)
@@ -150,12 +151,12 @@ def rounding_of_sums(n):
 # --------------------------------------------------------------------------- real domain
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _row(size):
     return (size + 7) // 8 * 8
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@part(fastmath=FAST)
 def fill_charts(weights, n, multi_root, charts):
     """Inside sums of all spans, charts as in ``eisner``; returns the partition function."""
     one = uintp(1)
@@ -194,13 +195,13 @@ def fill_charts(weights, n, multi_root, charts):
     return partition
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@part(fastmath=FAST)
 def _push(charts, target, source, factor, count):
     for t in range(count):
         charts[target + t] += charts[source + t] * factor
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@part(fastmath=FAST)
 def hand_down(weights, n, multi_root, charts, partition, marginals):
     """``fill_charts`` backwards: adjoints of all spans, ``d log(partition) / d log weight`` of all arcs."""
     one, zero = uintp(1), uintp(0)
@@ -247,7 +248,7 @@ def hand_down(weights, n, multi_root, charts, partition, marginals):
             charts[down + right_j - row + t] += charts[down + arc_j + t]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@part(fastmath=FAST)
 def _pull(charts, down, target, source, factor, count):
     """Adjoint of ``_push``: adds to the source's adjoint, returns the factor's."""
     by_factor = charts[target] - charts[target]
@@ -275,7 +276,7 @@ def _factor_by_type(log):
     return lambda log: 1.0
 
 
-@njit(nogil=True, cache=True)
+@part()
 def log_domain_marginals(logs, n, multi_root, marginals):
     """Log-partition and marginals where sums leave float64's range; ``logs`` are the scores themselves."""
     peaks = np.empty((5, n + 1, n + 1))
@@ -305,7 +306,7 @@ def log_domain_marginals(logs, n, multi_root, marginals):
     return peak + np.log(totals[RIGHT, 0, n].real)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def log_charts(logs, n, multi_root, peaks, totals):
     """Inside sums ``exp(peaks[kind, i, j]) * totals[kind, i, j]`` of all spans.
 
@@ -333,19 +334,19 @@ def log_charts(logs, n, multi_root, peaks, totals):
         _sum_splits(peaks, totals, RIGHT, ARC_RIGHT, RIGHT, 0, n, 1, n + 1, 0)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _add_arc(peaks, totals, target, start, source, i, j, log):
     """``target(start, j) = source(i, j) * exp(log)``."""
     peaks[target, start, j] = peaks[source, i, j] + log.real
     totals[target, start, j] = totals[source, i, j] * factor_along(log)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def exp(value):
     return np.exp(value) if value > UNDERFLOW else 0.0
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _sum_splits(peaks, totals, whole, first, second, i, j, start, stop, gap):
     """``whole(i, j) = sum_r first(i, r) * second(r + gap, j)`` over ``start <= r < stop``."""
     peak = -np.inf
@@ -359,7 +360,7 @@ def _sum_splits(peaks, totals, whole, first, second, i, j, start, stop, gap):
         peaks[whole, i, j], totals[whole, i, j] = rescaled(peak, total)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def rescaled(peak, total):
     """The same number with a total far from the ends of float64's range."""
     if total.real > LARGEST_TOTAL or total.real < 1 / LARGEST_TOTAL:
@@ -367,7 +368,7 @@ def rescaled(peak, total):
     return peak, total
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _share(peaks, totals, shares, whole, first, second, i, j, start, stop, gap):
     """Hand a span's probability to its parts, in proportion to what each split adds to the span's sum."""
     if shares[whole, i, j] != 0:

@@ -7,9 +7,10 @@ sums leave float64's range are done again by ``inside_outside``.
 """
 
 import numpy as np
-from numba import njit, uintp
+from numba import uintp
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
     LARGEST_SUM,
     SMALLEST,
@@ -30,7 +31,7 @@ from diffdecode.structure.kernels.status import NO_TREE
 CHARTS = 8
 
 
-@njit(nogil=True, cache=True)
+@part()
 def offsets(size, lanes):
     """Where the charts begin, and two cells for passing results; ``arcs[i, j]`` has head i, dependent j.
 
@@ -42,7 +43,7 @@ def offsets(size, lanes):
     return uintp(0), block, two, two + block, four, four + block, four + two, four + two + block, four + four
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def inside_outside_lanes(
     start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
 ):
@@ -85,14 +86,14 @@ def inside_outside_lanes(
                 )
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _put_into_lane(weights, n, first, size, cells):
     for m in range(1, n + 1):
         for h in range(first, n + 1):
             cells[((m - first) * size + (h - first)) * LANES] = weights[m, h]
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _take_from_lane(cells, n, first, size, marginals):
     for m in range(1, n + 1):
         for h in range(first, n + 1):
@@ -100,7 +101,7 @@ def _take_from_lane(cells, n, first, size, marginals):
         marginals[m, m] = 0
 
 
-@njit(nogil=True, cache=True)
+@part()
 def fill_charts(size, lanes, charts):
     """Inside sums of all spans of the group's sentences."""
     one, row = uintp(1), size * lanes
@@ -124,7 +125,7 @@ def fill_charts(size, lanes, charts):
             copy_cell(charts, right + ij, right + ji)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@part()
 def _start_adjoints(group, lengths, status, first, size, charts, roots, partitions):
     """Partition functions; the adjoints of ``log(partition)`` at the top spans; marginals of root arcs.
 
@@ -156,7 +157,7 @@ def _start_adjoints(group, lengths, status, first, size, charts, roots, partitio
             roots[r + 1, lane] = charts[block + at_left] * weight * charts[at_right]
 
 
-@njit(nogil=True, cache=True)
+@part()
 def hand_down(size, lanes, charts):
     """``fill_charts`` backwards, from the adjoints of the top spans; marginals replace the weights."""
     one, row = uintp(1), size * lanes
@@ -184,7 +185,7 @@ def hand_down(size, lanes, charts):
             sum_products(charts, cell + lanes, arcs + ji, one, weights + ij)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _finish(scores, n, multi_root, partition, shift, result, marginals):
     """Log-partition and status; writes the marginals, from the log domain where the real one did not do."""
     if SMALLEST < partition < LARGEST_SUM and rows_sum_to_one(result, n):

@@ -7,9 +7,9 @@ pairs (peak and total, see ``inside_outside``), by a slower way that always work
 """
 
 import numpy as np
-from numba import njit
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.exp import exp_to_one_or_along
 from diffdecode.structure.kernels.numba.inside_outside import (
     STEP,
@@ -27,7 +27,7 @@ SMALLEST, LARGEST_PIVOT = 1e-100, 1e100
 FAST = {"nsz", "reassoc", "contract", "arcp"}
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def matrix_tree(start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status):
     """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of ``order[start:stop]``."""
     size = scores.shape[1]
@@ -49,14 +49,14 @@ def matrix_tree(start, stop, scores, lengths, order, multi_root, largest, margin
                 status[b] = NO_TREE
 
 
-@njit(nogil=True, cache=True)
+@part()
 def put_back(result, n, order, marginals):
     for k in range(1, n + 1):
         for h in range(n + 1):
             marginals[order[k], order[h]] = result[k, h]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def covariance_product(start, stop, scores, lengths, multi_root, vector, product):
     """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector``, for part of the batch."""
     size = scores.shape[1]
@@ -84,7 +84,7 @@ def covariance_product(start, stop, scores, lengths, multi_root, vector, product
                 product[b, order[k], order[h]] = work[0, k, h].imag * (scale / STEP)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def tree_marginals(logs, n, multi_root, order, work):
     """Log-partition of one sentence; its marginals, words in ``order``, are left in ``work[0]``."""
     marginals, weights, eliminated, adjoint, scratch = work
@@ -102,7 +102,7 @@ def tree_marginals(logs, n, multi_root, order, work):
     return log_domain_marginals(logs, n, multi_root, order, work[0])
 
 
-@njit(nogil=True, cache=True)
+@part()
 def are_probabilities(marginals, n, multi_root):
     """Whether nothing was lost on the way: each word has one head, and one word is the only root word."""
     roots, rounding = 0.0, rounding_of_sums(n)
@@ -114,7 +114,7 @@ def are_probabilities(marginals, n, multi_root):
     return rows_sum_to_one(marginals, n) and (multi_root or abs(roots - 1) < rounding)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def bring_to_front(order, word):
     """Swap ``word`` with the one eliminated last (from the plain order)."""
     for k in range(len(order)):
@@ -122,7 +122,7 @@ def bring_to_front(order, word):
     order[1], order[word] = word, 1
 
 
-@njit(nogil=True, cache=True)
+@part()
 def likeliest_root(logs, n):
     """The word whose root arc comes closest to being its best: as the last one, it leaves no tiny pivot."""
     best, root = -np.inf, 1
@@ -133,7 +133,7 @@ def likeliest_root(logs, n):
     return root
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _reached_by_all(logs, n):
     """A word to which every other one has a chain of possible heads, if there is one."""
     seen = np.zeros(n + 1, np.bool_)
@@ -155,7 +155,7 @@ def _reached_by_all(logs, n):
     return candidate
 
 
-@njit(nogil=True, cache=True)
+@part()
 def exponentiate_in_order(logs, n, order, weights):
     """Weights in the given order, each word's best at 1; the sum of the best scores."""
     shift = 0.0
@@ -174,7 +174,7 @@ def exponentiate_in_order(logs, n, order, weights):
 # --------------------------------------------------------------------------- real domain
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@part(fastmath=FAST)
 def eliminate(weights, n, multi_root):
     """Reroute the arcs through words ``n .. 1`` in place; the sum of the log pivots, -inf out of range."""
     log_partition = 0.0
@@ -196,7 +196,7 @@ def eliminate(weights, n, multi_root):
     return log_partition
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@part(fastmath=FAST)
 def undo(weights, n, multi_root, adjoint, scratch):
     """``eliminate`` backwards: ``adjoint[m, h] = d log(partition) / d weights[m, h]``."""
     through = scratch[0]
@@ -224,7 +224,7 @@ def undo(weights, n, multi_root, adjoint, scratch):
 # --------------------------------------------------------------------------- log domain
 
 
-@njit(nogil=True, cache=True)
+@part()
 def log_domain_marginals(logs, n, multi_root, order, marginals):
     """Log-partition and marginals, on pairs ``exp(peak) * total`` and without any subtraction.
 
@@ -245,7 +245,7 @@ def log_domain_marginals(logs, n, multi_root, order, marginals):
     return log_partition
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _copy_in_order(logs, n, order, peaks, totals):
     for k in range(1, n + 1):
         for h in range(n + 1):
@@ -254,7 +254,7 @@ def _copy_in_order(logs, n, order, peaks, totals):
         peaks[k, k] = -np.inf
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _prohibitive(peaks, n):
     """A cost that outweighs any difference between trees, and their number.
 
@@ -268,11 +268,13 @@ def _prohibitive(peaks, n):
     return 2.0 ** np.ceil(np.log2(n * (highest - lowest + np.log(n + 1.0)) + 50))
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _log_eliminate(peaks, totals, n, multi_root):
     """``eliminate`` on pairs."""
     log_peaks, log_totals = 0.0, 0.0
-    rest = np.arange(n + 1)
+    rest = np.empty(n + 1, np.int64)
+    for k in range(n + 1):
+        rest[k] = k
     for k in range(n, 0, -1):
         first = 0 if multi_root or k == 1 else 1
         peak, total = _sum_of_pairs(peaks[k], totals[k], rest[first:k])
@@ -284,7 +286,7 @@ def _log_eliminate(peaks, totals, n, multi_root):
     return log_peaks + log_totals
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _reroute(peaks, totals, k, peak, total, rest):
     """Arcs through ``k``, whose weights add up to the pair, become direct ones among the others."""
     for i in rest:
@@ -297,7 +299,7 @@ def _reroute(peaks, totals, k, peak, total, rest):
                     )
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _leave_each_word_out(peaks, totals, n, marginals):
     """Head probabilities of every word, all others eliminated: half of them at a time, halves shared."""
     depths = 2
@@ -308,11 +310,11 @@ def _leave_each_word_out(peaks, totals, n, marginals):
     level_peaks[0], level_totals[0] = peaks, totals
     eliminated = np.empty(n, np.int64)
     agenda = np.empty((2 * depths, 5), np.int64)
-    agenda[0] = 1, 1, n + 1, 1, 1  # depth; words to leave out later; words to eliminate now
-    top = 1
+    top = _push(agenda, 0, 1, 1, n + 1, 1, 1)
     while top > 0:
         top -= 1
-        depth, start, stop, now, before = agenda[top]
+        depth, start, stop = agenda[top, 0], agenda[top, 1], agenda[top, 2]
+        now, before = agenda[top, 3], agenda[top, 4]
         level_peaks[depth], level_totals[depth] = level_peaks[depth - 1], level_totals[depth - 1]
         count = n - (stop - start) - (before - now)
         for k in range(now, before):
@@ -323,29 +325,46 @@ def _leave_each_word_out(peaks, totals, n, marginals):
             )
         else:
             middle = (start + stop) // 2
-            agenda[top] = depth + 1, start, middle, middle, stop
-            agenda[top + 1] = depth + 1, middle, stop, start, middle
-            top += 2
+            top = _push(agenda, top, depth + 1, start, middle, middle, stop)
+            top = _push(agenda, top, depth + 1, middle, stop, start, middle)
 
 
-@njit(nogil=True, cache=True)
+@part()
+def _push(agenda, top, depth, start, stop, now, before):
+    """Put on the stack: at this depth, words to leave out later, and words to eliminate now."""
+    agenda[top, 0] = depth
+    agenda[top, 1] = start
+    agenda[top, 2] = stop
+    agenda[top, 3] = now
+    agenda[top, 4] = before
+    return top + 1
+
+
+@part()
 def _eliminate_word(peaks, totals, k, n, eliminated, count):
     """Reroute the arcs through ``k``, the next of the ``eliminated``; how many these are now."""
     eliminated[count] = k
-    left = np.ones(n + 1, np.bool_)
-    for word in eliminated[: count + 1]:
-        left[word] = False
-    rest = np.flatnonzero(left)
+    rest = np.empty(n - count, np.int64)
+    size = 0
+    for word in range(n + 1):
+        gone = False
+        for place in range(count + 1):
+            gone |= eliminated[place] == word
+        if not gone:
+            rest[size] = word
+            size += 1
     peak, total = _sum_of_pairs(peaks[k], totals[k], rest)
     _reroute(peaks, totals, k, peak, total, rest)
     return count + 1
 
 
-@njit(nogil=True, cache=True)
+@part()
 def head_marginals(logs, m, n, marginals):
     """Row ``m`` of the marginals of all trees alone, by eliminating every other word."""
     peaks, totals = np.empty((n + 1, n + 1)), np.empty((n + 1, n + 1))
-    _copy_in_order(logs, n, np.arange(n + 1), peaks, totals)
+    order = np.empty(n + 1, np.int64)
+    bring_to_front(order, 1)
+    _copy_in_order(logs, n, order, peaks, totals)
     rerouted_peaks, rerouted_totals = peaks.copy(), totals.copy()
     eliminated = np.empty(n, np.int64)
     count = 0
@@ -355,11 +374,12 @@ def head_marginals(logs, m, n, marginals):
     _head_probabilities(peaks, totals, rerouted_peaks, rerouted_totals, m, n, eliminated, marginals)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _head_probabilities(peaks, totals, rerouted_peaks, rerouted_totals, m, n, eliminated, marginals):
     """Row ``m`` of the marginals; the first ``n - 1`` of ``eliminated`` are all other words, in order."""
-    reach_peaks = np.full(n + 1, -np.inf)  # the chance to meet the root before m
+    reach_peaks = np.empty(n + 1)  # the chance to meet the root before m
     reach_totals = np.zeros(n + 1, totals.dtype)
+    reach_peaks[:] = -np.inf
     reach_peaks[0], reach_totals[0] = 0, 1
     rest = np.empty(n + 1, np.int64)
     rest[0], rest[1], count = 0, m, 2
@@ -379,7 +399,7 @@ def _head_probabilities(peaks, totals, rerouted_peaks, rerouted_totals, m, n, el
         marginals[m, h] = exp(below) * (totals[m, h] * reach_totals[h]) / total if h != m else 0.0
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _sum_of_pairs(peaks, totals, chosen):
     peak, total = peaks[chosen[0]], totals[chosen[0]]
     for h in chosen[1:]:
@@ -387,7 +407,7 @@ def _sum_of_pairs(peaks, totals, chosen):
     return peak, total
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _add_pairs(a_peak, a_total, b_peak, b_total):
     if a_peak < b_peak:
         a_peak, a_total, b_peak, b_total = b_peak, b_total, a_peak, a_total

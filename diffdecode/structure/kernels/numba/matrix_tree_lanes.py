@@ -6,9 +6,10 @@ that leave float64's range are done again by ``matrix_tree``.
 """
 
 import numpy as np
-from numba import njit, uintp
+from numba import uintp
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.matrix_tree import (
     LARGEST_PIVOT,
     SMALLEST,
@@ -30,7 +31,7 @@ from diffdecode.structure.kernels.numba.vectors import (
 from diffdecode.structure.kernels.status import NO_TREE
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def matrix_tree_lanes(
     start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
 ):
@@ -77,7 +78,7 @@ def matrix_tree_lanes(
                 log_partition[b] = value
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _hang_all_words(size, cells):
     """Where a lane has no sentence or no more words, these hang on word 1, and that one on the root."""
     cells[: size * size * LANES] = 0
@@ -86,14 +87,14 @@ def _hang_all_words(size, cells):
         cells[(m * size + head) * LANES : (m * size + head + 1) * LANES] = 1
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _put_into_lane(weights, n, size, cells):
     for m in range(1, n + 1):
         for h in range(n + 1):
             cells[(m * size + h) * LANES] = weights[m, h]
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _take_from_lane(cells, n, size, multi_root, marginals):
     """Marginals and log-partition of the weights; -inf where the real domain did not do."""
     block = size * size * LANES
@@ -110,7 +111,7 @@ def _take_from_lane(cells, n, size, multi_root, marginals):
     return log_partition if are_probabilities(marginals, n, multi_root) else -np.inf
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@part()
 def eliminate(size, multi_root, cells):
     """Reroute the arcs through words ``size - 1 .. 1`` in place, keeping the pivots and their inverses."""
     one, lanes = uintp(1), uintp(LANES)
@@ -128,7 +129,7 @@ def eliminate(size, multi_root, cells):
             add_scaled(cells, factor, k * row, k, i * row)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def undo(size, multi_root, cells):
     """``eliminate`` backwards: adjoints of ``log(partition)`` at all weights."""
     one, lanes = uintp(1), uintp(LANES)

@@ -6,10 +6,11 @@ the first-level cache. Rows are the last axis, so a word's candidate heads lie s
 """
 
 import numpy as np
-from numba import njit
+
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 
 
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"})
+@part(fastmath={"nnan", "nsz", "reassoc"})
 def _maximum(row):
     best = row[0]
     for k in range(1, row.shape[0]):
@@ -17,7 +18,7 @@ def _maximum(row):
     return best
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@part()
 def _threshold(row, top, support):
     """tau - top, where sum(max(row - tau, 0)) = 1. ``support`` is scratch of the row's length.
 
@@ -44,7 +45,7 @@ def _threshold(row, top, support):
     return threshold
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def simplex(rows):
     """Projection of every row of ``rows [R, M]`` on the simplex. Entries of -inf take no part."""
     zero = rows.dtype.type(0)
@@ -59,7 +60,7 @@ def simplex(rows):
     return out
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def p_dep(point, lengths):
     """Algorithm 2: project the candidate heads of every word of ``point [B, N+1, N+1]`` on the simplex.
 

@@ -10,8 +10,10 @@ so their number too, are independent of the tree that remains (Propp and Wilson 
 """
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
+from diffdecode.structure.kernels.numba.agenda import push
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
     ARC_LEFT,
     ARC_RIGHT,
@@ -28,7 +30,7 @@ from diffdecode.structure.kernels.numba.matrix_tree import head_marginals, tree_
 from diffdecode.structure.kernels.status import PADDING
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _uniform(state):
     """Next number of a SplitMix64 stream, whose state is ``state[0]``."""
     state[0] += uint64(0x9E3779B97F4A7C15)
@@ -41,7 +43,7 @@ def _uniform(state):
 # --------------------------------------------------------------------------- projective trees
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def sample_projective(start, stop, scores, lengths, multi_root, seeds, heads):
     """Fill ``heads [S, B, N]`` for sentences with a tree; seeds ``[S, B]`` uint64."""
     size = scores.shape[1]
@@ -64,7 +66,7 @@ def sample_projective(start, stop, scores, lengths, multi_root, seeds, heads):
             _walk_down(peaks, totals, n, multi_root, state, agenda, cumulative, heads[s, b])
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _take_charts(flat, weights, n, multi_root, totals):
     """The charts of ``inside_outside.fill_charts`` in the layout of its ``log_charts``, peaks being 0."""
     first = 0 if multi_root else 1
@@ -84,35 +86,34 @@ def _take_charts(flat, weights, n, multi_root, totals):
             totals[ARC_RIGHT, 0, r] = totals[LEFT, 1, r] * weights[r, 0]
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _walk_down(peaks, totals, n, multi_root, state, agenda, cumulative, heads):
     """Split the whole sentence into ever smaller spans at random."""
     if multi_root:
-        agenda[0], top = (0, n, RIGHT), 1
+        top = push(agenda, 0, 0, n, RIGHT)
     else:
         root = _draw_split(peaks, totals, ARC_RIGHT, RIGHT, 0, n, 1, n + 1, 0, state, cumulative)
         heads[root - 1] = 0
-        agenda[0], agenda[1], top = (1, root, LEFT), (root, n, RIGHT), 2
+        top = push(agenda, push(agenda, 0, 1, root, LEFT), root, n, RIGHT)
     while top > 0:
         top -= 1
-        i, j, kind = agenda[top]
+        i, j, kind = agenda[top, 0], agenda[top, 1], agenda[top, 2]
         if i == j:
             continue
         if kind == RIGHT:
             r = _draw_split(peaks, totals, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, 0, state, cumulative)
-            agenda[top], agenda[top + 1] = (i, r, ARC_RIGHT), (r, j, RIGHT)
+            top = push(agenda, push(agenda, top, i, r, ARC_RIGHT), r, j, RIGHT)
         elif kind == LEFT:
             r = _draw_split(peaks, totals, LEFT, ARC_LEFT, i, j, i, j, 0, state, cumulative)
-            agenda[top], agenda[top + 1] = (i, r, LEFT), (r, j, ARC_LEFT)
+            top = push(agenda, push(agenda, top, i, r, LEFT), r, j, ARC_LEFT)
         else:
             dependent, head = (j, i) if kind == ARC_RIGHT else (i, j)
             heads[dependent - 1] = head
             r = _draw_split(peaks, totals, RIGHT, LEFT, i, j, i, j, 1, state, cumulative)
-            agenda[top], agenda[top + 1] = (i, r, RIGHT), (r + 1, j, LEFT)
-        top += 2
+            top = push(agenda, push(agenda, top, i, r, RIGHT), r + 1, j, LEFT)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _draw_split(peaks, totals, first, second, i, j, start, stop, gap, state, cumulative):
     """A split ``start <= r < stop`` in proportion to ``first(i, r) * second(r + gap, j)``."""
     peak = -np.inf
@@ -129,7 +130,7 @@ def _draw_split(peaks, totals, first, second, i, j, start, stop, gap, state, cum
 # --------------------------------------------------------------------------- all trees
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def sample_arborescence(start, stop, scores, lengths, multi_root, patience, seeds, heads):
     """Fill ``heads [S, B, N]`` for sentences with a tree; a walk may erase about ``patience`` arcs a word."""
     size = scores.shape[1]
@@ -138,43 +139,60 @@ def sample_arborescence(start, stop, scores, lengths, multi_root, patience, seed
     order = np.empty(size, np.int64)
     for b in range(start, stop):
         n = lengths[b]
-        logs = scores[b, : n + 1, : n + 1].astype(np.float64)
-        exponentiate(scores[b], n, weights)
-        root_marginals = np.ones(1)
+        logs = scores[b]
+        exponentiate(logs, n, weights)
+        roots = np.empty(n)
         if not multi_root:
-            root_marginals = _root_marginals(logs, n, order)
+            _cumulate_roots(logs, n, order, roots)
         cumulative = np.zeros((n + 1, n + 1))
         for m in range(1, n + 1):
             if not multi_root:
                 weights[m, 0] = 0
-            cumulative[m] = np.cumsum(weights[m, : n + 1])
+            _cumulate(weights[m], cumulative[m])
         for s in range(len(seeds)):
             state[0] = seeds[s, b]
             heads[s, b] = PADDING
             root = 0
             if not multi_root:
-                root = 1 + _draw_from(np.cumsum(root_marginals), state)
+                root = 1 + _draw_from(roots, state)
             found = patience > 0 and _wilson(cumulative, root, n, patience * n, state, heads[s, b])
             if not found:
                 _word_by_word(logs, root, n, state, heads[s, b])
 
 
-@njit(nogil=True, cache=True)
-def _root_marginals(logs, n, order):
+@part()
+def _cumulate_roots(logs, n, order, roots):
+    """Cumulative probabilities of the words to be the root word."""
     work = np.empty((5, n + 1, n + 1))
     tree_marginals(logs, n, False, order, work)
-    probabilities = np.empty(n)
     for k in range(1, n + 1):
-        probabilities[order[k] - 1] = max(work[0, k, 0], 0.0)
-    return probabilities
+        roots[order[k] - 1] = max(work[0, k, 0], 0.0)
+    _cumulate(roots, roots)
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _draw_from(cumulative, state):
-    return np.searchsorted(cumulative, _uniform(state) * cumulative[-1], side="right")
+    """The first index whose cumulative sum is beyond a random share of the whole, by bisection."""
+    target = _uniform(state) * cumulative[-1]
+    low, high = 0, len(cumulative)
+    while low < high:
+        middle = (low + high) // 2
+        if cumulative[middle] > target:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
-@njit(nogil=True, cache=True)
+@part()
+def _cumulate(values, sums):
+    total = 0.0
+    for k in range(len(sums)):
+        total += values[k]
+        sums[k] = total
+
+
+@part()
 def _wilson(cumulative, root, n, patience, state, heads):
     """Loop-erased walks to ``root``; whether at most ``patience`` arcs were erased."""
     reached = np.zeros(n + 1, np.bool_)
@@ -197,21 +215,20 @@ def _wilson(cumulative, root, n, patience, state, heads):
     return True
 
 
-@njit(nogil=True, cache=True)
+@part()
 def _word_by_word(logs, root, n, state, heads):
     """Each head from its marginals given the heads so far, on logarithms."""
-    given = logs.copy()
-    if root > 0:
-        given[:, 0] = -np.inf
-        given[root] = -np.inf
-        given[root, 0] = 0
-    for m in range(n + 1):
-        given[m, m] = -np.inf
+    given = np.empty((n + 1, n + 1))
+    for m in range(1, n + 1):
+        for h in range(n + 1):
+            possible = h != m and (root == 0 or (h == 0) == (m == root))
+            given[m, h] = logs[m, h] if possible else -np.inf
     probabilities = np.empty((n + 1, n + 1))
     for m in range(1, n + 1):
         head_marginals(given, m, n, probabilities)
-        head = _draw_from(np.cumsum(probabilities[m]), state)
+        _cumulate(probabilities[m], probabilities[m])
+        head = _draw_from(probabilities[m], state)
         heads[m - 1] = head
-        kept = given[m, head]
-        given[m] = -np.inf
-        given[m, head] = kept
+        for h in range(n + 1):
+            if h != head:
+                given[m, h] = -np.inf

@@ -13,9 +13,11 @@ from functools import partial
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from diffdecode.structure.kernels.numba.compiled import part
 
 FLOAT32_LANES, FLOAT64_LANES, DUAL_LANES = 16, 8, 4
 LANES = {types.float32: FLOAT32_LANES, types.float64: FLOAT64_LANES, types.complex128: DUAL_LANES}
@@ -24,7 +26,7 @@ LINE = 64
 """Bytes of a cache line, which a vector that begins anywhere else would share with the next one."""
 
 
-@njit(nogil=True, cache=True)
+@part()
 def empty_cells(count, like):
     """Uninitialised ``[count]``, of the type of ``like``'s elements, that begins on a cache line."""
     memory = np.empty(count + LINE // like.itemsize, like.dtype)
@@ -135,9 +137,9 @@ def _emit_products(context, builder, signature, arguments, add):
     for derivative in lanes.parts:
         total = lanes.load(target, derivative) if add else zero
         for sums in totals:
-            for (of_first, of_second), part in zip(factors, sums):
+            for (of_first, of_second), total_of in zip(factors, sums):
                 if (of_first or of_second) == derivative:
-                    total = builder.fadd(total, builder.load(part))
+                    total = builder.fadd(total, builder.load(total_of))
         lanes.store(total, target, derivative)
     return context.get_dummy_value()
 
@@ -265,7 +267,8 @@ def _emit_place_of(context, builder, signature, arguments):
     values, value, first = arguments
     lanes = _Lanes(context, builder, signature.args[0], values)
     wanted, mask = lanes.all(value), ir.IntType(lanes.lanes)
-    before, search, found = builder.block, *map(builder.append_basic_block, ("search", "found"))
+    before = builder.block
+    search, found = builder.append_basic_block("search"), builder.append_basic_block("found")
     builder.branch(search)
     builder.position_at_end(search)
     distance = builder.phi(first.type)

@@ -1,0 +1,93 @@
+"""Compile all kernels now, so that no later call has to wait: ``python -m diffdecode.compile``.
+
+Kernels are compiled when they are first called, and kept in numba's cache (beside the kernels, or below the
+user's cache folder where that cannot be written; ``NUMBA_CACHE_DIR`` names another). With all of them there,
+this takes a few seconds. Two processes share the work, each with kernels of its own.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from diffdecode.structure import TreeKind, project_dep, project_simplex
+from diffdecode.structure.kernels import is_installed, use_backend
+
+Steps = dict[str, Callable[[], object]]
+PROJECTIVE, ANY = TreeKind(True), TreeKind(False)
+
+
+def shared_steps() -> Steps:
+    """What calls for the kernels that others build on, in every form, by the name to be shown."""
+
+    def decide(trees: TreeKind) -> None:
+        for count in (2, 64):
+            scores = torch.randn(count, 5, 5)
+            trees.best(scores)
+            trees.best(scores.double())
+
+    return {"best projective trees": lambda: decide(PROJECTIVE), "best trees": lambda: decide(ANY)}
+
+
+def separate_steps() -> tuple[Steps, Steps]:
+    """What calls for all other kernels. No kernel is in both halves: two may be compiled at once."""
+
+    def differentiate(trees: TreeKind) -> None:
+        for count in (2, 64):
+            leaf = torch.randn(count, 5, 5, requires_grad=True)
+            marginals = trees.marginals(leaf)[0]
+            torch.autograd.grad((marginals**2).sum(), leaf)
+
+    def simplex() -> None:
+        for dtype in (torch.float32, torch.float64):
+            project_dep(torch.randn(2, 5, 5, dtype=dtype))
+            project_simplex(torch.randn(2, 5, dtype=dtype))
+
+    scores = torch.randn(2, 5, 5)
+    return {
+        "projective marginals": lambda: differentiate(PROJECTIVE),
+        "samples of projective trees": lambda: PROJECTIVE.sample(scores),
+        "projections on the simplex": simplex,
+        "projections on trees": lambda: (PROJECTIVE.project(scores), ANY.project(scores)),
+    }, {
+        "marginals of all trees": lambda: differentiate(ANY),
+        "samples of all trees": lambda: ANY.sample(scores),
+    }
+
+
+def main() -> int:
+    """Compile everything, on two cores, saying what is done.
+
+    Returns:
+        the exit status: 0, unless a process failed.
+    """
+    if len(sys.argv) > 1:
+        _compile(separate_steps()[int(sys.argv[1])])
+        return 0
+    if not is_installed("numba"):
+        print("nothing to compile: numba is not installed")
+        return 0
+    start = time.monotonic()
+    _compile(shared_steps())
+    halves = [subprocess.Popen([sys.executable, "-m", "diffdecode.compile", str(i)]) for i in (0, 1)]
+    failures = [half.wait() for half in halves]
+    if not any(failures):
+        print(f"all kernels are compiled ({time.monotonic() - start:.0f} s)", flush=True)
+    return int(any(failures))
+
+
+def _compile(steps: Steps) -> None:
+    torch.set_num_threads(1)
+    with use_backend("numba"):
+        for name, step in steps.items():
+            start = time.monotonic()
+            step()
+            seconds = time.monotonic() - start
+            if seconds > 1:
+                print(f"{name}: {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
