@@ -35,8 +35,8 @@ def separate_steps() -> tuple[Steps, Steps]:
     """What calls for all other kernels. No kernel is in both halves: two may be compiled at once."""
 
     def differentiate(trees: TreeKind) -> None:
-        for count in (2, 64):
-            leaf = torch.randn(count, 5, 5, requires_grad=True)
+        for count, size in ((2, 5), (64, 5), (1, 101)):  # a few, groups, and too long for a group
+            leaf = torch.randn(count, size, size, requires_grad=True)
             marginals = trees.marginals(leaf)[0]
             torch.autograd.grad((marginals**2).sum(), leaf)
 

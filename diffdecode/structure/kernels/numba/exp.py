@@ -5,7 +5,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from diffdecode.structure.kernels.numba.compiled import kernel
+from diffdecode.structure.kernels.numba.compiled import part
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
@@ -29,7 +29,7 @@ def _from_bits(typing_context, bits):
     return types.float64(types.int64), emit
 
 
-@kernel(fastmath={"contract"})
+@part(fastmath={"contract"})
 def exp_to_one(x):
     """``exp(x)`` for ``x <= 0``, to the last bit or two.
 
