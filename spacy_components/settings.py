@@ -22,6 +22,7 @@ from spacy_components.finetuning.graph_drift import GRAPH_DRIFTS
 from spacy_components.ml.graphs.losses import GRAPH_LOSSES
 from spacy_components.ml.surrogate_blocks import SURROGATE_BLOCK
 from spacy_components.ml.trees.losses import TREE_LOSSES
+from spacy_components.sdp_graph import DEFAULT_KEY, make_key
 
 F = TypeVar("F", bound=Callable)
 
@@ -122,6 +123,8 @@ class SpigotSdpSettings(ListenedSettings):
     """The settings of ``spigot_sdp``; those of every such component are in ``ListenedSettings``.
 
     Attributes:
+        key: of the graphs: ``sdp`` for ``doc._.sdp``. With ``psd`` they are in ``doc._.psd``, and the scores
+            are ``psd_lf`` and so on, which ``[training.score_weights]`` then has to name.
         deterministic: labels that a predicate gives to one argument at most; None takes those for which this
             holds in all the training data, [] none.
         loss: ``local`` (each part by itself), ``likelihood`` (of the graph among all graphs) or ``hinge``
@@ -132,8 +135,13 @@ class SpigotSdpSettings(ListenedSettings):
     LOSSES = GRAPH_LOSSES
     DRIFTS = GRAPH_DRIFTS
 
+    key: str = field(default=DEFAULT_KEY, metadata=STRUCTURE)
     deterministic: Sequence[str] | None = field(default=None, metadata=STRUCTURE)
     loss: str = "local"
+
+    def __post_init__(self):
+        super().__post_init__()
+        make_key(self.key)
 
 
 @contextmanager

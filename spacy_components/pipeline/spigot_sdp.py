@@ -165,11 +165,17 @@ class SpigotSdp(ListenedPipe):
     def find_listeners(self, component: Any) -> None:
         """Add all layers of a component that listen to this one, and tell them the labels."""
         super().find_listeners(component)
-        self._tell_labels()
+        self._tell_listeners()
 
-    def _tell_labels(self) -> None:
+    def _tell_listeners(self) -> None:
+        key = self.settings.key
         for listener in self.listeners:
+            expected = listener.attrs["mailbox"].key
+            if expected not in ("", key):
+                reader = listener.attrs["component"]
+                raise ValueError(f"'{reader}' reads graphs of key {expected!r}, '{self.name}' makes {key!r}")
             listener.attrs["labels"] = listener.attrs["labels"] or list(self.labels)
+            listener.attrs["key"] = key
 
     def initialize(
         self,
@@ -188,11 +194,11 @@ class SpigotSdp(ListenedPipe):
         require_upstreams(nlp, get_examples)
         warn_of_unused_vectors(nlp)
         if labels is None:
-            labels = label_inventory(example.reference for example in get_examples())
+            labels = label_inventory((example.reference for example in get_examples()), self.settings.key)
         if not labels["labels"]:
             raise ValueError(
                 f"'{self.name}': no label found. At least one training example needs a graph with an arc in "
-                "doc._.sdp, or [initialize.components] its labels."
+                f"doc._.{self.settings.key}, or [initialize.components] its labels."
             )
         for label in labels["labels"]:
             self.add_label(label)
@@ -203,7 +209,7 @@ class SpigotSdp(ListenedPipe):
             self.model.set_dim("nO", len(self.labels) + 1)
         self.model.initialize(X=[example.predicted for example in islice(get_examples(), 10)])
         self._original = None
-        self._tell_labels()
+        self._tell_listeners()
         self.require_frozen_parts()
         self.require_order(nlp)
 
@@ -231,7 +237,7 @@ class SpigotSdp(ListenedPipe):
         return np.split(arcs, np.searchsorted(doc, np.arange(1, len(lengths)))) if len(lengths) else []
 
     def set_annotations(self, docs: Iterable[Doc], graphs: Sequence[np.ndarray]) -> None:
-        """Write the graphs to ``doc._.sdp``.
+        """Write the graphs to ``doc._.sdp``, or where the setting ``key`` says.
 
         docs (Iterable[Doc]): The documents.
         graphs (Sequence[numpy.ndarray]): What ``predict`` returned.
@@ -240,7 +246,19 @@ class SpigotSdp(ListenedPipe):
         for doc, rows in zip(docs, graphs):
             rows = rows.tolist()
             arcs = [(head, dep, labels[label]) for head, dep, label in rows if head >= 0]
-            set_graph(doc, arcs, [dep for head, dep, _ in rows if head < 0])
+            set_graph(doc, arcs, [dep for head, dep, _ in rows if head < 0], self.settings.key)
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """Score the graphs of the component's key.
+
+        Args:
+            examples: the examples.
+            **kwargs: further settings of the scorer.
+
+        Returns:
+            What the scorer returns.
+        """
+        return super().score(examples, key=self.settings.key, **kwargs)
 
     # Training
 
@@ -263,9 +281,9 @@ class SpigotSdp(ListenedPipe):
         scores (DocScores): The scores.
         RETURNS (Tuple[float, list]): The loss, and what the model's backward pass takes.
         """
-        if not scores.scores or not any(has_graph(example.reference) for example in examples):
+        if not scores.scores or not any(has_graph(eg.reference, self.settings.key) for eg in examples):
             return 0.0, []
-        arcs, known = aligned_arcs(examples, [*self.labels, TOP])
+        arcs, known = aligned_arcs(examples, [*self.labels, TOP], self.settings.key)
         losses = [self._loss_of(part, arcs, known) for part in scores.scores]
         losses = [loss for loss in losses if loss is not None]
         if not losses:

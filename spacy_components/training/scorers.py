@@ -16,7 +16,7 @@ from spacy.scorer import PRFScore, Scorer
 from spacy.tokens import Doc, Token
 from spacy.training import Example
 
-from spacy_components.sdp_graph import DEFAULT_KEY, SdpGraph, get_graph, make_key, one_to_one
+from spacy_components.sdp_graph import DEFAULT_KEY, SdpGraph, get_graph, one_to_one
 from spacy_components.training.graph_scores import GraphPRF, graph_edges
 
 ScoreFunction = Callable[..., dict[str, Any]]
@@ -110,17 +110,21 @@ def _dep(token: Token) -> str:
 
 
 @registry.scorers("diffdecode.sdp_scorer.v1")
-def make_sdp_scorer(tops: bool = True, key: str = DEFAULT_KEY) -> ScoreFunction:
+def make_sdp_scorer(tops: bool = True) -> ScoreFunction:
     """Scores ``sdp_up sdp_ur sdp_uf sdp_um sdp_lp sdp_lr sdp_lf sdp_lm`` and ``sdp_lf_per_type``.
+
+    The component that is scored says with ``key=`` which graphs are; those of ``psd`` have the scores
+    ``psd_up`` and so on.
 
     Args:
         tops: count tops as edges from a virtual root, as the official figures of SDP 2015 do.
-        key: of the graphs; with ``psd`` the scores are ``psd_up`` and so on.
     """
-    return partial(_score_graphs, tops, make_key(key))
+    return partial(_score_graphs, tops)
 
 
-def _score_graphs(tops: bool, key: str, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
+def _score_graphs(
+    tops: bool, examples: Iterable[Example], *, key: str = DEFAULT_KEY, **_: Any
+) -> dict[str, Any]:
     return sdp_scores(examples, tops, key)
 
 

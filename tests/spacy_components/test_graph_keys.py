@@ -1,14 +1,20 @@
-"""Listeners that read the one graph of several that they are meant to."""
+"""Several graphs on one document: semantic parsers of each, and listeners that read the right one."""
 
 import pickle
 
 import pytest
+import spacy
 from spacy import registry
 from spacy.tokens import Doc
+from spacy.util import fix_random_seed
 from spacy.vocab import Vocab
-from thinc.api import Model
+from thinc.api import Adam, Model
+from toy_pipelines import bare, example, graph_concat, parsed_docs, sdp_config, textcat_config
 
-from spacy_components.sdp_graph import set_graph
+from spacy_components.ml.listening.mailbox import listening_nodes
+from spacy_components.sdp_graph import get_graph, graph_keys, set_graph
+
+# ---- listeners alone
 
 
 def listener(**options):
@@ -37,3 +43,101 @@ def test_a_document_without_the_graph_of_the_key_is_an_error():
         listener(key="ccd").predict([doc_of_two_graphs()])
     with pytest.raises(ValueError, match="cannot be the key of a graph"):
         listener(key="a b")
+
+
+# ---- semantic parsers, side by side
+
+
+def docs_of_two_kinds(vocab):
+    """Each document has its graph as ``dm``, and as ``psd`` with the arcs turned round and other labels."""
+    docs = parsed_docs(vocab)
+    for doc in docs:
+        graph = get_graph(doc)
+        set_graph(doc, graph.arcs, graph.top, "dm")
+        turned = {(dep, head, "mwe-psd" if label == "mwe" else "PAT") for head, dep, label in graph.arcs}
+        set_graph(doc, turned, graph.top, "psd")
+        doc._.sdp = None
+    return docs
+
+
+def two_parsers(upstream, key=""):
+    """``dm`` and ``psd``, and a classifier that listens to the one named."""
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    for name in ("dm", "psd"):
+        nlp.add_pipe("spigot_sdp", name=name, config=sdp_config(key=name))
+    tok2vec = graph_concat(upstream=upstream)
+    tok2vec["graph"]["key"] = key
+    nlp.add_pipe("masked_textcat", name="textcat", config=textcat_config(tok2vec))
+    examples = [example(doc) for doc in docs_of_two_kinds(nlp.vocab)]
+    nlp.initialize(lambda: examples)
+    return nlp, examples
+
+
+@pytest.fixture(scope="module")
+def trained():
+    nlp, examples = two_parsers("psd")
+    optimizer = Adam(0.02)
+    for _ in range(60):
+        nlp.update(examples, sgd=optimizer)
+    return nlp, examples
+
+
+def test_each_parser_learns_and_writes_its_own_graph(trained):
+    nlp, examples = trained
+    for eg in examples:
+        doc = nlp(bare(eg.reference))
+        assert graph_keys(doc) == ["dm", "psd"]
+        assert all(get_graph(doc, key) == get_graph(eg.reference, key) for key in ("dm", "psd"))
+    assert nlp.get_pipe("dm").labels == ("ARG1", "ARG2", "mwe")
+    assert nlp.get_pipe("psd").labels == ("PAT", "mwe-psd")
+
+
+def test_each_parser_is_scored_by_its_own_graph(trained):
+    nlp, examples = trained
+    scores = nlp.evaluate(examples)
+    assert scores["dm_lf"] == scores["psd_lf"] == 1.0 and set(scores["psd_lf_per_type"]) == {"PAT", "mwe-psd"}
+    assert not any(name.startswith("sdp_") for name in scores)
+
+
+@pytest.mark.parametrize("upstream", ["dm", "psd", "*"])
+def test_a_listener_reads_the_graph_of_its_upstream(upstream):
+    nlp, examples = two_parsers(upstream)
+    (listener,) = listening_nodes(nlp.get_pipe("textcat"))
+    key = "psd" if upstream == "*" else upstream  # the nearest one before
+    for eg in examples:
+        (rows,) = listener.predict([eg.reference])
+        graph, labels = get_graph(eg.reference, key), nlp.get_pipe(key).labels
+        assert {(head, dep, labels[label]) for head, dep, label in rows.tolist()} == set(graph.arcs)
+
+
+def test_what_a_listener_was_told_is_saved(trained, tmp_path):
+    nlp, examples = trained
+    nlp.to_disk(tmp_path / "nlp")
+    copies = [spacy.load(tmp_path / "nlp", exclude=exclude) for exclude in ([], ["dm", "psd"])]
+    expected = [nlp(bare(eg.reference)).cats for eg in examples]
+    for copy in [*copies, pickle.loads(pickle.dumps(nlp))]:
+        docs = [bare(eg.reference) for eg in examples]
+        if "psd" not in copy.pipe_names:  # the graphs come with the documents
+            for doc, eg in zip(docs, examples):
+                for key in ("dm", "psd"):
+                    set_graph(doc, *get_graph(eg.reference, key), key)
+        assert [doc.cats for doc in copy.pipe(docs)] == [pytest.approx(cats) for cats in expected]
+
+
+def test_a_listener_of_another_graph_is_refused():
+    assert two_parsers("psd", key="psd")
+    with pytest.raises(ValueError, match="'textcat' reads graphs of key 'dm', 'psd' makes 'psd'"):
+        two_parsers("psd", key="dm")
+
+
+def test_what_is_no_key_is_refused():
+    with pytest.raises(ValueError, match=r"'spigot_sdp': 'a b' cannot be the key of a graph"):
+        spacy.blank("en").add_pipe("spigot_sdp", config={"key": "a b"})
+
+
+def test_no_graph_of_the_key_is_named():
+    nlp = spacy.blank("en")
+    nlp.add_pipe("spigot_sdp", config=sdp_config(key="ccd"))
+    with pytest.raises(ValueError, match=r"no label found.*doc\._\.ccd"):
+        nlp.initialize(lambda: [example(doc) for doc in docs_of_two_kinds(nlp.vocab)])

@@ -133,11 +133,11 @@ def test_sdp_scores_of_a_key_have_its_name_and_no_other_graph():
     gold, system = graph([(0, 1, "X")]), graph([(1, 0, "X")])
     for doc in (gold, system):
         set_graph(doc, [(2, 3, "Y")], key="psd")
-    scores = scorer("diffdecode.sdp_scorer.v1", key="psd")([Example(system, gold)])
+    scores = scorer("diffdecode.sdp_scorer.v1")([Example(system, gold)], key="psd")
     assert scores["psd_lf"] == scores["psd_lf_per_type"]["Y"]["f"] == 1.0
     assert all(name.startswith("psd_") for name in scores)
     assert scorer("diffdecode.sdp_scorer.v1")([Example(system, gold)])["sdp_lf"] == 0.0
-    assert scorer("diffdecode.sdp_scorer.v1", key="ccd")([Example(system, gold)])["ccd_lf"] is None
+    assert scorer("diffdecode.sdp_scorer.v1")([Example(system, gold)], key="ccd")["ccd_lf"] is None
 
 
 # ---- trees ---------------------------------------------------------------------------------------
