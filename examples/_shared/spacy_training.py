@@ -64,7 +64,9 @@ def train_from_scratch(
 ) -> Language:
     """What ``spacy train config.cfg --output folder`` does; returns the best pipeline.
 
-    start: components that start with the weights of the same component in a trained pipeline, by name.
+    Args:
+        start: components that start with the weights of the same component in a trained pipeline, by
+            name.
     """
     register_components()
     nlp = init_nlp(_with_overrides(config, overrides))

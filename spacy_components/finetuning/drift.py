@@ -37,11 +37,14 @@ class Drift:
 def drift(kind: str, now: TreeScores, original: TreeScores, trees: TreeKind) -> Tensor:
     """Drift of the arcs, and of the labels that the two parsers would give to the original's heads.
 
-    kind (str): A name in ``DRIFTS``.
-    now (TreeScores): The parser's scores.
-    original (TreeScores): The original's scores of the same segments.
-    trees (TreeKind): Which trees there are.
-    RETURNS (Tensor): A scalar.
+    Args:
+        kind: a name in ``DRIFTS``.
+        now: the parser's scores.
+        original: the original's scores of the same segments.
+        trees: which trees there are.
+
+    Returns:
+        a scalar.
     """
     of_arcs, of_labels = DRIFTS[kind]
     arcs = original.arcs.detach()

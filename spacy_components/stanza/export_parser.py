@@ -44,12 +44,17 @@ def export_parser(
 ) -> list[Path]:
     """Write a file that Stanza can load, with the parser as it is now.
 
-    nlp (Language): The pipeline.
-    checkpoint (Path): The file.
-    component (str): Name of the parser.
-    inputs (Optional[Path]): Folder for what Stanza keeps in files of their own.
-    RETURNS (List[Path]): What was written.
-    Raises ValueError if the component is no parser of Stanza's.
+    Args:
+        nlp: the pipeline.
+        checkpoint: the file.
+        component: name of the parser.
+        inputs: folder for what Stanza keeps in files of their own.
+
+    Returns:
+        what was written.
+
+    Raises:
+        ValueError: the component is no parser of Stanza's.
     """
     if component not in nlp.pipe_names:
         raise ValueError(f"no component '{component}' in the pipeline: {', '.join(nlp.pipe_names)}")

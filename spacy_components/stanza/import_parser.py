@@ -63,11 +63,16 @@ def _refuse_other_folders(output: Path) -> None:
 def import_parser(files: CheckpointFiles, *, lang: str | None = None, sentencizer: bool = False) -> Language:
     """A pipeline whose ``spigot_parser`` is a parser of Stanza's.
 
-    files (CheckpointFiles): The parser's files.
-    lang (Optional[str]): spaCy's code of the language, by default that in the checkpoint.
-    sentencizer (bool): Find sentences by their punctuation first; otherwise each text is one sentence.
-    RETURNS (Language): The pipeline.
-    Raises ValueError if the files cannot be used.
+    Args:
+        files: the parser's files.
+        lang: spaCy's code of the language, by default that in the checkpoint.
+        sentencizer: find sentences by their punctuation first; otherwise each text is one sentence.
+
+    Returns:
+        the pipeline.
+
+    Raises:
+        ValueError: the files cannot be used.
     """
     parts, state = read_checkpoint(files)
     nlp = spacy.blank(lang or _language(parts["config"].get("lang")))

@@ -22,8 +22,9 @@ from spacy_components.ml.trees.models import DocScores
 class GraphDecoder:
     """How scores become graphs, and how a gradient on the graphs becomes one on the scores.
 
-    surrogate (Surrogate): The surrogate gradient.
-    grad_factor (float): What the surrogate gradient is multiplied with.
+    Attributes:
+        surrogate: the surrogate gradient.
+        grad_factor: what the surrogate gradient is multiplied with.
     """
 
     surrogate: Surrogate
@@ -32,9 +33,12 @@ class GraphDecoder:
     def predict(self, scores: DocScores, deterministic: Sequence[int]) -> np.ndarray:
         """The best graphs of all segments, without gradient.
 
-        scores (DocScores): The scores.
-        deterministic (Sequence[int]): Labels that a predicate gives to one argument at most.
-        RETURNS (numpy.ndarray): ``[arcs, 3]``: positions of head and dependent (head -1: a top), label.
+        Args:
+            scores: the scores.
+            deterministic: labels that a predicate gives to one argument at most.
+
+        Returns:
+            ``[arcs, 3]``: positions of head and dependent (head -1: a top), label.
         """
         arcs = [np.zeros((0, 3), dtype=np.int64)]
         scores.require_finite()
@@ -46,9 +50,12 @@ class GraphDecoder:
     def decide(self, scores: DocScores, deterministic: Sequence[int]) -> "GraphDecision":
         """Decide, and be ready for a gradient on the decision.
 
-        scores (DocScores): Scores made in training.
-        deterministic (Sequence[int]): Labels that a predicate gives to one argument at most.
-        RETURNS (GraphDecision): The graphs.
+        Args:
+            scores: scores made in training.
+            deterministic: labels that a predicate gives to one argument at most.
+
+        Returns:
+            the graphs.
         """
         batches = [self._decide(part, list(deterministic)) for part in scores.scores]
         return GraphDecision(self, scores.segments, batches)
@@ -122,7 +129,7 @@ class GraphDecision:
     batches: list[_DecidedBatch]
 
     def outputs(self, ops: Ops) -> list[Ints2d]:
-        """RETURNS (List[Ints2d]): For each document rows (head, dependent, label), tops left out."""
+        """For each document rows (head, dependent, label), tops left out."""
         if not self.batches:
             return [ops.asarray(np.zeros((0, 3), dtype=np.int64)) for _ in self.segments.doc_lengths]
         arcs = torch.cat([arc_positions(batch.scores.batch, batch.graph()) for batch in self.batches])
@@ -138,7 +145,8 @@ class GraphDecision:
     def add(self, gradients: Sequence[GraphGradient]) -> None:
         """Take a gradient on the graphs; those of several listeners add up.
 
-        gradients (Sequence[GraphGradient]): One per document.
+        Args:
+            gradients: one per document.
         """
         if self.batches:
             factors = [flat_rows([g[i] for g in gradients]) for i in range(3)]
@@ -149,7 +157,7 @@ class GraphDecision:
                 batch.add(*factors, mean, head_labels)
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """RETURNS (list): Scores and the surrogate gradient on them, for the model's backward pass."""
+        """Scores and the surrogate gradient on them, for the model's backward pass."""
         factor = self.decoder.grad_factor
         if not gives_gradient(self.decoder.surrogate, factor):
             return []

@@ -21,9 +21,10 @@ from spacy_components.ml.trees.scorers import DistanceScores, SegmentEncoder
 class PartScores:
     """Scores of a batch of segments.
 
-    batch: which words these are.
-    lengths: ``[B]``, on the device of the scores.
-    parts: predicates ``[B, N+1]``, arcs ``[B, N+1, N+1]`` and labelled arcs ``[B, N+1, N+1, L]``.
+    Attributes:
+        batch: which words these are.
+        lengths: ``[B]``, on the device of the scores.
+        parts: predicates ``[B, N+1]``, arcs ``[B, N+1, N+1]`` and labelled arcs ``[B, N+1, N+1, L]``.
     """
 
     batch: SegmentBatch

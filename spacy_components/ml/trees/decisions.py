@@ -22,9 +22,12 @@ from spacy_components.ml.trees.sentences import join_trees, trees_of
 def gives_gradient(surrogate: Surrogate, factor: float) -> bool:
     """Whether anything comes back through a decision. Adam would make steps of a pipeline's zeros, too.
 
-    surrogate (Surrogate): The surrogate gradient.
-    factor (float): What it is multiplied with.
-    RETURNS (bool): Whether it can be other than 0.
+    Args:
+        surrogate: the surrogate gradient.
+        factor: what it is multiplied with.
+
+    Returns:
+        whether it can be other than 0.
     """
     return factor != 0 and surrogate.gives_gradient
 
@@ -33,9 +36,10 @@ def gives_gradient(surrogate: Surrogate, factor: float) -> bool:
 class TreeDecoder:
     """How scores become trees, and how a gradient on the trees becomes one on the scores.
 
-    trees (TreeKind): Which trees there are.
-    surrogate (Surrogate): The surrogate gradient.
-    grad_factor (float): What the surrogate gradient is multiplied with.
+    Attributes:
+        trees: which trees there are.
+        surrogate: the surrogate gradient.
+        grad_factor: what the surrogate gradient is multiplied with.
     """
 
     trees: TreeKind
@@ -45,9 +49,12 @@ class TreeDecoder:
     def predict(self, scores: DocScores) -> tuple[np.ndarray, np.ndarray]:
         """The best trees of all segments, without gradient.
 
-        scores (DocScores): The scores.
-        RETURNS (Tuple[numpy.ndarray, numpy.ndarray]): For each token the position of its head (its own for
-            the root) and the number of its label (-1 for the root and for white space).
+        Args:
+            scores: the scores.
+
+        Returns:
+            for each token the position of its head (its own for the root) and the number of its label (-1
+            for the root and for white space).
         """
         heads, labels = np.arange(scores.segments.size), np.full(scores.segments.size, -1)
         heads[scores.segments.spaces] = scores.segments.hosts
@@ -64,8 +71,11 @@ class TreeDecoder:
     def decide(self, scores: DocScores) -> "TreeDecision":
         """Decide, and be ready for a gradient on the decision.
 
-        scores (DocScores): Scores made in training.
-        RETURNS (TreeDecision): The trees.
+        Args:
+            scores: scores made in training.
+
+        Returns:
+            the trees.
         """
         return TreeDecision(self, scores.segments, [self._decide(part) for part in scores.scores])
 
@@ -79,9 +89,12 @@ class TreeDecoder:
 def head_positions(batch: SegmentBatch, heads: np.ndarray) -> np.ndarray:
     """Heads within segments (0 = root) as token positions, a root's being its own.
 
-    batch (SegmentBatch): The segments.
-    heads (numpy.ndarray): ``[B, N]``.
-    RETURNS (numpy.ndarray): ``[B, N]``; padding is meaningless.
+    Args:
+        batch: the segments.
+        heads: ``[B, N]``.
+
+    Returns:
+        ``[B, N]``; padding is meaningless.
     """
     of_head = np.take_along_axis(batch.tokens, np.maximum(heads - 1, 0), axis=1)
     return np.where(heads > 0, of_head, batch.tokens)
@@ -124,7 +137,7 @@ class TreeDecision:
     batches: list[_DecidedBatch] = field(repr=False)
 
     def outputs(self, ops: Ops) -> list[Ints1d]:
-        """RETURNS (List[Ints1d]): For each document the heads of its tokens within it, -1 for the root."""
+        """For each document the heads of its tokens within it, -1 for the root."""
         size = self.segments.size
         device = self.batches[0].z.device if self.batches else "cpu"
         heads = torch.full((size + 1,), -1, device=device)  # the last place takes what is said of padding
@@ -145,7 +158,8 @@ class TreeDecision:
     def add(self, gradients: Sequence[ArcGradient]) -> None:
         """Take a gradient on the trees; those of several listeners add up.
 
-        gradients (Sequence[ArcGradient]): One per document.
+        Args:
+            gradients: one per document.
         """
         if not self.batches:
             return
@@ -155,7 +169,7 @@ class TreeDecision:
             batch.add(*factors)
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """RETURNS (list): Arc scores and the surrogate gradient on them, for the model's backward pass."""
+        """Arc scores and the surrogate gradient on them, for the model's backward pass."""
         factor = self.decoder.grad_factor
         if not gives_gradient(self.decoder.surrogate, factor):
             return []

@@ -21,8 +21,9 @@ from spacy_components.ml.trees.scorers import BiaffineScorer, MlpScorer, Segment
 class DocScores:
     """Scores of all segments of a list of documents.
 
-    segments (SegmentedDocs): The words of the segments.
-    scores (list): One entry per batch of segments: ``TreeScores`` or ``PartScores``.
+    Args:
+        segments: the words of the segments.
+        scores: one entry per batch of segments: ``TreeScores`` or ``PartScores``.
     """
 
     def __init__(self, segments: SegmentedDocs, scores: Sequence[Any]):
@@ -49,15 +50,18 @@ def build_biaffine_parser(
 ) -> Model[list[Doc], DocScores]:
     """Biaffine parser (Dozat and Manning, 2017) over any tok2vec, with a BiLSTM in between if asked for.
 
-    tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
-    segmenter (Callable): Which stretches of a document are parsed as one.
-    hidden_width (int): Size of the views of a word as dependent and as head.
-    label_width (int): The same for the label of an arc.
-    max_distance (int): Signed distances to the head that have a score of their own; 0 for none at all.
-    between_width (int): Size of the features of the words between two words; 0 for none at all.
-    lstm_width (int): Size of each direction of the BiLSTM.
-    lstm_depth (int): Layers of the BiLSTM; 0 for none.
-    RETURNS (Model[List[Doc], DocScores]): The model.
+    Args:
+        tok2vec: word vectors.
+        segmenter: which stretches of a document are parsed as one.
+        hidden_width: size of the views of a word as dependent and as head.
+        label_width: the same for the label of an arc.
+        max_distance: signed distances to the head that have a score of their own; 0 for none at all.
+        between_width: size of the features of the words between two words; 0 for none at all.
+        lstm_width: size of each direction of the BiLSTM.
+        lstm_depth: layers of the BiLSTM; 0 for none.
+
+    Returns:
+        the model.
     """
 
     sizes = {
@@ -83,13 +87,16 @@ def build_bilstm_mlp_parser(
 
     It is the intermediate parser of the SPIGOT paper (Peng, Thomson and Smith, 2018, section 4.1.1).
 
-    tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
-    segmenter (Callable): Which stretches of a document are parsed as one.
-    hidden_width (int): Hidden size of the perceptron for arcs.
-    label_width (int): Hidden size of the perceptron for labels.
-    lstm_width (int): Size of each direction of the BiLSTM.
-    lstm_depth (int): Layers of the BiLSTM; 0 for none.
-    RETURNS (Model[List[Doc], DocScores]): The model.
+    Args:
+        tok2vec: word vectors.
+        segmenter: which stretches of a document are parsed as one.
+        hidden_width: hidden size of the perceptron for arcs.
+        label_width: hidden size of the perceptron for labels.
+        lstm_width: size of each direction of the BiLSTM.
+        lstm_depth: layers of the BiLSTM; 0 for none.
+
+    Returns:
+        the model.
     """
 
     sizes = {"hidden": hidden_width, "label_hidden": label_width}
@@ -107,13 +114,16 @@ def build_scorer(
 ) -> nn.Module:
     """A scorer of segments, once the width of the word vectors and the number of labels are known.
 
-    scorer (Callable): Its class, which takes an encoder, ``labels`` and the sizes by name.
-    sizes (Dict[str, int]): Its sizes.
-    lstm_width (int): Size of each direction of the BiLSTM.
-    lstm_depth (int): Layers of the BiLSTM; 0 for none.
-    width (int): Width of the word vectors.
-    labels (int): Number of labels.
-    RETURNS (torch.nn.Module): The scorer.
+    Args:
+        scorer: its class, which takes an encoder, ``labels`` and the sizes by name.
+        sizes: its sizes.
+        lstm_width: size of each direction of the BiLSTM.
+        lstm_depth: layers of the BiLSTM; 0 for none.
+        width: width of the word vectors.
+        labels: number of labels.
+
+    Returns:
+        the scorer.
     """
     return scorer(SegmentEncoder(width, lstm_width, lstm_depth), **sizes, labels=labels)
 
@@ -133,14 +143,17 @@ def segment_scorer(
     zero if the tok2vec is shared, as it waits for every component that listens to it, and none otherwise, as
     Adam would step on zeros.
 
-    name (str): Name of the model.
-    tok2vec (Model[List[Doc], List[Floats2d]]): Word vectors.
-    segmenter (Callable): Which stretches of a document are scored as one.
-    build (Callable[[int, int], torch.nn.Module]): From ``width`` of the vectors and number of ``labels`` to
-        the module; the module is called with vectors ``[T, d]``, batches of segments and the dropout rate.
-        No closure, so that the model can be pickled.
-    keep_sentences (bool): Whether sentence starts that are set on the documents already bound the segments.
-    RETURNS (Model[List[Doc], DocScores]): The model; its dimension ``nO`` is the number of labels.
+    Args:
+        name: name of the model.
+        tok2vec: word vectors.
+        segmenter: which stretches of a document are scored as one.
+        build: from ``width`` of the vectors and number of ``labels`` to the module; the module is called
+            with vectors ``[T, d]``, batches of segments and the dropout rate. No closure, so that the
+            model can be pickled.
+        keep_sentences: whether sentence starts that are set on the documents already bound the segments.
+
+    Returns:
+        the model; its dimension ``nO`` is the number of labels.
     """
     model: Model = Model(
         name,
