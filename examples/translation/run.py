@@ -211,6 +211,12 @@ def row_of(
     return decoded_row(run.name, [(run, first)], DECODINGS, generate, console, bleu_of(references))
 
 
+def signature(references: list[str]) -> str:
+    """How sacreBLEU scores, also where all scores were read from files: it asks for an evaluation first."""
+    BLEU.corpus_score(references, [references])
+    return str(BLEU.get_signature())
+
+
 @one_line_errors("translation", RuntimeError)
 def main(argv: list[str] | None = None) -> None:
     """The command; what an earlier call has finished is not done again."""
@@ -222,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     train_together(runs[:1], console)
     train_together(runs[1:], console, at_once=1 if on_gpu else 2)
     rows = [row_of(args, run, runs[0], references, on_gpu, console) for run in runs]
-    about = {"measure": "BLEU (greedy)", "signature": str(BLEU.get_signature())}
+    about = {"measure": "BLEU (greedy)", "signature": signature(references)}
     report(rows, f"BLEU on dev, seed {args.seed}", about, args.out, console)
     console.print(f"sacreBLEU signature: {about['signature']}")
     console.print(f"{time.monotonic() - started:.0f} s in all")
