@@ -86,6 +86,11 @@ class ListenedPipe(TrainablePipe):
         """Do what the settings say, after they have changed."""
         raise NotImplementedError
 
+    def begin_training(self) -> None:
+        """Forget the steps that were made, and what the original was: this component is new."""
+        self._steps = 0
+        self._original = None
+
     # The protocol of spacy.ty.ListenedToComponent
 
     @property

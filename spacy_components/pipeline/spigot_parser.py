@@ -186,7 +186,7 @@ class SpigotParser(ListenedPipe):
         if self.model.has_dim("nO") is None:
             self.model.set_dim("nO", max(1, len(self.labels)))
         self.model.initialize(X=[example.predicted for example in islice(get_examples(), 10)])
-        self._original = None
+        self.begin_training()
         self.require_frozen_parts()
         self.require_order(nlp)
 

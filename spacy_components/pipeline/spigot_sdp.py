@@ -208,7 +208,7 @@ class SpigotSdp(ListenedPipe):
         if self.model.has_dim("nO") is None:
             self.model.set_dim("nO", len(self.labels) + 1)
         self.model.initialize(X=[example.predicted for example in islice(get_examples(), 10)])
-        self._original = None
+        self.begin_training()
         self._tell_listeners()
         self.require_frozen_parts()
         self.require_order(nlp)

@@ -199,6 +199,16 @@ def test_old_drift_and_old_ways_to_change_a_setting():
     assert pipe.settings.surrogate == Spigot(0.75)
 
 
+def test_a_private_copy_of_before_means_what_it_meant():
+    """The config of a pipeline that was saved with one."""
+    parser = {"@architectures": "diffdecode.BiaffineParser.v1", **parser_config()["model"]}
+    old = {"surrogate": "spigot", "surrogate_options": {"max_norm": 2.0}, "eta": 0.5, "grad_factor": 1.0}
+    block = {"@architectures": "diffdecode.StandaloneParse.v1", "parser": parser, "projective": True, **old}
+    with pytest.warns(FutureWarning, match="eta, surrogate_options"):
+        layer = registry.resolve({"x": block})["x"]
+    assert layer.attrs["decide"].__self__.surrogate == Spigot(0.5, 2.0)
+
+
 def test_the_old_place_of_the_factories():
     import spacy_components.factories as old
 
@@ -251,6 +261,11 @@ def test_the_gradient_is_let_in_after_the_warm_steps(with_sgd):
             train_step(nlp, examples, optimizer)
         moves.append(change(before, torch_weights(nlp)))
     assert moves[0] == moves[1] == 0 < moves[2] and moves[3] > 0
+    begin = nlp.get_pipe("spigot_parser").initialize
+    begin(lambda: [example(doc) for doc in parsed_docs(nlp.vocab)], nlp=nlp)
+    before = torch_weights(nlp)
+    nlp.update(examples, sgd=optimizer)
+    assert change(before, torch_weights(nlp)) == 0
 
 
 def graph_pipeline(**settings):
