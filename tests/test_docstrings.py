@@ -6,6 +6,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ PACKAGES = (
     "diffdecode.sequence",
     "diffdecode.structure",
 )
+ROOT = Path(__file__).resolve().parents[1]
 CHECKS = re.compile(r"_?(check|require|checked)(_\w+)?$")
 SHAPE = re.compile(r"\[[^\]]*\]")
 
@@ -105,3 +107,26 @@ def test_a_poor_docstring_is_found():
             raise ValueError("no scores")
 
     assert missing(poor, "Does something.") == ["Raises: ValueError", "what scores is", "shapes"]
+
+
+def test_docstrings_have_one_style():
+    """Sections in Google style: no ``name (type): meaning`` and no ``RETURNS (type)``, as spaCy has them."""
+    other = re.compile(
+        r"^ *(\w+ \((str|int|float|bool|[A-Z]\w*(\[.*\])?)\): |.*\b(RETURNS|YIELDS) \()", flags=re.MULTILINE
+    )
+    packages = (
+        "diffdecode",
+        "fairseq_compat",
+        "fairseq_plugins",
+        "spacy_components",
+        "examples",
+        "benchmarks",
+    )
+    wrong = []
+    for path in (file for package in packages for file in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and other.search(
+                ast.get_docstring(node) or ""
+            ):
+                wrong.append(f"{path.relative_to(ROOT)}: {node.name}")
+    assert not wrong

@@ -134,19 +134,22 @@ class SpigotParser(ListenedPipe):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """RETURNS (Tuple[str, ...]): The labels of arcs between words; a root's is always ``ROOT``."""
+        """The labels of arcs between words; a root's is always ``ROOT``."""
         return tuple(self.cfg["labels"])
 
     @property
     def label_data(self) -> tuple[str, ...]:
-        """RETURNS (Tuple[str, ...]): What ``initialize`` takes as ``labels``."""
+        """What ``initialize`` takes as ``labels``."""
         return self.labels
 
     def add_label(self, label: str) -> int:
         """Add a label, before the component is initialized.
 
-        label (str): The label.
-        RETURNS (int): 0 if it was there already, else 1.
+        Args:
+            label: the label.
+
+        Returns:
+            0 if it was there already, else 1.
         """
         if label in self.labels:
             return 0
@@ -170,9 +173,10 @@ class SpigotParser(ListenedPipe):
         Without any parse in the data the arcs stay unlabelled: the trees are then learned from the
         components downstream alone.
 
-        get_examples (Callable[[], Iterable[Example]]): A function that returns a sample of examples.
-        nlp (Optional[Language]): The pipeline.
-        labels (Optional[Sequence[str]]): The labels, instead of those of the examples.
+        Args:
+            get_examples: a function that returns a sample of examples.
+            nlp: the pipeline.
+            labels: the labels, instead of those of the examples.
         """
         validate_get_examples(get_examples, "SpigotParser.initialize")
         require_upstreams(nlp, get_examples)
@@ -231,8 +235,9 @@ class SpigotParser(ListenedPipe):
     def set_annotations(self, docs: Iterable[Doc], parses: Sequence[np.ndarray]) -> None:
         """Write heads, labels and, by the roots, sentence boundaries.
 
-        docs (Iterable[Doc]): The documents.
-        parses (Sequence[numpy.ndarray]): What ``predict`` returned.
+        Args:
+            docs: the documents.
+            parses: what ``predict`` returned.
         """
         add = self.vocab.strings.add
         hashes = np.array(
@@ -253,17 +258,23 @@ class SpigotParser(ListenedPipe):
     def decide(self, scores: DocScores) -> TreeDecision:
         """The trees for the listeners.
 
-        scores (DocScores): The scores.
-        RETURNS (TreeDecision): The trees.
+        Args:
+            scores: the scores.
+
+        Returns:
+            the trees.
         """
         return self.decoder.decide(scores)
 
     def get_loss(self, examples: Sequence[Example], scores: DocScores) -> tuple[float, list]:
         """The loss of the trees plus the cross-entropy of the labels of gold arcs, summed over the words.
 
-        examples (Sequence[Example]): The examples; words without annotation add nothing.
-        scores (DocScores): The scores.
-        RETURNS (Tuple[float, list]): The loss, and what the model's backward pass takes.
+        Args:
+            examples: the examples; words without annotation add nothing.
+            scores: the scores.
+
+        Returns:
+            the loss, and what the model's backward pass takes.
         """
         if not scores.scores or not any(example.reference.has_annotation("DEP") for example in examples):
             return 0.0, []

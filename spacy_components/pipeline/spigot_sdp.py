@@ -131,25 +131,28 @@ class SpigotSdp(ListenedPipe):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """RETURNS (Tuple[str, ...]): The labels of arcs between words."""
+        """The labels of arcs between words."""
         return tuple(self.cfg["labels"])
 
     @property
     def label_data(self) -> dict[str, list[str]]:
-        """RETURNS (Dict[str, List[str]]): What ``initialize`` takes as ``labels``."""
+        """What ``initialize`` takes as ``labels``."""
         return {"labels": list(self.labels), "deterministic": list(self.cfg["deterministic"])}
 
     @property
     def deterministic(self) -> list[int]:
-        """RETURNS (List[int]): Numbers of the deterministic labels."""
+        """Numbers of the deterministic labels."""
         every = [*self.labels, TOP]
         return [every.index(label) for label in self.cfg["deterministic"] if label in every]
 
     def add_label(self, label: str) -> int:
         """Add a label, before the component is initialized.
 
-        label (str): The label.
-        RETURNS (int): 0 if it was there already, else 1.
+        Args:
+            label: the label.
+
+        Returns:
+            0 if it was there already, else 1.
         """
         if label in self.labels:
             return 0
@@ -186,9 +189,10 @@ class SpigotSdp(ListenedPipe):
     ) -> None:
         """Build the model for the labels of the training data.
 
-        get_examples (Callable[[], Iterable[Example]]): A function that returns a sample of examples.
-        nlp (Optional[Language]): The pipeline.
-        labels (Optional[Dict[str, List[str]]]): ``label_data``, instead of what is in the examples.
+        Args:
+            get_examples: a function that returns a sample of examples.
+            nlp: the pipeline.
+            labels: ``label_data``, instead of what is in the examples.
         """
         validate_get_examples(get_examples, "SpigotSdp.initialize")
         require_upstreams(nlp, get_examples)
@@ -239,8 +243,9 @@ class SpigotSdp(ListenedPipe):
     def set_annotations(self, docs: Iterable[Doc], graphs: Sequence[np.ndarray]) -> None:
         """Write the graphs to ``doc._.sdp``, or where the setting ``key`` says.
 
-        docs (Iterable[Doc]): The documents.
-        graphs (Sequence[numpy.ndarray]): What ``predict`` returned.
+        Args:
+            docs: the documents.
+            graphs: what ``predict`` returned.
         """
         labels = self.labels
         for doc, rows in zip(docs, graphs):
@@ -269,17 +274,23 @@ class SpigotSdp(ListenedPipe):
     def decide(self, scores: DocScores) -> GraphDecision:
         """The graphs for the listeners.
 
-        scores (DocScores): The scores.
-        RETURNS (GraphDecision): The graphs.
+        Args:
+            scores: the scores.
+
+        Returns:
+            the graphs.
         """
         return self.decoder.decide(scores, self.deterministic)
 
     def get_loss(self, examples: Sequence[Example], scores: DocScores) -> tuple[float, list]:
         """The loss against the examples' graphs, summed.
 
-        examples (Sequence[Example]): The examples; those without a graph add nothing.
-        scores (DocScores): The scores.
-        RETURNS (Tuple[float, list]): The loss, and what the model's backward pass takes.
+        Args:
+            examples: the examples; those without a graph add nothing.
+            scores: the scores.
+
+        Returns:
+            the loss, and what the model's backward pass takes.
         """
         if not scores.scores or not any(has_graph(eg.reference, self.settings.key) for eg in examples):
             return 0.0, []
