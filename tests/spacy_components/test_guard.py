@@ -78,11 +78,9 @@ def prose(said):
 def rows(said):
     """Step, UAS, GUARD and Score of each evaluation in the table that was printed."""
     lines = [line.split() for line in said.splitlines() if re.match(r"\s+\d+\s+\d+\s", line)]
-    header = next(line for line in said.splitlines() if "DEP_UAS" in line)
-    # E, #, two losses, and the scores in the order of the header
-    scores = re.findall(r"DEP_UAS|DEP_LAS|SENTS_F|CATS_SCORE|GUARD|SCORE", header)
-    assert scores == ["DEP_UAS", "DEP_LAS", "SENTS_F", "CATS_SCORE", "GUARD", "SCORE"]
-    return [(int(line[1]), *map(float, (line[4], line[8], line[9]))) for line in lines]
+    header = re.split(r"\s{2,}", next(line for line in said.splitlines() if "DEP_UAS" in line).strip())
+    columns = [header.index(name) for name in ("DEP_UAS", "GUARD", "SCORE")]
+    return [(int(line[1]), *(float(line[column]) for column in columns)) for line in lines]
 
 
 def uas(nlp, paths):
