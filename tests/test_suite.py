@@ -49,3 +49,9 @@ def test_waits_for_busy_machines(path):
 def test_properties_are_quiet_and_repeatable():
     assert settings.default.deadline is None
     assert settings.default.derandomize or settings.get_current_profile_name() == "explore"
+
+
+def test_modules_of_tests_have_names_of_their_own():
+    """pytest imports them by their last names: of two equal ones only one is run."""
+    names = [path.name for path in FILES if path.name != "__init__.py"]
+    assert sorted(set(names)) == sorted(names)
