@@ -4,8 +4,9 @@ The options are the tasks' because fairseq's own options of generation cannot be
 store them in checkpoints, so they are given again to ``fairseq-generate``.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +22,13 @@ from fairseq_plugins.options import option
 # fairseq's options of generation that are used before a search is asked for.
 USED_BY_FAIRSEQ = ("score_reference", "no_seed_provided")
 
+# The same option of training and of decoding: on one command line it is given once, for both.
+SCORE_NORMALIZER = (
+    1.0,
+    "lambda in the local score, logit - lambda log Z: 1 is the log-probability, 0 the raw logit",
+    "Andor et al. 2016; Goyal et al. 2019",
+)
+
 
 @dataclass
 class SearchConfig(FairseqDataclass):
@@ -33,6 +41,7 @@ class SearchConfig(FairseqDataclass):
     search_operator: ChoiceEnum(sorted(TOP_K_OPERATORS)) = option(
         "peaked", "soft-beam only: continuous top-k", "Algorithm 2"
     )
+    score_normalizer: float = option(*SCORE_NORMALIZER)
 
 
 def translation_space(dictionary: Dictionary) -> SearchSpace:
@@ -52,20 +61,55 @@ def search_function(cfg: SearchConfig) -> Callable[..., Hypotheses]:
     """``search(decoder, state, lengths, beam_size, space)`` as the options ask for it.
 
     Raises:
-        ValueError: an alpha that is not positive.
+        ValueError: an alpha that is not positive, or a normaliser that is no number of at least 0.
     """
+    check_score_normalizer(cfg)
+
+    def beam(decoder, state, lengths, beam_size, space):
+        return hard_beam(decoder, state, lengths, beam_size, scored(space))
+
+    def scored(space):
+        return replace(space, score_normalizer=cfg.score_normalizer)
+
     if cfg.search == "beam":
-        return hard_beam
+        return beam
     if not cfg.search_alpha > 0:
         raise ValueError(f"--search-alpha {cfg.search_alpha} must be positive")
 
-    def search(decoder, state, lengths, beam_size, space):
+    def soft_beam(decoder, state, lengths, beam_size, space):
         if beam_size > space.size:
             raise ValueError(f"--beam {beam_size} is more than the {space.size} symbols of a soft beam")
         options = SoftBeamOptions(beam_size, cfg.search_alpha, cfg.search_operator)
-        return soft_beam_decode(decoder, state, lengths, space, options)
+        return soft_beam_decode(decoder, state, lengths, scored(space), options)
 
-    return search
+    return soft_beam
+
+
+def check_score_normalizer(cfg: Any) -> None:
+    """Refuse a ``score_normalizer`` that no search can use.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if not 0.0 <= cfg.score_normalizer < math.inf:
+        raise ValueError(f"--score-normalizer {cfg.score_normalizer} must be a number of at least 0")
+
+
+def refuse_score_normalizer(cfg: SearchConfig, scorer: str) -> None:
+    """Refuse other scores than log-probabilities where fairseq's own code computes the scores.
+
+    Args:
+        cfg: options of the task.
+        scorer: what computes them, for the message.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if cfg.score_normalizer != 1.0:
+        raise ValueError(
+            f"--score-normalizer {cfg.score_normalizer} has no meaning for {scorer}, whose scores are "
+            "log-probabilities; remove it"
+        )
 
 
 def refuse_unused_options(

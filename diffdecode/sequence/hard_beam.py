@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 from diffdecode.sequence.costs import StepCost, missing_costs, step_costs
 from diffdecode.sequence.precision import outside_autocast
 from diffdecode.sequence.search_space import SearchSpace, length_bounds
-from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, reorder
+from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, predict, reorder
 
 
 @dataclass
@@ -19,9 +19,9 @@ class Hypotheses:
     Attributes:
         symbols: ``[B, K, T]`` ids. Positions at or beyond a sentence's length, and those after all its
             hypotheses have ended, hold ``-1``; a hypothesis that ends before others holds PAD.
-        scores: ``[B, K]`` cumulative log-probabilities (plus weighted costs, if any were added to them);
-            ``-inf`` where fewer than K hypotheses exist.
-        step_scores: ``[B, K, T]`` log-probability of each symbol, 0 where there is none.
+        scores: ``[B, K]`` cumulative local scores, log-probabilities unless the search space says otherwise
+            (plus weighted costs, if any were added to them); ``-inf`` where fewer than K hypotheses exist.
+        step_scores: ``[B, K, T]`` local score of each symbol, 0 where there is none.
         costs: ``[B, K]`` cumulative costs D_T.
     """
 
@@ -52,7 +52,7 @@ def hard_beam(
         state: its state before the first step, B rows.
         lengths: ``[B]`` number of steps of each sentence, >= 0; a shorter sentence's beam is left as it is.
         beam_size: K.
-        space: what may be emitted, and whether an end symbol ends a hypothesis.
+        space: what may be emitted and how it is scored, and whether an end symbol ends a hypothesis.
         cost: d(y_t) of each symbol; ``None`` counts nothing (and the search ends once every hypothesis has).
         cost_weight: weight of the step cost *added to the scores* (cost-augmented search, section 2.5).
 
@@ -61,6 +61,7 @@ def hard_beam(
 
     Raises:
         ValueError: a negative length.
+        TypeError: a space whose scores the decoder cannot give (``predict``).
     """
     batch, device = lengths.size(0), lengths.device
     offset = torch.arange(batch, device=device)[:, None]
@@ -74,8 +75,10 @@ def hard_beam(
         running = space.running(finished, lengths, t)[:, None]
         if cost is None and space.eos is not None and not bool(running.any()):
             break
-        log_probs, state = decoder.step(state, vectors)
-        local = space.local_scores(log_probs.view(batch, width, -1), finished, floor=0.0)  # [B, K, C]
+        log_probs, log_z, state = predict(decoder, state, vectors, space.is_normalised)
+        log_z = None if log_z is None else log_z.view(batch, width)
+        log_probs = log_probs.view(batch, width, -1)
+        local = space.local_scores(log_probs, finished, 0.0, log_z)  # [B, K, C]
         local = space.without_early_end(local, space.symbols, t)
         symbol_costs = step_costs(cost, t, space.symbols.expand(batch, -1)).to(local.dtype)  # [B, C]
         candidates = (scores[..., None] + local + cost_weight * symbol_costs[:, None]).flatten(1)

@@ -34,6 +34,7 @@ class Prediction(NamedTuple):
         rest: ``[R]`` probability of all candidates that are not among the best, rounded up; no gradient.
         outside: how many candidates are not among the best.
         gold: ``[R]`` log-probabilities of the words asked for, or ``None``.
+        log_z: ``[R]`` log-normalisers: a log-probability and ``log_z`` are the logit.
     """
 
     best: Tensor
@@ -41,6 +42,7 @@ class Prediction(NamedTuple):
     rest: Tensor
     outside: int
     gold: Tensor | None
+    log_z: Tensor
 
 
 class OutputLayer:
@@ -71,11 +73,11 @@ class OutputLayer:
         hidden = hidden.to(self.tape.weight.dtype)
         keep = torch.is_grad_enabled() and (hidden.requires_grad or self.anchor.requires_grad)
         place, logits = self.tape.claim(hidden.detach(), keep)
-        best, symbols, rest, gold = _Predict.apply(
+        best, symbols, rest, gold, log_z = _Predict.apply(
             hidden, self.anchor, self.tape, place, logits, m, gold, self.banned
         )
         outside = self.candidates - m
-        return Prediction(best, symbols, rest if outside else torch.zeros_like(rest), outside, gold)
+        return Prediction(best, symbols, rest if outside else torch.zeros_like(rest), outside, gold, log_z)
 
     def mix(self, symbols: Tensor, weights: Tensor) -> Tensor:
         """Mixtures of embeddings ``[B, K, d]``, with ``weights [B, K, M]`` of ``symbols [B, M]``."""
@@ -200,7 +202,7 @@ class _Predict(torch.autograd.Function):
         m: int,
         gold: Tensor | None,
         banned: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
         tape.project(hidden, logits)
         wanted = None if gold is None else logits.gather(1, gold[:, None])[:, 0]
         forbidden = logits[:, :0] if banned is None else logits[:, banned]
@@ -221,20 +223,26 @@ class _Predict(torch.autograd.Function):
         ctx.tape, ctx.place = tape, place
         ctx.save_for_backward(symbols, gold, mass, tape.weight)
         ctx.mark_non_differentiable(symbols, rest)
-        log_mass = top + mass.log()[:, None]
-        return best - log_mass, symbols, rest / mass, None if wanted is None else wanted - log_mass[:, 0]
+        log_z = top[:, 0] + mass.log()
+        gold_score = None if wanted is None else wanted - log_z
+        return best - log_z[:, None], symbols, rest / mass, gold_score, log_z
 
     @staticmethod
     @once_differentiable
     @full_precision
     def backward(
-        ctx: Any, grad_best: Tensor, _symbols: Tensor, _rest: Tensor, grad_gold: Tensor | None
+        ctx: Any,
+        grad_best: Tensor,
+        _symbols: Tensor,
+        _rest: Tensor,
+        grad_gold: Tensor | None,
+        grad_log_z: Tensor,
     ) -> tuple[Tensor | None, ...]:
         symbols, gold, mass, weight = ctx.saved_tensors
         ctx.tape.check_unspent(ctx.place)
         logits = ctx.tape.logits[ctx.place]
         total = grad_best.sum(1) if grad_gold is None else grad_best.sum(1) + grad_gold
-        logits.mul_((-total / mass)[:, None])
+        logits.mul_(((grad_log_z - total) / mass)[:, None])
         logits.scatter_add_(1, symbols, grad_best)
         if grad_gold is not None:
             logits.scatter_add_(1, gold[:, None], grad_gold[:, None])

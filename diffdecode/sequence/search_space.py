@@ -1,10 +1,15 @@
-"""What a search may emit: the candidate symbols, and how an end symbol ends a hypothesis.
+"""What a search may emit, and at which score: candidate symbols, their local scores, how an end symbol ends.
 
 Tagging emits labels for exactly as many steps as there are words. Translation ends a hypothesis with EOS,
 after which it can only emit PAD at no cost ("absorbing" EOS), so that finished and unfinished hypotheses
 stay on one beam. In a soft search a beam element is finished *to a degree* f in [0, 1].
+
+A local score is ``logit - lambda * log Z`` with the softmax's normaliser Z: the log-probability at lambda 1,
+and at 0 the logit. Scores that are not normalised let later words revise earlier choices (label bias; Andor
+et al. 2016, section 3; Goyal, Dyer and Berg-Kirkpatrick 2019).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,16 +32,25 @@ class SearchSpace:
         eos: id that ends a hypothesis, or ``None`` when lengths are given (tagging).
         pad: id emitted after ``eos``.
         shortest: words that a hypothesis has at least before ``eos``.
+        score_normalizer: lambda of the local scores ``logit - lambda * log Z``; any other than 1 needs a
+            ``LinearStepDecoder``.
+
+    Raises:
+        ValueError: no symbol, ``eos`` or ``pad`` not among the symbols, or a lambda that is negative or not
+            finite.
     """
 
     symbols: Tensor
     eos: int | None = None
     pad: int | None = None
     shortest: int = 0
+    score_normalizer: float = 1.0
 
     def __post_init__(self) -> None:
         if self.symbols.numel() == 0:
             raise ValueError("a search space needs at least one symbol")
+        if not 0.0 <= self.score_normalizer < math.inf:
+            raise ValueError(f"score_normalizer {self.score_normalizer} must be a number of at least 0")
         if self.eos is not None:
             for name, symbol in (("eos", self.eos), ("pad", self.pad)):
                 if symbol is None or not (self.symbols == symbol).any():
@@ -58,18 +72,66 @@ class SearchSpace:
         """Degrees of being finished before the first step: zeros like ``scores [B, K]``, none without EOS."""
         return None if self.eos is None else torch.zeros_like(scores)
 
-    def local_scores(self, log_probs: Tensor, finished: Tensor | None, floor: float = SOFT_FLOOR) -> Tensor:
-        """Scores ``[B, K, C]`` of emitting each candidate, from ``log_probs [B, K, V]``.
+    @property
+    def is_normalised(self) -> bool:
+        """Whether local scores are log-probabilities."""
+        return self.score_normalizer == 1.0
+
+    def local_scores(
+        self,
+        log_probs: Tensor,
+        finished: Tensor | None,
+        floor: float = SOFT_FLOOR,
+        log_z: Tensor | None = None,
+    ) -> Tensor:
+        """Scores ``[B, K, C]`` of emitting each candidate.
 
         With ``eos``: an element finished to the degree f scores ``log p + log(1 - f)`` on a word and
-        ``log f`` on PAD, with degrees of at least ``floor`` (0 in a hard search: impossible is ``-inf``).
+        ``log f`` on PAD (``log_degrees``). ``beyond_log_probs`` is added to both.
+
+        Args:
+            log_probs: ``[B, K, V]``.
+            finished: ``[B, K]`` degrees, or ``None``.
+            floor: smallest degree.
+            log_z: ``[B, K]``, or ``None`` where scores are log-probabilities.
         """
         local = log_probs.index_select(2, self.symbols)
-        if finished is None:
-            return local
-        running = torch.log((1.0 - finished).clamp_min(floor))[..., None]
-        absorbed = torch.log(finished.clamp_min(floor))[..., None]
-        return torch.where(self.symbols == self.padding, absorbed, local + running)
+        if finished is not None:
+            running, absorbed = self.log_degrees(finished, floor)
+            local = torch.where(self.symbols == self.padding, absorbed[..., None], local + running[..., None])
+        return local if log_z is None else local + self.beyond_log_probs(log_z, finished)[..., None]
+
+    def log_degrees(self, finished: Tensor, floor: float = SOFT_FLOOR) -> tuple[Tensor, Tensor]:
+        """``log(1 - f)`` and ``log f``, ``[B, K]``: to which degrees elements go on and have ended.
+
+        Where scores are not normalised, they may differ by more than the logarithm of any floor, and an end
+        must not be undone at any gain: degrees within their rounding of 0 are 0, and impossible.
+
+        Args:
+            finished: ``[B, K]`` degrees f.
+            floor: smallest degree; 0 in a hard search, where impossible is ``-inf``.
+        """
+        running = torch.log((1.0 - finished).clamp_min(floor))
+        absorbed = torch.log(finished.clamp_min(floor))
+        if self.is_normalised:
+            return running, absorbed
+        return (
+            running.masked_fill(finished >= ENDED, -torch.inf),
+            absorbed.masked_fill(finished <= 1.0 - ENDED, -torch.inf),
+        )
+
+    def beyond_log_probs(self, log_z: Tensor, finished: Tensor | None) -> Tensor:
+        """``(1 - lambda) log Z`` ``[B, K]``, which makes log-probabilities local scores.
+
+        It counts to the degree to which an element goes on: nothing is added to a hypothesis that has ended,
+        and within an element words and PAD compete as log-probabilities do.
+
+        Args:
+            log_z: ``[B, K]``.
+            finished: ``[B, K]`` degrees, or ``None``.
+        """
+        beyond = (1.0 - self.score_normalizer) * log_z
+        return beyond if finished is None else beyond * (1.0 - finished)
 
     def without_early_end(self, scores: Tensor, symbols: Tensor, t: int) -> Tensor:
         """``scores [B, ...]`` with EOS impossible where step ``t`` is too early for it.

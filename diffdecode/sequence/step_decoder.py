@@ -5,7 +5,7 @@ A state holds the recurrent memory of R rows; row ``b * K + j`` is beam element 
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -51,6 +51,38 @@ class LinearStepDecoder(StepDecoder, Protocol):
 
     def features(self, state: State, vectors: Tensor) -> tuple[Tensor, State]:
         """Feed ``vectors [R, d]``; return the output layer's input ``[R, H]`` and the new state."""
+
+
+def predict(
+    decoder: StepDecoder, state: State, vectors: Tensor, normalised: bool
+) -> tuple[Tensor, Tensor | None, State]:
+    """One step of a search: log-probabilities ``[R, V]``, their log-normalisers ``[R]``, the new state.
+
+    Args:
+        decoder: the model.
+        state: its state, R rows.
+        vectors: ``[R, d]`` inputs.
+        normalised: whether log-probabilities are all that is asked for; then the normalisers are ``None``,
+            and any decoder will do.
+
+    Raises:
+        TypeError: normalisers of a decoder that does not show its linear output layer.
+    """
+    if normalised:
+        log_probs, state = decoder.step(state, vectors)
+        return log_probs, None, state
+    if not hasattr(decoder, "output_weight"):
+        raise TypeError(
+            "a score_normalizer other than 1 needs logits, and the step decoder does not show its linear "
+            "output layer: give it features, output_weight and output_bias (LinearStepDecoder)"
+        )
+    linear = cast(LinearStepDecoder, decoder)
+    hidden, state = linear.features(state, vectors)
+    weight = linear.output_weight
+    logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, linear.output_bias)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    log_z = logits.logsumexp(1)
+    return logits - log_z[:, None], log_z, state
 
 
 def first_input(decoder: StepDecoder, batch_size: int) -> Tensor:

@@ -29,6 +29,7 @@ from fairseq_plugins.criterions.collapse import CollapseWatch
 from fairseq_plugins.criterions.costs import label_costs
 from fairseq_plugins.decoders import keep_encoder_output, step_decoder
 from fairseq_plugins.options import old_name, option
+from fairseq_plugins.search import SCORE_NORMALIZER, check_score_normalizer
 
 # The weights of a soft search, B * T * K * K * V numbers, up to which activations are kept (some 200 MB)
 # instead of computed again in the backward pass: with few labels that would double the time for nothing.
@@ -87,6 +88,7 @@ class SoftBeamConfig(AnnealedConfig):
         "translation: steps of the search beyond the reference; missing and extra symbols cost 1",
         "ours",
     )
+    score_normalizer: float = option(*SCORE_NORMALIZER)
     top_k_operator: Optional[str] = old_name("operator")
 
 
@@ -121,6 +123,7 @@ class SoftBeamCriterion(AnnealedCriterion):
     def __init__(self, cfg: SoftBeamConfig, task: FairseqTask):
         super().__init__(cfg, task)
         self.register_buffer("wrong_costs", label_costs(cfg.wrong_label_costs, task.target_dictionary))
+        self.space = replace(self.space, score_normalizer=cfg.score_normalizer)
         # Tagging has as many labels as words: no further steps, and lengths that are all the same.
         translates = self.space.eos is not None
         self.extra_steps = cfg.extra_steps if translates else 0
@@ -153,6 +156,7 @@ class SoftBeamCriterion(AnnealedCriterion):
                 f"--soft-beam-candidates needs an operator that can bound what it leaves out, and "
                 f"--operator {cfg.operator} cannot: use one of {bounded}, or --soft-beam-candidates 0"
             )
+        check_score_normalizer(cfg)
         for name in ("length_penalty", "extra_steps"):
             if getattr(cfg, name) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(cfg, name)} must not be negative")
@@ -178,16 +182,17 @@ class SoftBeamCriterion(AnnealedCriterion):
         2) the sample size, which is used as the denominator for the gradient
         3) logging outputs to display while training
         """
-        encoder_out, target, gold_scores = self._teacher_forcing(model, sample)
+        encoder_out, target, gold_scores, nll = self._teacher_forcing(model, sample)
         problem = self._problem(model, encoder_out, target)
         search = self._soft_search if self.training else self._hard_search
         cost, max_score, means = search(problem, target)
-        objective, nll = self._objective(cost, max_score, gold_scores, target), -gold_scores
+        objective = self._objective(cost, max_score, gold_scores, target)
         loss = torch.lerp(objective, nll, self.cfg.ce_weight) if self.cfg.ce_weight else objective
         return loss.sum() if reduce else loss, *self.report(sample, target, loss, nll.sum(), **means)
 
     def _teacher_forcing(self, model, sample):
-        """Encoder output, target ``[B, T]`` and s(y*) ``[B]``, the reference's score (section 2.5).
+        """Encoder output, target ``[B, T]``, s(y*) ``[B]``, the reference's score (section 2.5), and its
+        negative log-likelihood ``[B]``.
 
         The model is called as a whole even where the loss needs no reference: only then does
         DistributedDataParallel send the gradients of the search.
@@ -195,12 +200,18 @@ class SoftBeamCriterion(AnnealedCriterion):
         with keep_encoder_output(model) as encoder_outputs:
             net_output = model(**sample["net_input"])
         target = model.get_targets(sample, net_output)
+        outside = target.eq(self.padding_idx)
         log_probs = model.get_normalized_probs(net_output, log_probs=True)
         scores = log_probs.gather(2, target[..., None]).squeeze(2)
-        scores = scores.masked_fill(target.eq(self.padding_idx), 0.0).sum(1)
-        in_loss = self.cfg.ce_weight > 0 or self.cfg.objective == "hinge"
-        # Detached, the scores over the vocabulary need not be kept for the backward pass.
-        return encoder_outputs[0], target, scores if in_loss else scores.detach()
+        scores = log_likelihood = scores.masked_fill(outside, 0.0).sum(1)
+        if not self.space.is_normalised:
+            log_z = net_output[0].float().logsumexp(2)
+            beyond = self.space.beyond_log_probs(log_z, finished=None)
+            scores = log_likelihood + beyond.masked_fill(outside, 0.0).sum(1)
+        if self.cfg.ce_weight == 0 and self.cfg.objective != "hinge":
+            # Detached, the scores over the vocabulary need not be kept for the backward pass.
+            scores, log_likelihood = scores.detach(), log_likelihood.detach()
+        return encoder_outputs[0], target, scores, -log_likelihood
 
     def _problem(self, model, encoder_out, target):
         if self.space.symbols.device != target.device:

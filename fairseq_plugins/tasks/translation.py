@@ -11,11 +11,19 @@ from torch import nn
 from diffdecode.sequence import SearchSpace
 from fairseq_plugins.options import option
 from fairseq_plugins.progress import ScheduledCriterionTask
-from fairseq_plugins.search import SearchConfig, refuse_unused_options, search_function, translation_space
+from fairseq_plugins.search import (
+    SearchConfig,
+    refuse_score_normalizer,
+    refuse_unused_options,
+    search_function,
+    translation_space,
+)
 from fairseq_plugins.soft_beam_generator import SoftBeamGenerator
 
 # fairseq's options of generation that decoding with the soft beam uses.
 USED = ("beam", "nbest", "max_len_a", "max_len_b", "lenpen", "unnormalized", "sacrebleu")
+
+FAIRSEQ_BEAM = "--search beam (in translation, fairseq's own; --search soft-beam uses it)"
 
 
 @dataclass
@@ -58,9 +66,11 @@ class DirectLossTranslationTask(ScheduledCriterionTask, TranslationTask):
             prefix_allowed_tokens_fn: as in fairseq.
 
         Raises:
-            ValueError: an option that the soft beam does not use.
+            ValueError: an option that the soft beam, or a score that fairseq's search, does not use.
         """
-        if self.cfg.search == "beam" or getattr(args, "score_reference", False):
+        scores_reference = getattr(args, "score_reference", False)
+        if self.cfg.search == "beam" or scores_reference:
+            refuse_score_normalizer(self.cfg, "--score-reference" if scores_reference else FAIRSEQ_BEAM)
             return super().build_generator(
                 models, args, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
             )

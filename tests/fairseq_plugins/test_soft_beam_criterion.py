@@ -11,7 +11,14 @@ import toy_models
 from fairseq.tasks.fairseq_task import FairseqTask
 
 from diffdecode.categorical import TOP_K_OPERATORS
-from diffdecode.sequence import HammingCost, SearchSpace, SoftBeamOptions, annealed_alpha, soft_beam
+from diffdecode.sequence import (
+    HammingCost,
+    SearchSpace,
+    SoftBeamOptions,
+    annealed_alpha,
+    hard_beam,
+    soft_beam,
+)
 from fairseq_plugins.criterions.costs import label_costs
 from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriterion
 from fairseq_plugins.decoders import step_decoder
@@ -77,7 +84,8 @@ def sample_for(model):
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 @pytest.mark.parametrize("objective", ["direct", "hinge"])
-def test_training_loss_becomes_the_validation_loss(model, objective, length_penalty):
+@pytest.mark.parametrize("normalizer", [0.3, 1.0])
+def test_training_loss_becomes_the_validation_loss(model, objective, length_penalty, normalizer):
     criterion = criterion_for(
         model,
         objective=objective,
@@ -86,6 +94,7 @@ def test_training_loss_becomes_the_validation_loss(model, objective, length_pena
         alpha_growth=1.0,
         extra_steps=1,
         length_penalty=length_penalty,
+        score_normalizer=normalizer,
     )
     sample = sample_for(model)
     criterion.train()
@@ -200,6 +209,32 @@ def test_as_many_candidates_as_there_are_change_nothing(model, objective):
     assert (results[1][1] - results[0][1]).abs().max() <= 1e-3 * results[0][1].abs().max()
 
 
+@pytest.mark.parametrize("normalizer", [0.0, 0.5, 1.0])
+def test_the_reference_is_scored_as_the_hypotheses_are(model, normalizer):
+    sample = sample_for(model)
+    criterion = criterion_for(model, objective="hinge", margin=0.0, score_normalizer=normalizer).eval()
+    loss, _, _ = criterion(model, sample, reduce=False)
+    with torch.no_grad():
+        logits = model(**sample["net_input"])[0]
+        steps = step_decoder(model)
+        state = steps.init_state(model.encoder.forward_torchscript(sample["net_input"]))
+    inside = sample["target"] != 1
+    gold = logits.gather(2, sample["target"][..., None])[..., 0] - normalizer * logits.logsumexp(2)
+    space = dataclasses.replace(criterion.space, score_normalizer=normalizer)
+    best = hard_beam(steps, state, inside.sum(1), 3, space).scores[:, 0]
+    expected = torch.relu(best - (gold * inside).sum(1))
+    torch.testing.assert_close(loss, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_cross_entropy_beside_scores_that_are_not_normalised_is_cross_entropy():
+    model = toy_models.spread(toy_models.tagger(), 2.0)
+    losses = [
+        criterion_for(model, ce_weight=1.0, score_normalizer=normalizer).train()(model, sample_for(model))[0]
+        for normalizer in (0.0, 1.0)
+    ]
+    assert torch.equal(*losses)
+
+
 def test_wrong_label_costs():
     words = toy_models.dictionary(4)
     assert label_costs("w1=2,w3=0.5", words).tolist() == [1, 1, 1, 1, 1, 2, 1, 0.5]
@@ -229,8 +264,10 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path, caplog):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_validation_is_comparable_over_epochs_and_warm_start_works(tmp_path, caplog):
-    """Validation loss is the share of wrong labels of the hard beam: at most 1, whatever alpha is."""
+@pytest.mark.parametrize("normalizer", ["0", "1"])
+def test_validation_is_comparable_over_epochs_and_warm_start_works(tmp_path, caplog, normalizer):
+    """Validation loss is the share of wrong labels of the hard beam: at most 1, whatever alpha is. Criterion
+    and task search with the same scores: the option is both's."""
     caplog.set_level(logging.INFO)
     data = toy_corpus.write_corpus(tmp_path)
     toy_corpus.train(
@@ -240,8 +277,10 @@ def test_validation_is_comparable_over_epochs_and_warm_start_works(tmp_path, cap
     toy_corpus.train(
         data, tmp_path / "direct", *toy_corpus.TAGGER, "--criterion", "soft_beam", "--max-epoch", "2",
         "--finetune-from-model", tmp_path / "ce/checkpoint_best.pt", "--eval-beam", "3",
-        "--alpha-growth", "100", "--alpha-max", "1e4",
+        "--alpha-growth", "100", "--alpha-max", "1e4", "--score-normalizer", normalizer,
     )  # fmt: skip
+    cfg = torch.load(tmp_path / "direct/checkpoint_last.pt", weights_only=True)["cfg"]
+    assert cfg["task"]["score_normalizer"] == cfg["criterion"]["score_normalizer"] == float(normalizer)
     valid = toy_corpus.logged(caplog, "valid")
     assert len(valid) == 2
     for log in valid:
@@ -262,6 +301,7 @@ REFUSED = {
     "mixing": ({"ce_weight": 1.5}, "--ce-weight 1.5 must be between 0 and 1"),
     "candidates": ({"soft_beam_candidates": 2}, "--soft-beam-candidates 2 must be 0 or at least"),
     "length": ({"length_penalty": -1.0}, "--length-penalty -1.0 must not be negative"),
+    "normalizer": ({"score_normalizer": -1.0}, "--score-normalizer -1.0 must be a number of at least 0"),
     "steps": ({"extra_steps": -1}, "--extra-steps -1 must not be negative"),
 }
 

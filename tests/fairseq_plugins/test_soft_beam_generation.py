@@ -58,6 +58,29 @@ def test_peaked_and_smooth_searches_differ(trained, capsys):
     assert any(smooth[n][0] != sharp[n][0] for n in smooth)
 
 
+def typed(trained, capsys, monkeypatch, *options):
+    """Hypotheses of fairseq-interactive for three sentences."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("w1 w2 w3\nw5\nw2 w4 w1 w3\n"))
+    toy_corpus.run("interactive", *command(trained, *options))
+    return hypotheses(capsys.readouterr().out)
+
+
+def test_scores_that_are_not_normalised(trained, capsys, monkeypatch):
+    sharp = ("--search", "soft-beam", "--search-alpha", "1e8", "--score-normalizer")
+    soft = {value: typed(trained, capsys, monkeypatch, *sharp, value) for value in ("0", "0.5", "1")}
+    for n in range(3):
+        assert len({found[n][0] for found in soft.values()}) == 3
+    hard = ("--search", "beam", "--score-normalizer", "0.5")
+    if trained[2] == "direct_loss_translation":
+        with pytest.raises(ValueError, match=r"--score-normalizer 0\.5 has no meaning for --search beam "):
+            typed(trained, capsys, monkeypatch, *hard)
+        return
+    found = typed(trained, capsys, monkeypatch, *hard)
+    assert [found[n][1] for n in range(3)] == [soft["0.5"][n][1] for n in range(3)]
+    for n in range(3):
+        assert found[n][0] == pytest.approx(soft["0.5"][n][0], abs=1e-3)
+
+
 def test_interactive(trained, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("w1 w2 w3\nw5\n"))
     toy_corpus.run("interactive", *command(trained, "--search", "soft-beam"))
@@ -71,6 +94,11 @@ def test_refusals(trained):
         (["--path", f"{checkpoint}:{checkpoint}"], "with one model, not with an ensemble of 2"),
         (["--sampling", "--nbest", "3"], "--sampling has no meaning for"),
         (["--search-alpha", "0"], "--search-alpha 0.0 must be positive"),
+        (["--score-normalizer", "-1"], "--score-normalizer -1.0 must be a number of at least 0"),
+        (
+            ["--score-reference", "--score-normalizer", "0"],
+            "--score-normalizer 0.0 has no meaning for --score-reference",
+        ),
         (["--beam", "0"], "--beam 0 must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):

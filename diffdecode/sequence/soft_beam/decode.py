@@ -26,7 +26,7 @@ def soft_beam_decode(
         decoder: the model.
         state: its state before the first step, B rows.
         lengths: ``[B]`` number of steps of each sentence, >= 0.
-        space: what may be emitted.
+        space: what may be emitted, and how it is scored.
         options: beam size, alpha and operator; costs are not used.
 
     Returns:
@@ -35,6 +35,7 @@ def soft_beam_decode(
 
     Raises:
         ValueError: as ``soft_beam``.
+        TypeError: as ``soft_beam``.
     """
     found = soft_beam(
         decoder,

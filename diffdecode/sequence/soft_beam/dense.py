@@ -26,7 +26,7 @@ from diffdecode.sequence.soft_beam.beam import (
     SoftBeamOptions,
     expected_scores,
 )
-from diffdecode.sequence.step_decoder import State, StepDecoder
+from diffdecode.sequence.step_decoder import State, StepDecoder, predict
 
 
 @outside_autocast
@@ -48,7 +48,7 @@ def soft_beam(
         state: its state before the first step, B rows.
         lengths: ``[B]`` number of steps of each sentence, >= 0. A sentence's result does not depend on its
             batch mates.
-        space: what may be emitted.
+        space: what may be emitted, and how it is scored.
         options: beam size, alpha and operator.
         cost: d(y_t) of each symbol; ``None`` counts nothing (and a search without gradient then ends once
             every element has ended).
@@ -57,6 +57,7 @@ def soft_beam(
     Raises:
         ValueError: beam larger than the number of symbols, a negative length, or scores that are not finite
             (naming the batch row).
+        TypeError: a space whose scores the decoder cannot give (``predict``).
     """
     problem = Problem(decoder, lengths, space, options, cost)
     beam, observed = problem.first_beam(state), []
@@ -83,8 +84,9 @@ def _step(
     """One pass through the loop of Algorithm 3, for the sentences that are ``running [B]``."""
     space, options = problem.space, problem.options
     batch, width = beam.scores.shape
-    log_probs, state = problem.decoder.step(beam.state, beam.vectors)
-    local = space.local_scores(log_probs.view(batch, width, -1), beam.finished)  # [B, J, C]
+    log_probs, log_z, state = predict(problem.decoder, beam.state, beam.vectors, space.is_normalised)
+    log_z = None if log_z is None else log_z.view(batch, width)
+    local = space.local_scores(log_probs.view(batch, width, -1), beam.finished, log_z=log_z)  # [B, J, C]
     local = space.without_early_end(local, space.symbols, t)
     symbol_costs = step_costs(problem.cost, t, space.symbols.expand(batch, -1)).to(local.dtype)  # line 6
     candidates = beam.scores[..., None] + local  # line 5

@@ -17,7 +17,7 @@ from diffdecode.categorical import TOP_K_OPERATORS, relaxed_rows, tail_bound
 from diffdecode.sequence.costs import StepCost, step_costs
 from diffdecode.sequence.output_layer import OutputLayer, Prediction
 from diffdecode.sequence.precision import outside_autocast
-from diffdecode.sequence.search_space import SOFT_FLOOR, SearchSpace
+from diffdecode.sequence.search_space import SearchSpace
 from diffdecode.sequence.soft_beam.beam import (
     Beam,
     Choice,
@@ -55,7 +55,7 @@ class Candidates(NamedTuple):
         parents: ``[B, M]`` the beam element that each continues.
         symbols: ``[B, M]`` ids.
         cut: ``[B]`` no other continuation scores more.
-        mass: ``[B]`` sum of exp(score) over all others, rounded up.
+        log_mass: ``[B]`` logarithm of the sum of exp(score) over all others, rounded up.
         others: how many others there are.
     """
 
@@ -63,7 +63,7 @@ class Candidates(NamedTuple):
     parents: Tensor
     symbols: Tensor
     cut: Tensor
-    mass: Tensor
+    log_mass: Tensor
     others: int
 
 
@@ -90,7 +90,7 @@ def truncated_soft_beam(
         decoder: the model.
         state: its state before the first step, B rows.
         lengths: ``[B]`` number of steps of each sentence, >= 0.
-        space: what may be emitted.
+        space: what may be emitted, and how it is scored.
         options: beam size, alpha and operator. ``recompute`` concerns the decoder below its output layer; of
             that layer, a step keeps one set of logits, ``B * K * V`` numbers, in any case.
         cost: d(y_t) of each symbol; ``None`` counts nothing.
@@ -152,22 +152,32 @@ def _search(
         chosen = relaxed_rows(
             found.scores, options.beam_size, options.alpha, options.operator, options.hard_forward
         )
-        bound = tail_bound(
-            found.scores.detach(),
-            options.beam_size,
-            options.alpha,
-            options.operator,
-            found.cut,
-            found.others,
-            found.mass,
-        )
-        tail = torch.maximum(tail, torch.where(running, bound, 0.0))
+        tail = torch.maximum(tail, torch.where(running, _tail(found, options), 0.0))
         choice = _choice(problem, layer, beam, found, chosen, t)
         beam = problem.continued(beam, state, choice, t, running)
         if observe:
             observed.append(observe(Selection(chosen.detach(), beam.scores.detach(), running)))
     dense = problem.result(beam, observed)
     return TruncatedSoftBeam(**vars(dense), tail=tail, fell_back=torch.zeros_like(tail, dtype=torch.bool))
+
+
+def _tail(found: Candidates, options: SoftBeamOptions) -> Tensor:
+    """Bound ``[B]`` on what one selection leaves out.
+
+    It depends on differences of scores alone. Taken relative to the cut, exp of them neither vanishes after
+    many steps nor overflows where scores are not log-probabilities.
+    """
+    cut = found.cut.double()
+    level = cut.masked_fill(cut == -torch.inf, 0.0)
+    return tail_bound(
+        found.scores.detach().double() - level[:, None],
+        options.beam_size,
+        options.alpha,
+        options.operator,
+        cut - level,
+        found.others,
+        (found.log_mass.double() - level).exp(),
+    )
 
 
 def _not_predicted(space: SearchSpace, vocabulary: int) -> Tensor:
@@ -193,9 +203,13 @@ def best_continuations(problem: Problem, predicted: Prediction, beam: Beam, t: i
     batch, width = beam.scores.shape
     local = predicted.best.view(batch, width, -1)
     symbols = predicted.symbols.view(batch, width, -1)
-    prefix = beam.scores
+    start = beam.scores
+    if not space.is_normalised:
+        start = start + space.beyond_log_probs(predicted.log_z.view(batch, width), beam.finished)
+    prefix = absorbed = start
     if beam.finished is not None:
-        prefix = prefix + torch.log((1.0 - beam.finished).clamp_min(SOFT_FLOOR))
+        log_running, log_absorbed = space.log_degrees(beam.finished)
+        prefix, absorbed = start + log_running, start + log_absorbed
     scores = space.without_early_end(prefix[..., None] + local, symbols, t)
     cut = (
         (prefix + local[..., -1]).detach().amax(1)
@@ -204,7 +218,6 @@ def best_continuations(problem: Problem, predicted: Prediction, beam: Beam, t: i
     )
     log_mass = (prefix.detach() + predicted.rest.view(batch, width).log()).logsumexp(1)
     if beam.finished is not None:
-        absorbed = beam.scores + torch.log(beam.finished.clamp_min(SOFT_FLOOR))
         scores = torch.cat([scores, absorbed[..., None]], 2)
         symbols = torch.cat([symbols, torch.full_like(symbols[..., :1], space.padding)], 2)
     if cost_weight:
@@ -221,7 +234,7 @@ def best_continuations(problem: Problem, predicted: Prediction, beam: Beam, t: i
         index // each,
         symbols.flatten(1).gather(1, index),
         torch.maximum(cut, dropped.amax(1)),
-        torch.logaddexp(log_mass, dropped.logsumexp(1)).exp(),
+        torch.logaddexp(log_mass, dropped.logsumexp(1)),
         width * (predicted.outside + each) - best.size(1),
     )
 

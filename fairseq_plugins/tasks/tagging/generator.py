@@ -37,7 +37,7 @@ def decode(
 class TaggingGenerator:
     """Beam search for ``fairseq-generate`` and ``fairseq-interactive``.
 
-    Scores are sums of log-probabilities: all hypotheses of a sentence are equally long.
+    Scores are sums of local scores: all hypotheses of a sentence are equally long.
     """
 
     symbols_to_strip_from_output = frozenset()  # there is no end-of-sentence label

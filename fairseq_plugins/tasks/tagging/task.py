@@ -19,7 +19,12 @@ from torch import Tensor, nn
 from diffdecode.sequence import SearchSpace
 from fairseq_plugins.options import option
 from fairseq_plugins.progress import ScheduledCriterionTask
-from fairseq_plugins.search import SearchConfig, refuse_unused_options, search_function
+from fairseq_plugins.search import (
+    SearchConfig,
+    refuse_score_normalizer,
+    refuse_unused_options,
+    search_function,
+)
 from fairseq_plugins.tasks.tagging.data import WithoutEos, load_words_and_labels, make_dataset
 from fairseq_plugins.tasks.tagging.dictionaries import TrainedDictionaries, label_ids, refuse_joined
 from fairseq_plugins.tasks.tagging.generator import TaggingGenerator, decode
@@ -135,9 +140,10 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
             prefix_allowed_tokens_fn: not used.
 
         Raises:
-            ValueError: an option that tagging does not use.
+            ValueError: an option that tagging, or the scorer, does not use.
         """
         if getattr(args, "score_reference", False):
+            refuse_score_normalizer(self.cfg, "--score-reference")
             return super().build_generator(models, args, extra_gen_cls_kwargs=extra_gen_cls_kwargs)
         if self.cfg.post_process is not None:
             raise ValueError(

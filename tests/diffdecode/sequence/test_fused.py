@@ -134,7 +134,7 @@ def test_discarded_mass_is_an_upper_bound(seed, m, alpha, spread):
     log_probs = (spread * torch.randn(5, 30, generator=generator(seed), dtype=torch.float64)).log_softmax(1)
     best, symbols = best_candidates(log_probs, m)
     rest = 1 - best.exp().sum(1)
-    found = Prediction(best, symbols, rest.clamp_min(1e-15), 30 - m, None)
+    found = Prediction(best, symbols, rest.clamp_min(1e-15), 30 - m, None, torch.zeros(5))
     true = 1 - (alpha * log_probs).softmax(1).gather(1, symbols).sum(1)
     bound = discarded_mass(found, OwnWord("soft", tau=1 / alpha))
     assert (bound >= true - 1e-9).all()
@@ -146,7 +146,9 @@ def test_discarded_mass_is_an_upper_bound(seed, m, alpha, spread):
 @pytest.mark.parametrize("estimator", ["sample", "st"])
 def test_methods_that_draw_follow_the_distribution(estimator):
     log_probs = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(20_000, -1)
-    found = Prediction(log_probs, torch.arange(4).expand_as(log_probs), log_probs[:, 0] * 0, 0, None)
+    found = Prediction(
+        log_probs, torch.arange(4).expand_as(log_probs), log_probs[:, 0] * 0, 0, None, log_probs[:, 0]
+    )
     frequency = choose_among_best(found, OwnWord(estimator), generator()).mean(0)
     torch.testing.assert_close(frequency, log_probs[0].exp(), atol=0.012, rtol=0)
 

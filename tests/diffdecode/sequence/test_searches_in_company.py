@@ -28,7 +28,11 @@ from diffdecode.sequence import (
 )
 
 V, EOS, PAD = 8, 1, 2
-SPACES = {"tagging": SearchSpace(torch.arange(1, V)), "ending": SearchSpace(torch.arange(1, V), EOS, PAD)}
+SPACES = {
+    "tagging": SearchSpace(torch.arange(1, V)),
+    "ending": SearchSpace(torch.arange(1, V), EOS, PAD),
+    "ending, not normalised": SearchSpace(torch.arange(1, V), EOS, PAD, score_normalizer=0.3),
+}
 OWN_WORDS = {
     "soft": OwnWord("soft", 0.5),
     "argmax_st": OwnWord("argmax_st", 2.0),
