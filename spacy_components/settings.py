@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from diffdecode.structure import SURROGATES, Surrogate, make_surrogate
 from diffdecode.structure.surrogates import StructuredStraightThrough
+from spacy_components.confidence.annotations import CONFIDENCE
 from spacy_components.finetuning.drift import DRIFTS, Drift
 from spacy_components.finetuning.graph_drift import GRAPH_DRIFTS
 from spacy_components.ml.graphs.losses import GRAPH_LOSSES
@@ -108,6 +109,8 @@ class SpigotParserSettings(ListenedSettings):
             sentence of its own. Sentence starts that are set before are kept, whatever this says.
         loss: ``cross_entropy`` (each head by itself), ``hinge`` (the best tree with cost augmentation) or
             ``likelihood`` (of the tree among all trees).
+        confidence: what is written on a document beside its tree: ``head_probs`` (``doc._.head_probs`` and
+            ``token._.head_prob``), ``tree_entropy`` (``doc._.tree_entropy``).
     """
 
     LOSSES = TREE_LOSSES
@@ -116,6 +119,16 @@ class SpigotParserSettings(ListenedSettings):
     projective: bool = field(default=True, metadata=STRUCTURE)
     multi_root: bool = field(default=True, metadata=STRUCTURE)
     loss: str = "cross_entropy"
+    confidence: Sequence[str] = field(default=(), metadata=STRUCTURE)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.confidence, str):
+            raise ValueError(f"confidence takes a list, such as [{self.confidence!r}]")
+        object.__setattr__(self, "confidence", tuple(self.confidence))
+        for name in self.confidence:
+            if name not in CONFIDENCE:
+                raise ValueError(f"no confidence {name!r}; there are {', '.join(CONFIDENCE)}")
 
 
 @dataclass(frozen=True, kw_only=True)

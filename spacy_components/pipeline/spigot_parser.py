@@ -16,6 +16,9 @@ from torch.nn.functional import cross_entropy
 
 import spacy_components.sdp_graph  # noqa: F401  (makes doc._.sdp known)
 from diffdecode.structure import TreeKind
+from spacy_components.confidence import annotations
+from spacy_components.confidence.distribution import ScoredTree, TreeDistribution
+from spacy_components.confidence.measures import MEASURES
 from spacy_components.finetuning.drift import drift
 from spacy_components.ml.listening.standalone import replaced_parse_listener
 from spacy_components.ml.listening.upstream import require_upstreams
@@ -91,6 +94,21 @@ def make_spigot_parser(
         **settings: see ``SpigotParserSettings``.
     """
     return SpigotParser(nlp.vocab, model, name, SpigotParserSettings.made(name, settings), scorer=scorer)
+
+
+class Parses(list[np.ndarray]):
+    """For each document ``[n, 2]``: the position of each token's head (its own for a root), and its label's
+    number (-1 for a root and for white space).
+
+    Attributes:
+        confidence: by the names in the setting ``confidence``, a value for each document.
+    """
+
+    confidence: dict[str, list]
+
+    def __init__(self, parses: Iterable[np.ndarray], confidence: dict[str, list]):
+        super().__init__(parses)
+        self.confidence = confidence
 
 
 class SpigotParser(ListenedPipe):
@@ -216,38 +234,114 @@ class SpigotParser(ListenedPipe):
 
     # Prediction
 
-    def predict(self, docs: Iterable[Doc]) -> list[np.ndarray]:
+    def predict(self, docs: Iterable[Doc]) -> Parses:
         """Parse documents without changing them.
 
         Args:
             docs: the documents.
 
         Returns:
-            For each document ``[n, 2]``: the position of each token's head (its own for a root), and its
-            label's number (-1 for a root and for white space).
+            For each document ``[n, 2]``; see ``Parses``.
         """
         scores = self.model.predict(list(docs))
         with culprit_named(self.name, self.model):
-            heads, labels = self.decoder.predict(scores)
+            chosen = self.decoder.best(scores)
+            heads, labels = self.decoder.joined(scores, chosen)
+        measured = {name: MEASURES[name](scores, self.trees, chosen) for name in self.settings.confidence}
         within = heads - np.repeat(offsets(scores.segments.doc_lengths), scores.segments.doc_lengths)
-        return scores.segments.by_doc(np.stack([within, labels], axis=1))
+        return Parses(scores.segments.by_doc(np.stack([within, labels], axis=1)), measured)
 
     def set_annotations(self, docs: Iterable[Doc], parses: Sequence[np.ndarray]) -> None:
-        """Write heads, labels and, by the roots, sentence boundaries.
+        """Write heads, labels and, by the roots, sentence boundaries; and the confidence that was measured.
 
         Args:
             docs: the documents.
             parses: what ``predict`` returned.
         """
+        docs = list(docs)
         add = self.vocab.strings.add
-        hashes = np.array(
-            [*map(add, self.labels or [UNLABELLED]), add(UNLABELLED), add(ROOT)], dtype=np.uint64
-        )
+        hashes = np.array([add(name) for name in self._label_names], dtype=np.uint64)
         for doc, parse in zip(docs, parses):
             if len(doc):
                 relative = parse[:, 0] - np.arange(len(doc))
-                label = np.where(relative == 0, -1, np.where(parse[:, 1] < 0, -2, parse[:, 1]))
-                doc.from_array(["HEAD", "DEP"], np.stack([relative.astype(np.uint64), hashes[label]], axis=1))
+                rows = np.stack([relative.astype(np.uint64), hashes[_label_places(*parse.T)]], axis=1)
+                doc.from_array(["HEAD", "DEP"], rows)
+        annotations.write(docs, getattr(parses, "confidence", {}))
+
+    @property
+    def _label_names(self) -> list[str]:
+        return [*(self.labels or [UNLABELLED]), UNLABELLED, ROOT]
+
+    # Confidence
+
+    def k_best(self, doc: Doc, k: int = 10) -> list[ScoredTree]:
+        """The likeliest trees of a document, likeliest first; the first is what the parser predicts.
+
+        As in prediction, sentence starts that the document has already, by its parse or otherwise, are kept.
+        If some tokens only are forbidden to begin a sentence, a tree can come from several decisions: the
+        trees are then in the order of the likeliest decision for each.
+
+        Args:
+            doc: the document; it is not changed.
+            k: how many trees; fewer come where there are no more.
+
+        Returns:
+            the trees, without two that are the same.
+
+        Raises:
+            ValueError: ``k`` below 1.
+        """
+        return [self._scored(*tree) for tree in self._distribution(doc).k_best(k)]
+
+    def sample(self, doc: Doc, n: int = 1, *, generator: torch.Generator | None = None) -> list[ScoredTree]:
+        """Independent samples from the parser's distribution over the trees of a document.
+
+        Args:
+            doc: the document; it is not changed, and sentence starts that it has are kept.
+            n: how many.
+            generator: of the random numbers, on the CPU; by default torch's own.
+
+        Returns:
+            the samples.
+
+        Raises:
+            ValueError: ``n`` below 1.
+        """
+        return [self._scored(*tree) for tree in self._distribution(doc).sample(n, generator)]
+
+    def log_prob(self, doc: Doc, heads: Sequence[int] | None = None) -> float:
+        """The natural logarithm of the probability that the parser gives to a tree's heads.
+
+        Args:
+            doc: the document. Sentence starts that it has are kept: of a parsed document this is the
+                probability given its sentences; for that among all trees take a document without a parse.
+            heads: for each token the position of its head, a root's being its own; by default those of the
+                document. White space is not looked at.
+
+        Returns:
+            the logarithm; -inf for a tree that the parser cannot give, such as one with crossing arcs.
+
+        Raises:
+            ValueError: no heads and no parse, or heads that are not positions in the document.
+        """
+        if heads is None:
+            if not doc.has_annotation("DEP"):
+                raise ValueError(f"{doc.text!r:.60} has no dependency parse; say which heads you mean")
+            heads = [token.head.i for token in doc]
+        if len(heads) != len(doc) or not all(0 <= head < len(doc) for head in heads):
+            raise ValueError(f"expected {len(doc)} heads from 0 to {len(doc) - 1}, got {list(heads)!r:.60}")
+        return self._distribution(doc).log_prob(np.asarray(heads, dtype=np.int64))
+
+    def _distribution(self, doc: Doc) -> TreeDistribution:
+        scores = self.model.predict([doc])
+        with culprit_named(self.name, self.model):
+            scores.require_finite()
+        return TreeDistribution(self.decoder, scores)
+
+    def _scored(self, heads: np.ndarray, labels: np.ndarray, log_prob: float) -> ScoredTree:
+        names = self._label_names
+        deps = [names[place] for place in _label_places(heads, labels)]
+        return ScoredTree(heads.tolist(), deps, log_prob)
 
     # Training
 
@@ -315,3 +409,9 @@ class SpigotParser(ListenedPipe):
             target = torch.from_numpy(label).to(device).flatten()
             loss = loss + cross_entropy(predicted, target, ignore_index=-1, reduction="sum")
         return loss
+
+
+def _label_places(heads: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """``[n]``: where in ``_label_names`` each token's label is."""
+    is_root = heads == np.arange(len(heads))
+    return np.where(is_root, -1, np.where(labels < 0, -2, labels))

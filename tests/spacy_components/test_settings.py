@@ -77,6 +77,7 @@ def test_everything_takes_the_fields_of_the_dataclass():
     assert names_of(SpigotParserSettings) - set(SpigotParserSettings.of_training()) == {
         "projective",
         "multi_root",
+        "confidence",
     }
 
 

@@ -56,15 +56,37 @@ class TreeDecoder:
             for each token the position of its head (its own for the root) and the number of its label (-1
             for the root and for white space).
         """
+        return self.joined(scores, self.best(scores))
+
+    def best(self, scores: DocScores) -> list[Tensor]:
+        """The best trees of all segments, without gradient.
+
+        Args:
+            scores: the scores.
+
+        Returns:
+            for each batch of segments heads ``[B, N]`` within them, 0 for the root.
+        """
+        scores.require_finite()
+        return [trees_of(part.batch, self.trees).best(part.arcs, part.lengths) for part in scores.scores]
+
+    def joined(self, scores: DocScores, chosen: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        """Trees of segments as trees of the documents, with the best labels for their arcs.
+
+        Args:
+            scores: the scores.
+            chosen: for each batch of segments heads ``[B, N]``.
+
+        Returns:
+            as ``predict``.
+        """
         heads, labels = np.arange(scores.segments.size), np.full(scores.segments.size, -1)
         heads[scores.segments.spaces] = scores.segments.hosts
-        scores.require_finite()
-        for part in scores.scores:
-            chosen = trees_of(part.batch, self.trees).best(part.arcs, part.lengths)
-            of_labels = require_finite(part.label_scores(chosen), "the scores of labels")
-            label = torch.where(chosen > 0, of_labels.argmax(2), -1)
+        for part, of_part in zip(scores.scores, chosen):
+            of_labels = require_finite(part.label_scores(of_part), "the scores of labels")
+            label = torch.where(of_part > 0, of_labels.argmax(2), -1)
             words = part.batch.tokens[part.batch.is_word]
-            heads[words] = head_positions(part.batch, chosen.cpu().numpy())[part.batch.is_word]
+            heads[words] = head_positions(part.batch, of_part.cpu().numpy())[part.batch.is_word]
             labels[words] = label.cpu().numpy()[part.batch.is_word]
         return join_trees(heads, scores.segments.inner), labels
 
