@@ -14,6 +14,9 @@ PADDING = -1
 OK, NOT_A_SCORE, NO_TREE, TOO_LARGE = 0, 1, 2, 3
 """Status of one sentence, reported by every kernel."""
 
+LOST_DIGITS = 4
+"""Status of a sentence that a fast kernel leaves to a slower one, before anything is reported."""
+
 LARGEST_SUMMABLE = {torch.float32: 1e36, torch.float64: 1e300}
 """Scores above this size could overflow when a tree's arcs are added up."""
 

@@ -7,7 +7,7 @@ deleted by rotations), which makes a step O(K^2) for K active trees instead of a
 
 import numpy as np
 
-from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.compiled import ONE, ZERO, inlined, kernel, part
 from diffdecode.structure.kernels.numba.edmonds import arborescence
 from diffdecode.structure.kernels.numba.eisner import best_projective_tree
 
@@ -36,9 +36,13 @@ def project_trees(
         while True:
             within = _residual(active_set, active, points[b], lengths[b], projections[b], residual[0])
             if projective:
-                status[b] = best_projective_tree(residual, 0, lengths[b], multi_root, charts, agenda, tree[0])
+                status[b] = best_projective_tree(
+                    residual, ZERO, lengths[b], multi_root, charts, agenda, tree[0]
+                )
             else:
-                arborescence(0, 1, residual, lengths[b : b + 1], multi_root, largest, tree, status[b : b + 1])
+                arborescence(
+                    ZERO, ONE, residual, lengths[b : b + 1], multi_root, largest, tree, status[b : b + 1]
+                )
             if status[b] != 0:
                 break
             gaps[b] = _score(residual[0], tree[0], lengths[b]) - within
@@ -50,7 +54,7 @@ def project_trees(
                 break
 
 
-@part()
+@inlined()
 def _start(active_set, heads, point, n):
     """The active set is this tree alone; 1."""
     factor, trees, vectors = active_set
@@ -58,7 +62,7 @@ def _start(active_set, heads, point, n):
     return _append(factor, trees, vectors, 0, heads, point, n)
 
 
-@part()
+@inlined()
 def _activate(active_set, active, heads, point, n):
     """Add a tree and move to the minimum: the new size, and whether the tree stayed.
 
@@ -70,10 +74,13 @@ def _activate(active_set, active, heads, point, n):
         return active, False
     vectors[0, active] = 0.0
     active = _to_the_minimum(factor, trees, vectors, grown, n)
-    return active, np.array_equal(trees[active - 1, :n], heads[:n])
+    for m in range(n):
+        if trees[active - 1, m] != heads[m]:
+            return active, False
+    return active, True
 
 
-@part()
+@inlined()
 def _score(scores, heads, n):
     total = 0.0
     for m in range(n):
@@ -81,7 +88,7 @@ def _score(scores, heads, n):
     return total
 
 
-@part()
+@inlined()
 def _residual(active_set, active, point, n, mean, residual):
     """mean <- the average of the active trees, residual <- point - mean; returns <residual, mean>."""
     _, trees, vectors = active_set
@@ -118,11 +125,12 @@ def _append(factor, trees, vectors, active, heads, point, n):
         return active
     row[active] = np.sqrt(pivot)
     by_scores[active], by_ones[active] = score / row[active], one / row[active]
-    trees[active, :n] = heads[:n]
+    for m in range(n):
+        trees[active, m] = heads[m]
     return active + 1
 
 
-@part()
+@inlined()
 def _to_the_minimum(factor, trees, vectors, active, n):
     """Move the weights to the nearest point of the active trees' hull, dropping trees that get weight 0."""
     weights, target = vectors[0], vectors[3]
@@ -141,13 +149,13 @@ def _to_the_minimum(factor, trees, vectors, active, n):
         active -= 1
 
 
-@part()
+@inlined()
 def _affine_minimum(factor, vectors, active):
     """target <- weights of the point nearest to ``point`` in the affine hull of the active trees.
 
     They solve G w = scores - t 1 with 1'w = 1, where G = L L'.
     """
-    _, by_scores, by_ones, target = vectors
+    by_scores, by_ones, target = vectors[1], vectors[2], vectors[3]
     both, ones = -1.0, 0.0
     for k in range(active):
         both += by_scores[k] * by_ones[k]
@@ -160,13 +168,15 @@ def _affine_minimum(factor, vectors, active):
             target[i] -= factor[k, i] * target[k]
 
 
-@part()
+@inlined()
 def _remove(factor, trees, vectors, active, gone, n):
     """Take tree ``gone`` out: delete its row, then rotate pairs of columns back to a triangle."""
-    weights, by_scores, by_ones, _ = vectors
+    weights, by_scores, by_ones = vectors[0], vectors[1], vectors[2]
     for k in range(gone, active - 1):
-        factor[k, : k + 2] = factor[k + 1, : k + 2]
-        trees[k, :n] = trees[k + 1, :n]
+        for i in range(k + 2):
+            factor[k, i] = factor[k + 1, i]
+        for m in range(n):
+            trees[k, m] = trees[k + 1, m]
         weights[k] = weights[k + 1]
     for k in range(gone, active - 1):
         length = np.hypot(factor[k, k], factor[k, k + 1])

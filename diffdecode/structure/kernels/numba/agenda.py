@@ -3,10 +3,10 @@
 Item by item: numba takes seconds to compile the assignment of a tuple to a row.
 """
 
-from diffdecode.structure.kernels.numba.compiled import part
+from diffdecode.structure.kernels.numba.compiled import inlined
 
 
-@part()
+@inlined()
 def push(agenda, top, i, j, kind):
     """Put an item on the stack of ``top`` items; how many there are now."""
     agenda[top, 0] = i

@@ -24,6 +24,7 @@ from diffdecode.structure.kernels.numba import projections as numba_projections
 from diffdecode.structure.kernels.numba import sampling as numba_sampling
 from diffdecode.structure.kernels.numba.checks import LARGEST
 from diffdecode.structure.kernels.numba.vectors import DUAL_LANES, FLOAT32_LANES, FLOAT64_LANES
+from diffdecode.structure.kernels.status import LOST_DIGITS
 from diffdecode.structure.kernels.threads import run_over_batch
 
 
@@ -91,14 +92,28 @@ def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[T
         _inside_outside_seconds,
         (scores_, lengths_, multi_root, largest, *results),
     )
+    _again(
+        numba_inside_outside.inside_outside_in_logs,
+        lambda n: 20 * _inside_outside_seconds(n),
+        (scores_, lengths_, multi_root, *results),
+        results[-1],
+    )
     marginals, log_partition, status = (_tensor(result, scores.device) for result in results)
     return marginals, log_partition, status
+
+
+def _again(kernel, seconds, arguments, status) -> None:
+    """Run the slower ``kernel`` on the sentences where a faster one lost digits."""
+    if LOST_DIGITS in status.tobytes():
+        scores, lengths, *others = arguments
+        lost = np.flatnonzero(status == LOST_DIGITS)
+        run_over_batch(kernel, seconds(lengths[lost]), scores, lengths, lost, *others)
 
 
 def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
     """See :func:`diffdecode.structure.kernels.reference.inside_outside_covariance_product`."""
     scores_, lengths_, vector_ = _array(scores.double()), _array(lengths), _array(vector.double())
-    product = np.empty_like(scores_)
+    product, status = np.empty_like(scores_), np.empty(len(scores_), np.int8)
     _run_in_lanes(
         numba_covariance_lanes.covariance_product_lanes,
         numba_inside_outside.covariance_product,
@@ -106,7 +121,13 @@ def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector:
         LONGEST_IN_FLOAT64_LANES,
         lambda n: 4e-6 + 6e-8 * n**2 + 1.6e-9 * n**3,
         lambda n: 4 * _inside_outside_seconds(n),
+        (scores_, lengths_, multi_root, vector_, product, status),
+    )
+    _again(
+        numba_inside_outside.covariance_product_in_logs,
+        lambda n: 40 * _inside_outside_seconds(n),
         (scores_, lengths_, multi_root, vector_, product),
+        status,
     )
     return _tensor(product, scores.device)
 
@@ -123,14 +144,34 @@ def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tens
         _matrix_tree_seconds,
         (scores_, lengths_, multi_root, largest, *results),
     )
+    _all_trees_again(scores_, lengths_, multi_root, results)
     marginals, log_partition, status = (_tensor(result, scores.device) for result in results)
     return marginals, log_partition, status
 
 
+def _all_trees_again(scores, lengths, multi_root, results) -> None:
+    _again(
+        numba_matrix_tree.matrix_tree_in_logs,
+        lambda n: 100 * _matrix_tree_seconds(n),
+        (scores, lengths, multi_root, *results),
+        results[-1],
+    )
+
+
 def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
     """See :func:`diffdecode.structure.kernels.reference.matrix_tree_covariance_product`."""
-    kernel = numba_matrix_tree.covariance_product
-    return _product(kernel, lambda n: 4 * _matrix_tree_seconds(n), scores, lengths, multi_root, vector)
+    scores_, lengths_, vector_ = _array(scores.double()), _array(lengths), _array(vector.double())
+    product, status = np.empty_like(scores_), np.empty(len(scores_), np.int8)
+    arguments = scores_, lengths_, multi_root, vector_, product
+    seconds = 4 * _matrix_tree_seconds(lengths_)
+    run_over_batch(numba_matrix_tree.covariance_product, seconds, *arguments, status)
+    _again(
+        numba_matrix_tree.covariance_product_in_logs,
+        lambda n: 400 * _matrix_tree_seconds(n),
+        arguments,
+        status,
+    )
+    return _tensor(product, scores.device)
 
 
 def _inside_outside_seconds(n):
@@ -142,8 +183,12 @@ def sample_projective(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`diffdecode.structure.kernels.reference.sample_projective`."""
     _, status = eisner(scores, lengths, multi_root)
-    seconds = lambda n: 1e-6 + 4e-8 * n**2 + 1e-10 * n**3 + 1e-8 * n**2 * len(seeds)  # noqa: E731
-    return _sample(numba_sampling.sample_projective, seconds, scores, lengths, multi_root, seeds, status)
+    scores_, lengths_, seeds_, heads = _sampling_arrays(scores, lengths, seeds)
+    if not status.any():
+        seconds = 1e-6 + 4e-8 * lengths_**2 + 1e-10 * lengths_**3 + 1e-8 * lengths_**2 * len(seeds)
+        kernel = numba_sampling.sample_projective
+        run_over_batch(kernel, seconds, scores_, lengths_, multi_root, seeds_, heads)
+    return _tensor(heads, scores.device), status
 
 
 PATIENCE = 300
@@ -155,9 +200,34 @@ def sample_arborescence(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`diffdecode.structure.kernels.reference.sample_arborescence`, whatever the ``patience``."""
     _, status = arborescence(scores, lengths, multi_root)
-    seconds = lambda n: 2 * _matrix_tree_seconds(n) + 5e-7 * n * len(seeds)  # noqa: E731
-    kernel = numba_sampling.sample_arborescence
-    return _sample(kernel, seconds, scores, lengths, multi_root, seeds, status, patience)
+    scores_, lengths_, seeds_, heads = _sampling_arrays(scores, lengths, seeds)
+    if not status.any():
+        roots = _root_probabilities(scores, lengths, multi_root)
+        states, given_up = seeds_.copy(), np.zeros(seeds_.shape, np.bool_)
+        seconds = _matrix_tree_seconds(lengths_) + 5e-7 * lengths_ * len(seeds)
+        arguments = scores_, lengths_, multi_root, roots, patience, states, given_up, heads
+        run_over_batch(numba_sampling.sample_arborescence, seconds, *arguments)
+        if given_up.any():
+            lost = np.flatnonzero(given_up.any(0))
+            seconds = 1e-7 * lengths_[lost] ** 4.0 * given_up[:, lost].sum(0)
+            arguments = scores_, lengths_, lost, multi_root, states, given_up, heads
+            run_over_batch(numba_sampling.sample_word_by_word, seconds, *arguments)
+    return _tensor(heads, scores.device), status
+
+
+def _root_probabilities(scores: Tensor, lengths: Tensor, multi_root: bool) -> np.ndarray:
+    """``[B, N]`` probabilities of the words to be the only root word; anything with several root words.
+
+    From the kernel of single sentences: those of groups round otherwise, and samples have no company.
+    """
+    scores_, lengths_, largest, *results = _marginal_arrays(scores, lengths)
+    marginals, _, _ = results
+    if not multi_root:
+        order = np.arange(len(scores_))
+        arguments = scores_, lengths_, order, multi_root, largest, *results
+        run_over_batch(numba_matrix_tree.matrix_tree, _matrix_tree_seconds(lengths_), *arguments)
+        _all_trees_again(scores_, lengths_, multi_root, results)
+    return np.ascontiguousarray(marginals[:, 1:, 0]).clip(min=0)
 
 
 def _matrix_tree_seconds(n):
@@ -179,21 +249,9 @@ def _marginal_arrays(scores: Tensor, lengths: Tensor):
     return scores_, lengths_, scores_.dtype.type(LARGEST[scores_.dtype]), marginals, log_partition, status
 
 
-def _product(kernel, seconds, scores, lengths, multi_root, vector):
-    scores_, lengths_, vector_ = _array(scores.double()), _array(lengths), _array(vector.double())
-    product = np.empty_like(scores_)
-    run_over_batch(kernel, seconds(lengths_), scores_, lengths_, multi_root, vector_, product)
-    return _tensor(product, scores.device)
-
-
-def _sample(kernel, seconds, scores, lengths, multi_root, seeds, status, *options):
-    """Run a sampling kernel on the sentences that have a tree."""
-    scores_, lengths_ = _array(scores.double()), _array(lengths)
-    seeds_ = _array(seeds).view(np.uint64)
-    heads = np.empty((*seeds.shape, scores_.shape[1] - 1), np.int64)
-    if not status.any():
-        run_over_batch(kernel, seconds(lengths_), scores_, lengths_, multi_root, *options, seeds_, heads)
-    return _tensor(heads, scores.device), status
+def _sampling_arrays(scores: Tensor, lengths: Tensor, seeds: Tensor):
+    heads = np.empty((*seeds.shape, scores.shape[1] - 1), np.int64)
+    return _array(scores.double()), _array(lengths), _array(seeds).view(np.uint64), heads
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 The covariance of the arcs times a vector is the derivative of the marginals along it. Every weight
 ``exp(score)`` carries its derivative ``exp(score) * vector`` through the two passes of
-``inside_outside_lanes``. Sentences whose sums leave float64's range are done by
+``inside_outside_lanes``. Sentences whose sums leave float64's range are left to
 ``inside_outside.covariance_product``.
 """
 
@@ -13,20 +13,23 @@ from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
     LARGEST_SUM,
     SMALLEST,
-    covariance_product,
     exponentiate,
     rows_sum_to_one,
 )
 from diffdecode.structure.kernels.numba.inside_outside_lanes import CHARTS, fill_charts, hand_down
 from diffdecode.structure.kernels.numba.vectors import DUAL_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import empty_cells
+from diffdecode.structure.kernels.status import LOST_DIGITS
 
 CELL = 2 * LANES  # values, then derivatives
 
 
 @kernel()
-def covariance_product_lanes(start, stop, scores, lengths, order, multi_root, vector, product):
-    """Fill ``product [B, N+1, N+1]`` of groups ``start <= g < stop``, as in ``inside_outside_lanes``."""
+def covariance_product_lanes(start, stop, scores, lengths, order, multi_root, vector, product, status):
+    """Fill ``product [B, N+1, N+1]`` of groups ``start <= g < stop``, as in ``inside_outside_lanes``.
+
+    ``status [B]`` as in ``inside_outside.covariance_product``.
+    """
     longest = scores.shape[1]
     values, along = np.empty((longest, longest)), np.empty((longest, longest))
     duals = empty_cells((CHARTS * longest * longest + 2) * LANES, np.empty(0, np.complex128))
@@ -44,7 +47,8 @@ def covariance_product_lanes(start, stop, scores, lengths, order, multi_root, ve
             exponentiate(scores[b], n, values)
             scales[lane] = _differentiate(values, vector[b], n, along)
             _put_into_lane(values, along, n, first, size, weights[lane:])
-            roots[0, : n + 1, lane], roots[1, : n + 1, lane] = values[: n + 1, 0], along[: n + 1, 0]
+            for m in range(1, n + 1):
+                roots[0, m, lane], roots[1, m, lane] = values[m, 0], along[m, 0]
         fill_charts(uintp(size), uintp(LANES), duals)
         cells[5 * block : 7 * block] = 0
         for lane in range(len(group)):
@@ -54,14 +58,14 @@ def covariance_product_lanes(start, stop, scores, lengths, order, multi_root, ve
             b, n = group[lane], lengths[group[lane]]
             _take_from_lane(weights[lane:], n, first, size, values, along)
             if not multi_root:
-                values[: n + 1, 0], along[: n + 1, 0] = roots[0, : n + 1, lane], roots[1, : n + 1, lane]
-            if rows_sum_to_one(values, n):
-                product[b] = 0
+                for m in range(1, n + 1):
+                    values[m, 0], along[m, 0] = roots[0, m, lane], roots[1, m, lane]
+            product[b] = 0
+            status[b] = 0 if rows_sum_to_one(values, n) else LOST_DIGITS
+            if status[b] == 0:
                 for m in range(1, n + 1):
                     for h in range(n + 1):
                         product[b, m, h] = along[m, h] * scales[lane]
-            else:
-                covariance_product(lane, lane + 1, scores, lengths, group, multi_root, vector, product)
 
 
 @part()

@@ -4,7 +4,7 @@ import numpy as np
 from numba import uintp
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
 from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import greatest, keep_greater, place_of
 from diffdecode.structure.kernels.status import NO_TREE, PADDING
@@ -140,7 +140,7 @@ def _leave_one_root(created, size, weights, enters, nodes, values, state):
     return created
 
 
-@part()
+@inlined()
 def _smallest_loss(roots, nodes, values):
     """Where the rooted node is that loses least with its best other arc; -1 if none has another one."""
     place, smallest = -1, np.inf
@@ -183,7 +183,7 @@ def _contract(merged, node, top, size, weights, enters, nodes, values, state):
     return top
 
 
-@part()
+@inlined()
 def _expand(created, enters, nodes, state, heads):
     """Heads of the words: from the last contraction to the first, entering arcs break cycles."""
     for node in range(created - 1, 0, -1):

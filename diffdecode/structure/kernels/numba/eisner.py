@@ -18,7 +18,7 @@ from numba import uintp
 
 from diffdecode.structure.kernels.numba.agenda import push
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
 from diffdecode.structure.kernels.status import NO_TREE, PADDING
 
 LANES = 16
@@ -63,7 +63,7 @@ def best_projective_tree(scores, b, n, multi_root, charts, agenda, heads):
     return 0
 
 
-@part()
+@inlined()
 def best_root(scores, n, charts, row, left):
     """Leftmost best root word (counted from 0) and the value of its tree."""
     best, root = scores.dtype.type(-np.inf), 0
@@ -126,18 +126,19 @@ def _follow_best_splits(scores, first, size, charts, row, agenda, top, heads):
             value, r = charts[right + j * row + i], i + 1
             while r < j and charts[arc_right + r * row + i] + charts[right + j * row + r] != value:
                 r += 1
-            top = push(agenda, push(agenda, top, i, r, ARC_RIGHT), r, j, RIGHT)
+            first_kind, second_kind, start = ARC_RIGHT, RIGHT, r
         elif kind == LEFT:
             value, r = charts[left + j * row + i], i
             while r < j - 1 and value != charts[left + r * row + i] + (
                 charts[arc + j * row + r] + scores[r + first, j + first]
             ):
                 r += 1
-            top = push(agenda, push(agenda, top, i, r, LEFT), r, j, ARC_LEFT)
+            first_kind, second_kind, start = LEFT, ARC_LEFT, r
         else:
             dependent, head = (j, i) if kind == ARC_RIGHT else (i, j)
             heads[dependent + first - 1] = head + first
             value, r = charts[arc + j * row + i], i
             while r < j - 1 and charts[right + r * row + i] + charts[left + j * row + r + 1] != value:
                 r += 1
-            top = push(agenda, push(agenda, top, i, r, RIGHT), r + 1, j, LEFT)
+            first_kind, second_kind, start = RIGHT, LEFT, r + 1
+        top = push(agenda, push(agenda, top, i, r, first_kind), start, j, second_kind)

@@ -109,20 +109,21 @@ def _follow_best_splits(first, size, charts, agenda, top, heads):
             value, r = charts[i * row + j * LANES], i + 1
             while r < j and charts[arcs + i * row + r * LANES] + charts[j * row + r * LANES] != value:
                 r += 1
-            top = push(agenda, push(agenda, top, i, r, ARC_RIGHT), r, j, RIGHT)
+            first_kind, second_kind, start = ARC_RIGHT, RIGHT, r
         elif kind == LEFT:
             value, r = charts[left + i * row + j * LANES], i
             while (
                 r < j - 1 and charts[left + i * row + r * LANES] + charts[arcs + j * row + r * LANES] != value
             ):
                 r += 1
-            top = push(agenda, push(agenda, top, i, r, LEFT), r, j, ARC_LEFT)
+            first_kind, second_kind, start = LEFT, ARC_LEFT, r
         else:
             dependent, head = (j, i) if kind == ARC_RIGHT else (i, j)
             heads[dependent + first - 1] = head + first
-            best, split = charts[i * row + i * LANES] + charts[left + j * row + (i + 1) * LANES], i
-            for r in range(i + 1, j):
-                value = charts[i * row + r * LANES] + charts[left + j * row + (r + 1) * LANES]
+            best, r = charts[i * row + i * LANES] + charts[left + j * row + (i + 1) * LANES], i
+            for split in range(i + 1, j):
+                value = charts[i * row + split * LANES] + charts[left + j * row + (split + 1) * LANES]
                 if value > best:
-                    best, split = value, r
-            top = push(agenda, push(agenda, top, i, split, RIGHT), split + 1, j, LEFT)
+                    best, r = value, split
+            first_kind, second_kind, start = RIGHT, LEFT, r + 1
+        top = push(agenda, push(agenda, top, i, r, first_kind), start, j, second_kind)

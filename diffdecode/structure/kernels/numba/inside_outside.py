@@ -6,9 +6,10 @@ The recursion is that of ``reference.inside_charts`` in the sum-product semiring
 Real domain. Every word has one head, so subtracting the best score from each word's scores only shifts the
 log-partition; then the weights are at most 1 and the recursion needs no logarithms. Where the sums leave
 the range of float64 all the same (the best tree far below the words' best heads, or a very long sentence),
-the sentence is done again in the log domain, where the outside pass hands probabilities down from spans to
-their parts. A number is a pair there, ``exp(peak) * total``: peaks are sums of scores, and a logarithm of
-some trees' number, which a score of 1e12 would swallow, is never added to them.
+the sentence is left to the kernels ``*_in_logs``, which are compiled where one is needed. In the log domain,
+the outside pass hands probabilities down from spans to their parts. A number is a pair there,
+``exp(peak) * total``: peaks are sums of scores, and a logarithm of some trees' number, which a score of 1e12
+would swallow, is never added to them.
 
 Second derivatives. The code is generic in the type of the weights. With ``exp(scores + 1j * STEP *
 vector)`` the imaginary part of the marginals is ``STEP`` times their derivative in the direction
@@ -21,9 +22,9 @@ from numba import types, uintp
 from numba.extending import overload
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.compiled import ONE, ZERO, inlined, kernel, part
 from diffdecode.structure.kernels.numba.exp import exp_to_one
-from diffdecode.structure.kernels.status import NO_TREE
+from diffdecode.structure.kernels.status import LOST_DIGITS, NO_TREE
 
 STEP = 1e-12
 SMALLEST, LARGEST_SUM = 1e-200, 1e200  # of the partition function in the real domain
@@ -36,7 +37,10 @@ FAST = {"nsz", "reassoc", "contract", "arcp"}
 def inside_outside(
     start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
 ):
-    """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of ``order[start:stop]``."""
+    """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of ``order[start:stop]``.
+
+    ``LOST_DIGITS`` where the real domain did not do.
+    """
     size = scores.shape[1]
     weights = np.empty((size, size))
     charts = np.empty(8 * size * _row(size))
@@ -47,16 +51,30 @@ def inside_outside(
         status[b] = status_of_scores(scores, b, n, largest)
         if status[b] == 0:
             shift = exponentiate(scores[b], n, weights)
-            log_partition[b] = projective_marginals(weights, scores[b], shift, n, multi_root, charts, result)
+            log_partition[b] = projective_marginals(weights, n, multi_root, charts, result) + shift
             if log_partition[b] > -np.inf:
-                marginals[b, 1 : n + 1, : n + 1] = result[1 : n + 1, : n + 1]
+                for m in range(1, n + 1):
+                    for h in range(n + 1):
+                        marginals[b, m, h] = result[m, h]
             else:
-                status[b] = NO_TREE
+                status[b] = LOST_DIGITS
 
 
 @kernel()
-def covariance_product(start, stop, scores, lengths, order, multi_root, vector, product):
-    """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector`` of ``order[start:stop]``."""
+def inside_outside_in_logs(start, stop, scores, lengths, order, multi_root, marginals, log_partition, status):
+    """``inside_outside`` in the log domain, of sentences whose scores are known to be fine."""
+    for b in order[start:stop]:
+        marginals[b] = 0
+        log_partition[b] = log_domain_marginals(scores[b], lengths[b], multi_root, marginals[b])
+        status[b] = 0 if log_partition[b] > -np.inf else NO_TREE
+
+
+@kernel()
+def covariance_product(start, stop, scores, lengths, order, multi_root, vector, product, status):
+    """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector`` of ``order[start:stop]``.
+
+    ``status [B]`` is ``LOST_DIGITS`` where the real domain did not do, and else 0.
+    """
     size = scores.shape[1]
     weights = np.empty((size, size), np.complex128)
     logs = np.empty((size, size), np.complex128)
@@ -64,13 +82,35 @@ def covariance_product(start, stop, scores, lengths, order, multi_root, vector, 
     result = np.empty((size, size), np.complex128)
     for b in order[start:stop]:
         n = lengths[b]
-        product[b] = 0
-        scale = exponentiate_along(scores[b], vector[b], n, logs, weights)
+        product[b], status[b] = 0, 0
+        scale = scores_along(scores[b], vector[b], n, logs)
         if scale > 0:
-            projective_marginals(weights, logs, 0.0, n, multi_root, charts, result)
-            for m in range(1, n + 1):
-                for h in range(n + 1):
-                    product[b, m, h] = result[m, h].imag * scale
+            _exponentiate_along(logs, n, weights)
+            if projective_marginals(weights, n, multi_root, charts, result) > -np.inf:
+                put_derivatives(result, n, scale, product[b])
+            else:
+                status[b] = LOST_DIGITS
+
+
+@kernel()
+def covariance_product_in_logs(start, stop, scores, lengths, order, multi_root, vector, product):
+    """``covariance_product`` in the log domain."""
+    size = scores.shape[1]
+    logs = np.empty((size, size), np.complex128)
+    result = np.empty((size, size), np.complex128)
+    for b in order[start:stop]:
+        n = lengths[b]
+        product[b] = 0
+        scale = scores_along(scores[b], vector[b], n, logs)
+        log_domain_marginals(logs, n, multi_root, result)
+        put_derivatives(result, n, scale, product[b])
+
+
+@inlined()
+def put_derivatives(marginals, n, scale, product):
+    for m in range(1, n + 1):
+        for h in range(n + 1):
+            product[m, h] = marginals[m, h].imag * scale
 
 
 @part()
@@ -87,9 +127,9 @@ def exponentiate(scores, n, weights):
     return shift
 
 
-@part()
-def exponentiate_along(scores, vector, n, logs, weights):
-    """Complex scores and weights for the derivative along ``vector``, and the scale of imaginary parts."""
+@inlined()
+def scores_along(scores, vector, n, logs):
+    """Complex scores for the derivative along ``vector``, and the scale of imaginary parts, 0 for none."""
     largest = 0.0
     for m in range(1, n + 1):
         for h in range(n + 1):
@@ -97,18 +137,26 @@ def exponentiate_along(scores, vector, n, logs, weights):
                 largest = max(largest, abs(np.float64(vector[m, h])))
     if largest == 0:
         return 0.0
-    weights[0, : n + 1] = 0
     for m in range(1, n + 1):
-        best = best_score(scores, m, n)
         for h in range(n + 1):
             along = STEP * (vector[m, h] / largest) if h != m and scores[m, h] > -np.inf else 0.0
             logs[m, h] = complex(scores[m, h], along)
-            weight = np.exp(np.float64(scores[m, h]) - best) if h != m else 0.0
-            weights[m, h] = complex(weight, weight * along)
     return largest / STEP
 
 
-@part()
+@inlined()
+def _exponentiate_along(logs, n, weights):
+    """``exponentiate`` of complex scores, whose imaginary parts are tiny."""
+    for h in range(n + 1):
+        weights[0, h] = 0
+    for m in range(1, n + 1):
+        best = best_score(logs, m, n)
+        for h in range(n + 1):
+            weight = np.exp(logs[m, h].real - best) if h != m else 0.0
+            weights[m, h] = complex(weight, weight * logs[m, h].imag)
+
+
+@inlined()
 def best_score(scores, m, n):
     best = -np.inf
     for h in range(n + 1):
@@ -117,18 +165,15 @@ def best_score(scores, m, n):
     return best if best > -np.inf else 0.0
 
 
-@part()
-def projective_marginals(weights, logs, shift, n, multi_root, charts, marginals):
-    """Log-partition and marginals of one sentence.
-
-    ``shift`` is the sum of what each word's scores were lowered by in the weights.
-    """
+@inlined()
+def projective_marginals(weights, n, multi_root, charts, marginals):
+    """Log-partition of one sentence, of these weights, and its marginals; -inf where digits were lost."""
     partition = fill_charts(weights, n, multi_root, charts)
     if SMALLEST < partition.real < LARGEST_SUM:
         hand_down(weights, n, multi_root, charts, partition, marginals)
         if rows_sum_to_one(marginals, n):
-            return np.log(partition.real) + shift
-    return log_domain_marginals(logs, n, multi_root, marginals)
+            return np.log(partition.real)
+    return -np.inf
 
 
 @part()
@@ -142,7 +187,7 @@ def rows_sum_to_one(marginals, n):
     return True
 
 
-@part()
+@inlined()
 def rounding_of_sums(n):
     """What may be lost on the way with ``n`` words; where more is, cancellation took digits."""
     return 1e-14 * (n + 10)
@@ -151,7 +196,7 @@ def rounding_of_sums(n):
 # --------------------------------------------------------------------------- real domain
 
 
-@part()
+@inlined()
 def _row(size):
     return (size + 7) // 8 * 8
 
@@ -261,7 +306,7 @@ def _pull(charts, down, target, source, factor, count):
 
 # --------------------------------------------------------------------------- log domain
 
-RIGHT, LEFT, ARC_RIGHT, ARC_LEFT, ARC = range(5)
+RIGHT, LEFT, ARC_RIGHT, ARC_LEFT, ARC = np.arange(5)  # not literals, as ZERO and ONE
 
 
 def factor_along(log):
@@ -285,11 +330,13 @@ def log_domain_marginals(logs, n, multi_root, marginals):
     peak = peaks[RIGHT, 0, n]
     if peak == -np.inf:
         return peak
-    marginals[: n + 1, : n + 1] = 0
+    for m in range(n + 1):
+        for h in range(n + 1):
+            marginals[m, h] = 0
     shares = np.zeros_like(totals)
     shares[RIGHT, 0, n] = 1
     if not multi_root:
-        _share(peaks, totals, shares, RIGHT, ARC_RIGHT, RIGHT, 0, n, 1, n + 1, 0)
+        _share(peaks, totals, shares, RIGHT, ARC_RIGHT, RIGHT, ZERO, n, ONE, n + 1, ZERO)
         for r in range(1, n + 1):
             marginals[r, 0] = shares[ARC_RIGHT, 0, r]
             shares[LEFT, 1, r] += shares[ARC_RIGHT, 0, r]
@@ -297,12 +344,12 @@ def log_domain_marginals(logs, n, multi_root, marginals):
     for width in range(n - first, 0, -1):
         for i in range(first, n + 1 - width):
             j = i + width
-            _share(peaks, totals, shares, RIGHT, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, 0)
-            _share(peaks, totals, shares, LEFT, LEFT, ARC_LEFT, i, j, i, j, 0)
+            _share(peaks, totals, shares, RIGHT, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, ZERO)
+            _share(peaks, totals, shares, LEFT, LEFT, ARC_LEFT, i, j, i, j, ZERO)
             marginals[j, i] += shares[ARC_RIGHT, i, j]
             marginals[i, j] += shares[ARC_LEFT, i, j]
             shares[ARC, i, j] = shares[ARC_RIGHT, i, j] + shares[ARC_LEFT, i, j]
-            _share(peaks, totals, shares, ARC, RIGHT, LEFT, i, j, i, j, 1)
+            _share(peaks, totals, shares, ARC, RIGHT, LEFT, i, j, i, j, ONE)
     return peak + np.log(totals[RIGHT, 0, n].real)
 
 
@@ -322,26 +369,26 @@ def log_charts(logs, n, multi_root, peaks, totals):
     for width in range(1, size - first):
         for i in range(first, size - width):
             j = i + width
-            _sum_splits(peaks, totals, ARC, RIGHT, LEFT, i, j, i, j, 1)
+            _sum_splits(peaks, totals, ARC, RIGHT, LEFT, i, j, i, j, ONE)
             _add_arc(peaks, totals, ARC_RIGHT, i, ARC, i, j, logs[j, i])
             if i > 0:
                 _add_arc(peaks, totals, ARC_LEFT, i, ARC, i, j, logs[i, j])
-            _sum_splits(peaks, totals, RIGHT, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, 0)
-            _sum_splits(peaks, totals, LEFT, LEFT, ARC_LEFT, i, j, i, j, 0)
+            _sum_splits(peaks, totals, RIGHT, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, ZERO)
+            _sum_splits(peaks, totals, LEFT, LEFT, ARC_LEFT, i, j, i, j, ZERO)
     if not multi_root:
         for r in range(1, size):
             _add_arc(peaks, totals, ARC_RIGHT, 0, LEFT, 1, r, logs[r, 0])
-        _sum_splits(peaks, totals, RIGHT, ARC_RIGHT, RIGHT, 0, n, 1, n + 1, 0)
+        _sum_splits(peaks, totals, RIGHT, ARC_RIGHT, RIGHT, ZERO, n, ONE, n + 1, ZERO)
 
 
-@part()
+@inlined()
 def _add_arc(peaks, totals, target, start, source, i, j, log):
     """``target(start, j) = source(i, j) * exp(log)``."""
     peaks[target, start, j] = peaks[source, i, j] + log.real
     totals[target, start, j] = totals[source, i, j] * factor_along(log)
 
 
-@part()
+@inlined()
 def exp(value):
     return np.exp(value) if value > UNDERFLOW else 0.0
 
@@ -360,7 +407,7 @@ def _sum_splits(peaks, totals, whole, first, second, i, j, start, stop, gap):
         peaks[whole, i, j], totals[whole, i, j] = rescaled(peak, total)
 
 
-@part()
+@inlined()
 def rescaled(peak, total):
     """The same number with a total far from the ends of float64's range."""
     if total.real > LARGEST_TOTAL or total.real < 1 / LARGEST_TOTAL:

@@ -3,19 +3,18 @@
 Charts as in ``eisner_lanes``, one after the other in a flat buffer (see :func:`offsets`). The outside
 pass gathers: an item's adjoint is a sum over the larger items that it is part of, along rows as in the
 inside pass. ``fill_charts`` and ``hand_down`` work on numbers and on dual numbers alike. Sentences whose
-sums leave float64's range are done again by ``inside_outside``.
+sums leave float64's range are left to ``inside_outside_in_logs``.
 """
 
 import numpy as np
 from numba import uintp
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
     LARGEST_SUM,
     SMALLEST,
     exponentiate,
-    log_domain_marginals,
     rows_sum_to_one,
 )
 from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
@@ -26,12 +25,12 @@ from diffdecode.structure.kernels.numba.vectors import (
     set_cell,
     sum_products,
 )
-from diffdecode.structure.kernels.status import NO_TREE
+from diffdecode.structure.kernels.status import LOST_DIGITS
 
 CHARTS = 8
 
 
-@part()
+@inlined()
 def offsets(size, lanes):
     """Where the charts begin, and two cells for passing results; ``arcs[i, j]`` has head i, dependent j.
 
@@ -70,7 +69,8 @@ def inside_outside_lanes(
             if status[b] == 0:
                 shifts[lane] = exponentiate(scores[b], n, weights)
                 _put_into_lane(weights, n, first, size, charts[at_weights + lane :])
-                roots[1 : n + 1, lane] = weights[1 : n + 1, 0]
+                for m in range(1, n + 1):
+                    roots[m, lane] = weights[m, 0]
         fill_charts(uintp(size), uintp(LANES), charts)
         _start_adjoints(group, lengths, status, first, size, charts, roots, partitions)
         hand_down(uintp(size), uintp(LANES), charts)
@@ -80,20 +80,25 @@ def inside_outside_lanes(
             if status[b] == 0:
                 _take_from_lane(charts[at_weights + lane :], lengths[b], first, size, weights)
                 if not multi_root:
-                    weights[: lengths[b] + 1, 0] = roots[: lengths[b] + 1, lane]
-                log_partition[b], status[b] = _finish(
-                    scores[b], lengths[b], multi_root, partitions[lane], shifts[lane], weights, marginals[b]
-                )
+                    for m in range(1, lengths[b] + 1):
+                        weights[m, 0] = roots[m, lane]
+                if SMALLEST < partitions[lane] < LARGEST_SUM and rows_sum_to_one(weights, lengths[b]):
+                    log_partition[b] = np.log(partitions[lane]) + shifts[lane]
+                    for m in range(1, lengths[b] + 1):
+                        for h in range(lengths[b] + 1):
+                            marginals[b, m, h] = weights[m, h]
+                else:
+                    status[b] = LOST_DIGITS
 
 
-@part()
+@inlined()
 def _put_into_lane(weights, n, first, size, cells):
     for m in range(1, n + 1):
         for h in range(first, n + 1):
             cells[((m - first) * size + (h - first)) * LANES] = weights[m, h]
 
 
-@part()
+@inlined()
 def _take_from_lane(cells, n, first, size, marginals):
     for m in range(1, n + 1):
         for h in range(first, n + 1):
@@ -125,7 +130,7 @@ def fill_charts(size, lanes, charts):
             copy_cell(charts, right + ij, right + ji)
 
 
-@part()
+@inlined()
 def _start_adjoints(group, lengths, status, first, size, charts, roots, partitions):
     """Partition functions; the adjoints of ``log(partition)`` at the top spans; marginals of root arcs.
 
@@ -183,18 +188,3 @@ def hand_down(size, lanes, charts):
             copy_cell(charts, by_sum + ij, by_sum + ji)
             sum_products(charts, cell, arcs + ij, one, weights + ji)
             sum_products(charts, cell + lanes, arcs + ji, one, weights + ij)
-
-
-@part()
-def _finish(scores, n, multi_root, partition, shift, result, marginals):
-    """Log-partition and status; writes the marginals, from the log domain where the real one did not do."""
-    if SMALLEST < partition < LARGEST_SUM and rows_sum_to_one(result, n):
-        log_partition = np.log(partition) + shift
-    else:
-        log_partition = log_domain_marginals(scores, n, multi_root, result)
-        if log_partition == -np.inf:
-            return log_partition, NO_TREE
-    for m in range(1, n + 1):
-        for h in range(n + 1):
-            marginals[m, h] = result[m, h]
-    return log_partition, 0

@@ -2,17 +2,16 @@
 
 Real domain (weights divided by each word's best) with a reverse pass by hand; generic in the type of the
 weights, so that complex weights give covariance products, as in ``inside_outside``. Where a pivot
-leaves float64's range, or is 0 because of the order of elimination, the sentence is done again on
-pairs (peak and total, see ``inside_outside``), by a slower way that always works.
+leaves float64's range, or is 0 because of the order of elimination, the sentence is left to kernels of
+their own that work on pairs (peak and total, see ``inside_outside``), a slower way that always does.
 """
 
 import numpy as np
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
 from diffdecode.structure.kernels.numba.exp import exp_to_one_or_along
 from diffdecode.structure.kernels.numba.inside_outside import (
-    STEP,
     UNDERFLOW,
     best_score,
     exp,
@@ -20,8 +19,9 @@ from diffdecode.structure.kernels.numba.inside_outside import (
     rescaled,
     rounding_of_sums,
     rows_sum_to_one,
+    scores_along,
 )
-from diffdecode.structure.kernels.status import NO_TREE
+from diffdecode.structure.kernels.status import LOST_DIGITS, NO_TREE
 
 SMALLEST, LARGEST_PIVOT = 1e-100, 1e100
 FAST = {"nsz", "reassoc", "contract", "arcp"}
@@ -29,9 +29,11 @@ FAST = {"nsz", "reassoc", "contract", "arcp"}
 
 @kernel()
 def matrix_tree(start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status):
-    """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of ``order[start:stop]``."""
+    """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of ``order[start:stop]``.
+
+    ``LOST_DIGITS`` where the real domain did not do.
+    """
     size = scores.shape[1]
-    logs = np.empty((size, size))
     work = np.empty((5, size, size))
     words = np.empty(size, np.int64)
     for b in order[start:stop]:
@@ -39,17 +41,29 @@ def matrix_tree(start, stop, scores, lengths, order, multi_root, largest, margin
         marginals[b] = 0
         status[b] = status_of_scores(scores, b, n, largest)
         if status[b] == 0:
-            for m in range(1, n + 1):
-                for h in range(n + 1):
-                    logs[m, h] = scores[b, m, h]
-            log_partition[b] = tree_marginals(logs, n, multi_root, words, work)
+            log_partition[b] = tree_marginals(scores[b], n, multi_root, words, work)
             if log_partition[b] > -np.inf:
                 put_back(work[0], n, words, marginals[b])
             else:
-                status[b] = NO_TREE
+                status[b] = LOST_DIGITS
 
 
-@part()
+@kernel()
+def matrix_tree_in_logs(start, stop, scores, lengths, order, multi_root, marginals, log_partition, status):
+    """``matrix_tree`` on pairs, of sentences whose scores are known to be fine."""
+    size = scores.shape[1]
+    result, words = np.empty((size, size)), np.empty(size, np.int64)
+    for b in order[start:stop]:
+        marginals[b] = 0
+        log_partition[b] = log_domain_marginals(scores[b], lengths[b], multi_root, words, result)
+        if log_partition[b] > -np.inf:
+            put_back(result, lengths[b], words, marginals[b])
+            status[b] = 0
+        else:
+            status[b] = NO_TREE
+
+
+@inlined()
 def put_back(result, n, order, marginals):
     for k in range(1, n + 1):
         for h in range(n + 1):
@@ -57,40 +71,61 @@ def put_back(result, n, order, marginals):
 
 
 @kernel()
-def covariance_product(start, stop, scores, lengths, multi_root, vector, product):
-    """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector``, for part of the batch."""
+def covariance_product(start, stop, scores, lengths, multi_root, vector, product, status):
+    """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector``, for part of the batch.
+
+    ``status [B]`` is ``LOST_DIGITS`` where the real domain did not do, and else 0.
+    """
     size = scores.shape[1]
     logs = np.empty((size, size), np.complex128)
     work = np.empty((5, size, size), np.complex128)
     order = np.empty(size, np.int64)
     for b in range(start, stop):
         n = lengths[b]
+        product[b], status[b] = 0, 0
+        scale = scores_along(scores[b], vector[b], n, logs)
+        if scale > 0:
+            if tree_marginals(logs, n, multi_root, order, work) > -np.inf:
+                _put_derivatives_back(work[0], n, order, scale, product[b])
+            else:
+                status[b] = LOST_DIGITS
+
+
+@kernel()
+def covariance_product_in_logs(start, stop, scores, lengths, sentences, multi_root, vector, product):
+    """``covariance_product`` on pairs, of ``sentences[start:stop]``."""
+    size = scores.shape[1]
+    logs = np.empty((size, size), np.complex128)
+    result = np.empty((size, size), np.complex128)
+    order = np.empty(size, np.int64)
+    for b in sentences[start:stop]:
+        n = lengths[b]
         product[b] = 0
-        scale = 0.0
-        for m in range(1, n + 1):
-            for h in range(n + 1):
-                if h != m and scores[b, m, h] > -np.inf:  # elsewhere, the vector may hold anything
-                    scale = max(scale, abs(np.float64(vector[b, m, h])))
-        if scale == 0:
-            continue
-        for m in range(1, n + 1):
-            for h in range(n + 1):
-                arc = h != m and scores[b, m, h] > -np.inf
-                along = STEP * (vector[b, m, h] / scale) if arc else 0.0
-                logs[m, h] = complex(scores[b, m, h], along)
-        tree_marginals(logs, n, multi_root, order, work)
-        for k in range(1, n + 1):
-            for h in range(n + 1):
-                product[b, order[k], order[h]] = work[0, k, h].imag * (scale / STEP)
+        scale = scores_along(scores[b], vector[b], n, logs)
+        log_domain_marginals(logs, n, multi_root, order, result)
+        _put_derivatives_back(result, n, order, scale, product[b])
 
 
-@part()
+@inlined()
+def _put_derivatives_back(marginals, n, order, scale, product):
+    for k in range(1, n + 1):
+        for h in range(n + 1):
+            product[order[k], order[h]] = marginals[k, h].imag * scale
+
+
+@inlined()
 def tree_marginals(logs, n, multi_root, order, work):
-    """Log-partition of one sentence; its marginals, words in ``order``, are left in ``work[0]``."""
-    marginals, weights, eliminated, adjoint, scratch = work
+    """Log-partition of one sentence, -inf where digits were lost.
+
+    Its marginals, words in ``order``, are left in ``work[0]``.
+    """
+    marginals, weights, eliminated = work[0], work[1], work[2]
+    adjoint, scratch = work[3], work[4]
     bring_to_front(order, 1 if multi_root else likeliest_root(logs, n))
     shift = exponentiate_in_order(logs, n, order, weights)
-    eliminated[: n + 1, : n + 1] = weights[: n + 1, : n + 1]
+    for k in range(1, n + 1):
+        for h in range(n + 1):
+            eliminated[k, h] = weights[k, h]
     log_partition = eliminate(eliminated, n, multi_root)
     if log_partition > -np.inf:
         undo(eliminated, n, multi_root, adjoint, scratch)
@@ -99,7 +134,7 @@ def tree_marginals(logs, n, multi_root, order, work):
                 marginals[k, h] = weights[k, h] * adjoint[k, h]
         if are_probabilities(marginals, n, multi_root):
             return log_partition + shift
-    return log_domain_marginals(logs, n, multi_root, order, work[0])
+    return -np.inf
 
 
 @part()
@@ -114,7 +149,7 @@ def are_probabilities(marginals, n, multi_root):
     return rows_sum_to_one(marginals, n) and (multi_root or abs(roots - 1) < rounding)
 
 
-@part()
+@inlined()
 def bring_to_front(order, word):
     """Swap ``word`` with the one eliminated last (from the plain order)."""
     for k in range(len(order)):
@@ -122,7 +157,7 @@ def bring_to_front(order, word):
     order[1], order[word] = word, 1
 
 
-@part()
+@inlined()
 def likeliest_root(logs, n):
     """The word whose root arc comes closest to being its best: as the last one, it leaves no tiny pivot."""
     best, root = -np.inf, 1
@@ -133,7 +168,7 @@ def likeliest_root(logs, n):
     return root
 
 
-@part()
+@inlined()
 def _reached_by_all(logs, n):
     """A word to which every other one has a chain of possible heads, if there is one."""
     seen = np.zeros(n + 1, np.bool_)
@@ -240,12 +275,14 @@ def log_domain_marginals(logs, n, multi_root, order, marginals):
         bring_to_front(order, 1)
         _copy_in_order(logs, n, order, peaks, totals)
         if not multi_root:
-            peaks[1:, 0] -= _prohibitive(peaks, n)
+            cost = _prohibitive(peaks, n)
+            for k in range(1, n + 1):
+                peaks[k, 0] -= cost
         _leave_each_word_out(peaks, totals, n, marginals)
     return log_partition
 
 
-@part()
+@inlined()
 def _copy_in_order(logs, n, order, peaks, totals):
     for k in range(1, n + 1):
         for h in range(n + 1):
@@ -254,7 +291,7 @@ def _copy_in_order(logs, n, order, peaks, totals):
         peaks[k, k] = -np.inf
 
 
-@part()
+@inlined()
 def _prohibitive(peaks, n):
     """A cost that outweighs any difference between trees, and their number.
 
@@ -307,7 +344,7 @@ def _leave_each_word_out(peaks, totals, n, marginals):
         depths += 1
     level_peaks = np.empty((depths, n + 1, n + 1))
     level_totals = np.empty((depths, n + 1, n + 1), totals.dtype)
-    level_peaks[0], level_totals[0] = peaks, totals
+    _copy_pairs(peaks, totals, n, level_peaks[0], level_totals[0])
     eliminated = np.empty(n, np.int64)
     agenda = np.empty((2 * depths, 5), np.int64)
     top = _push(agenda, 0, 1, 1, n + 1, 1, 1)
@@ -315,7 +352,9 @@ def _leave_each_word_out(peaks, totals, n, marginals):
         top -= 1
         depth, start, stop = agenda[top, 0], agenda[top, 1], agenda[top, 2]
         now, before = agenda[top, 3], agenda[top, 4]
-        level_peaks[depth], level_totals[depth] = level_peaks[depth - 1], level_totals[depth - 1]
+        _copy_pairs(
+            level_peaks[depth - 1], level_totals[depth - 1], n, level_peaks[depth], level_totals[depth]
+        )
         count = n - (stop - start) - (before - now)
         for k in range(now, before):
             count = _eliminate_word(level_peaks[depth], level_totals[depth], k, n, eliminated, count)
@@ -329,7 +368,14 @@ def _leave_each_word_out(peaks, totals, n, marginals):
             top = _push(agenda, top, depth + 1, middle, stop, start, middle)
 
 
-@part()
+@inlined()
+def _copy_pairs(peaks, totals, n, to_peaks, to_totals):
+    for m in range(1, n + 1):
+        for h in range(n + 1):
+            to_peaks[m, h], to_totals[m, h] = peaks[m, h], totals[m, h]
+
+
+@inlined()
 def _push(agenda, top, depth, start, stop, now, before):
     """Put on the stack: at this depth, words to leave out later, and words to eliminate now."""
     agenda[top, 0] = depth
@@ -365,7 +411,8 @@ def head_marginals(logs, m, n, marginals):
     order = np.empty(n + 1, np.int64)
     bring_to_front(order, 1)
     _copy_in_order(logs, n, order, peaks, totals)
-    rerouted_peaks, rerouted_totals = peaks.copy(), totals.copy()
+    rerouted_peaks, rerouted_totals = np.empty((n + 1, n + 1)), np.empty((n + 1, n + 1))
+    _copy_pairs(peaks, totals, n, rerouted_peaks, rerouted_totals)
     eliminated = np.empty(n, np.int64)
     count = 0
     for k in range(n, 0, -1):
@@ -386,14 +433,14 @@ def _head_probabilities(peaks, totals, rerouted_peaks, rerouted_totals, m, n, el
     for back in range(n - 1):
         k = eliminated[n - 2 - back]
         all_peak, all_total = _sum_of_pairs(rerouted_peaks[k], rerouted_totals[k], rest[:count])
-        peak, total = _sum_of_pairs(
-            rerouted_peaks[k] + reach_peaks, rerouted_totals[k] * reach_totals, rest[:count]
+        peak, total = _sum_of_products(
+            rerouted_peaks[k], rerouted_totals[k], reach_peaks, reach_totals, rest[:count]
         )
         if peak > -np.inf:
             reach_peaks[k], reach_totals[k] = peak - all_peak, total / all_total
         rest[count] = k
         count += 1
-    peak, total = _sum_of_pairs(peaks[m] + reach_peaks, totals[m] * reach_totals, rest)
+    peak, total = _sum_of_products(peaks[m], totals[m], reach_peaks, reach_totals, rest)
     for h in range(n + 1):
         below = peaks[m, h] + reach_peaks[h] - peak
         marginals[m, h] = exp(below) * (totals[m, h] * reach_totals[h]) / total if h != m else 0.0
@@ -404,6 +451,15 @@ def _sum_of_pairs(peaks, totals, chosen):
     peak, total = peaks[chosen[0]], totals[chosen[0]]
     for h in chosen[1:]:
         peak, total = _add_pairs(peak, total, peaks[h], totals[h])
+    return peak, total
+
+
+@part()
+def _sum_of_products(a_peaks, a_totals, b_peaks, b_totals, chosen):
+    first = chosen[0]
+    peak, total = a_peaks[first] + b_peaks[first], a_totals[first] * b_totals[first]
+    for h in chosen[1:]:
+        peak, total = _add_pairs(peak, total, a_peaks[h] + b_peaks[h], a_totals[h] * b_totals[h])
     return peak, total
 
 

@@ -2,14 +2,14 @@
 
 The elimination of ``matrix_tree`` and its way back, on cells ``[dependent, head, lane]`` of a flat
 buffer: the weights being eliminated, the given weights, the adjoints, and a few rows of scratch. Sentences
-that leave float64's range are done again by ``matrix_tree``.
+that leave float64's range are left to ``matrix_tree_in_logs``.
 """
 
 import numpy as np
 from numba import uintp
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
 from diffdecode.structure.kernels.numba.matrix_tree import (
     LARGEST_PIVOT,
     SMALLEST,
@@ -17,7 +17,6 @@ from diffdecode.structure.kernels.numba.matrix_tree import (
     bring_to_front,
     exponentiate_in_order,
     likeliest_root,
-    log_domain_marginals,
     put_back,
 )
 from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
@@ -28,7 +27,7 @@ from diffdecode.structure.kernels.numba.vectors import (
     sum_cells,
     sum_products,
 )
-from diffdecode.structure.kernels.status import NO_TREE
+from diffdecode.structure.kernels.status import LOST_DIGITS
 
 
 @kernel()
@@ -40,11 +39,10 @@ def matrix_tree_lanes(
     The sentences of a group have like lengths, the longest first.
     """
     longest = scores.shape[1]
-    logs = np.empty((LANES, longest, longest))
-    cells = empty_cells((3 * longest * longest + 3 * longest + 2) * LANES, logs)
+    work = np.empty((longest, longest))
+    cells = empty_cells((3 * longest * longest + 3 * longest + 2) * LANES, work)
     words = np.empty((LANES, longest), np.int64)
     shifts = np.empty(LANES)
-    work = np.empty((5, longest, longest))
     for g in range(start, stop):
         group = order[LANES * g : LANES * (g + 1)]
         size = lengths[group[0]] + 1
@@ -55,30 +53,26 @@ def matrix_tree_lanes(
             n = lengths[b]
             status[b] = status_of_scores(scores, b, n, largest)
             if status[b] == 0:
-                logs[lane, : n + 1, : n + 1] = scores[b, : n + 1, : n + 1]
-                bring_to_front(words[lane], 1 if multi_root else likeliest_root(logs[lane], n))
-                shifts[lane] = exponentiate_in_order(logs[lane], n, words[lane], work[0])
-                _put_into_lane(work[0], n, size, cells[lane:])
-        cells[block : 2 * block] = cells[:block]
+                bring_to_front(words[lane], 1 if multi_root else likeliest_root(scores[b], n))
+                shifts[lane] = exponentiate_in_order(scores[b], n, words[lane], work)
+                _put_into_lane(work, n, size, cells[lane:])
+        for t in range(block):
+            cells[block + t] = cells[t]
         eliminate(uintp(size), multi_root, cells)
         undo(uintp(size), multi_root, cells)
         for lane in range(len(group)):
             b = group[lane]
             marginals[b] = 0
             if status[b] == 0:
-                value = _take_from_lane(cells[lane:], lengths[b], size, multi_root, work[0])
+                value = _take_from_lane(cells[lane:], lengths[b], size, multi_root, work)
                 if value > -np.inf:
-                    value += shifts[lane]
+                    put_back(work, lengths[b], words[lane], marginals[b])
+                    log_partition[b] = value + shifts[lane]
                 else:
-                    value = log_domain_marginals(logs[lane], lengths[b], multi_root, words[lane], work[0])
-                if value > -np.inf:
-                    put_back(work[0], lengths[b], words[lane], marginals[b])
-                else:
-                    status[b] = NO_TREE
-                log_partition[b] = value
+                    status[b] = LOST_DIGITS
 
 
-@part()
+@inlined()
 def _hang_all_words(size, cells):
     """Where a lane has no sentence or no more words, these hang on word 1, and that one on the root."""
     cells[: size * size * LANES] = 0
@@ -87,14 +81,14 @@ def _hang_all_words(size, cells):
         cells[(m * size + head) * LANES : (m * size + head + 1) * LANES] = 1
 
 
-@part()
+@inlined()
 def _put_into_lane(weights, n, size, cells):
     for m in range(1, n + 1):
         for h in range(n + 1):
             cells[(m * size + h) * LANES] = weights[m, h]
 
 
-@part()
+@inlined()
 def _take_from_lane(cells, n, size, multi_root, marginals):
     """Marginals and log-partition of the weights; -inf where the real domain did not do."""
     block = size * size * LANES

@@ -5,15 +5,16 @@ Projective trees: top-down through the inside sums, as in ``reference.sample_pro
 All trees: Wilson's algorithm (1996). A walk from each word moves to random heads until it meets the tree so
 far; its loops are erased. With one root word, that one is drawn first and takes the root's place. Walks get
 lost where words point at each other with very high scores. They are then given up for
-``reference.sample_arborescence``, word by word. That does not bias the samples: the arcs erased in loops,
-so their number too, are independent of the tree that remains (Propp and Wilson 1998, Section 6).
+``reference.sample_arborescence``, word by word, in a kernel of its own that is compiled where one is needed.
+That does not bias the samples: the arcs erased in loops, so their number too, are independent of the tree
+that remains (Propp and Wilson 1998, Section 6).
 """
 
 import numpy as np
 from numba import uint64
 
 from diffdecode.structure.kernels.numba.agenda import push
-from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.compiled import ONE, ZERO, kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
     ARC_LEFT,
     ARC_RIGHT,
@@ -26,7 +27,7 @@ from diffdecode.structure.kernels.numba.inside_outside import (
     fill_charts,
     log_charts,
 )
-from diffdecode.structure.kernels.numba.matrix_tree import head_marginals, tree_marginals
+from diffdecode.structure.kernels.numba.matrix_tree import head_marginals
 from diffdecode.structure.kernels.status import PADDING
 
 
@@ -92,7 +93,7 @@ def _walk_down(peaks, totals, n, multi_root, state, agenda, cumulative, heads):
     if multi_root:
         top = push(agenda, 0, 0, n, RIGHT)
     else:
-        root = _draw_split(peaks, totals, ARC_RIGHT, RIGHT, 0, n, 1, n + 1, 0, state, cumulative)
+        root = _draw_split(peaks, totals, ARC_RIGHT, RIGHT, ZERO, n, ONE, n + 1, ZERO, state, cumulative)
         heads[root - 1] = 0
         top = push(agenda, push(agenda, 0, 1, root, LEFT), root, n, RIGHT)
     while top > 0:
@@ -101,16 +102,17 @@ def _walk_down(peaks, totals, n, multi_root, state, agenda, cumulative, heads):
         if i == j:
             continue
         if kind == RIGHT:
-            r = _draw_split(peaks, totals, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, 0, state, cumulative)
-            top = push(agenda, push(agenda, top, i, r, ARC_RIGHT), r, j, RIGHT)
+            r = _draw_split(peaks, totals, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, ZERO, state, cumulative)
+            first_kind, second_kind, start = ARC_RIGHT, RIGHT, r
         elif kind == LEFT:
-            r = _draw_split(peaks, totals, LEFT, ARC_LEFT, i, j, i, j, 0, state, cumulative)
-            top = push(agenda, push(agenda, top, i, r, LEFT), r, j, ARC_LEFT)
+            r = _draw_split(peaks, totals, LEFT, ARC_LEFT, i, j, i, j, ZERO, state, cumulative)
+            first_kind, second_kind, start = LEFT, ARC_LEFT, r
         else:
             dependent, head = (j, i) if kind == ARC_RIGHT else (i, j)
             heads[dependent - 1] = head
-            r = _draw_split(peaks, totals, RIGHT, LEFT, i, j, i, j, 1, state, cumulative)
-            top = push(agenda, push(agenda, top, i, r, RIGHT), r + 1, j, LEFT)
+            r = _draw_split(peaks, totals, RIGHT, LEFT, i, j, i, j, ONE, state, cumulative)
+            first_kind, second_kind, start = RIGHT, LEFT, r + 1
+        top = push(agenda, push(agenda, top, i, r, first_kind), start, j, second_kind)
 
 
 @part()
@@ -131,43 +133,54 @@ def _draw_split(peaks, totals, first, second, i, j, start, stop, gap, state, cum
 
 
 @kernel()
-def sample_arborescence(start, stop, scores, lengths, multi_root, patience, seeds, heads):
-    """Fill ``heads [S, B, N]`` for sentences with a tree; a walk may erase about ``patience`` arcs a word."""
+def sample_arborescence(start, stop, scores, lengths, multi_root, roots, patience, states, given_up, heads):
+    """Fill ``heads [S, B, N]`` for sentences with a tree; a walk may erase about ``patience`` arcs a word.
+
+    ``roots [B, N]`` has each word's probability to be the root word (not read with ``multi_root``). Where a
+    walk is ``given_up [S, B]``, ``heads`` holds nothing but the root word, and the stream of random numbers
+    goes on from ``states [S, B]``, which begins as the seed.
+    """
     size = scores.shape[1]
     weights = np.empty((size, size))
     state = np.empty(1, np.uint64)
-    order = np.empty(size, np.int64)
+    cumulative, cumulative_roots = np.empty((size, size)), np.empty(size)
     for b in range(start, stop):
         n = lengths[b]
-        logs = scores[b]
-        exponentiate(logs, n, weights)
-        roots = np.empty(n)
+        exponentiate(scores[b], n, weights)
         if not multi_root:
-            _cumulate_roots(logs, n, order, roots)
-        cumulative = np.zeros((n + 1, n + 1))
+            _cumulate(roots[b], n, cumulative_roots)
         for m in range(1, n + 1):
             if not multi_root:
                 weights[m, 0] = 0
-            _cumulate(weights[m], cumulative[m])
-        for s in range(len(seeds)):
-            state[0] = seeds[s, b]
+            _cumulate(weights[m], n + 1, cumulative[m])
+        for s in range(len(states)):
+            state[0] = states[s, b]
             heads[s, b] = PADDING
-            root = 0
-            if not multi_root:
-                root = 1 + _draw_from(roots, state)
+            root = 0 if multi_root else 1 + _draw_from(cumulative_roots[:n], state)
             found = patience > 0 and _wilson(cumulative, root, n, patience * n, state, heads[s, b])
             if not found:
-                _word_by_word(logs, root, n, state, heads[s, b])
+                given_up[s, b], states[s, b] = True, state[0]
+                heads[s, b] = PADDING
+                if not multi_root:
+                    heads[s, b, root - 1] = 0
 
 
-@part()
-def _cumulate_roots(logs, n, order, roots):
-    """Cumulative probabilities of the words to be the root word."""
-    work = np.empty((5, n + 1, n + 1))
-    tree_marginals(logs, n, False, order, work)
-    for k in range(1, n + 1):
-        roots[order[k] - 1] = max(work[0, k, 0], 0.0)
-    _cumulate(roots, roots)
+@kernel()
+def sample_word_by_word(start, stop, scores, lengths, order, multi_root, states, given_up, heads):
+    """The trees that ``sample_arborescence`` has given up, of the sentences ``order[start:stop]``."""
+    size = scores.shape[1]
+    given, probabilities = np.empty((size, size)), np.empty((size, size))
+    state = np.empty(1, np.uint64)
+    for b in order[start:stop]:
+        for s in range(len(states)):
+            if given_up[s, b]:
+                state[0] = states[s, b]
+                root = 0
+                if not multi_root:
+                    while heads[s, b, root] != 0:
+                        root += 1
+                    root += 1
+                _word_by_word(scores[b], root, lengths[b], state, given, probabilities, heads[s, b])
 
 
 @part()
@@ -185,9 +198,9 @@ def _draw_from(cumulative, state):
 
 
 @part()
-def _cumulate(values, sums):
+def _cumulate(values, count, sums):
     total = 0.0
-    for k in range(len(sums)):
+    for k in range(count):
         total += values[k]
         sums[k] = total
 
@@ -206,7 +219,7 @@ def _wilson(cumulative, root, n, patience, state, heads):
             steps += 1
             if steps > patience + n or not cumulative[word, n] > 0:
                 return False
-            heads[word - 1] = _draw_from(cumulative[word], state)
+            heads[word - 1] = _draw_from(cumulative[word, : n + 1], state)
             word = heads[word - 1]
         word = start
         while not reached[word]:
@@ -216,18 +229,16 @@ def _wilson(cumulative, root, n, patience, state, heads):
 
 
 @part()
-def _word_by_word(logs, root, n, state, heads):
+def _word_by_word(logs, root, n, state, given, probabilities, heads):
     """Each head from its marginals given the heads so far, on logarithms."""
-    given = np.empty((n + 1, n + 1))
     for m in range(1, n + 1):
         for h in range(n + 1):
             possible = h != m and (root == 0 or (h == 0) == (m == root))
             given[m, h] = logs[m, h] if possible else -np.inf
-    probabilities = np.empty((n + 1, n + 1))
     for m in range(1, n + 1):
         head_marginals(given, m, n, probabilities)
-        _cumulate(probabilities[m], probabilities[m])
-        head = _draw_from(probabilities[m], state)
+        _cumulate(probabilities[m], n + 1, probabilities[m])
+        head = _draw_from(probabilities[m, : n + 1], state)
         heads[m - 1] = head
         for h in range(n + 1):
             if h != head:
