@@ -22,9 +22,7 @@ from spacy_components.training.formats import FORMATS, read_docs
 def convert_sdp_cli(
     input_path: Annotated[Path, Arg(help="File to convert (.gz too)", exists=True, dir_okay=False)],
     output_path: Annotated[Path, Arg(help="File to write, ending in .spacy")],
-    format: str = Opt(
-        "auto", "--format", "-f", help=f"auto (by suffix) or one of {', '.join(FORMATS.values())}"
-    ),
+    format: str = Opt("auto", "--format", "-f", help=f"auto (by suffix) or one of {', '.join(FORMATS)}"),
     lang: Annotated[str, Opt("--lang", "-l", help="Language code of the vocabulary")] = "en",
     tree: Annotated[bool, Opt("--tree/--no-tree", help="CoNLL-U: read HEAD and DEPREL")] = True,
     graph: Annotated[

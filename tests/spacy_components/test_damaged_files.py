@@ -72,7 +72,7 @@ def read_all(path):
 
 
 def test_the_undamaged_files_are_read(tmp_path):
-    assert set(CONTENTS) == set(FORMATS)
+    assert set(CONTENTS) == {format.suffix for format in FORMATS.values()}
     for suffix, content in CONTENTS.items():
         assert len(read_or_refused(written(tmp_path, content, f"a{suffix}"), read_all)) in (2, 3)
 

@@ -1,5 +1,6 @@
 """Surrogate gradients of structured decisions, one idea a file, each known by a name."""
 
+from diffdecode.registry import import_members
 from diffdecode.structure.surrogates.base import (
     SURROGATES,
     Structure,
@@ -21,6 +22,8 @@ from diffdecode.structure.surrogates.spigot_eg import SpigotExponentiatedGradien
 from diffdecode.structure.surrogates.ste import StraightThrough
 from diffdecode.structure.surrogates.structured_reinmax import StructuredReinMax
 from diffdecode.structure.surrogates.structured_st import StructuredStraightThrough
+
+import_members(__name__, __path__)
 
 __all__ = [
     "SURROGATES",

@@ -19,6 +19,7 @@ from spacy.vocab import Vocab
 
 from diffdecode.files.text import Block, FormatError, blocks
 from spacy_components.sdp_graph import DEFAULT_KEY, set_graph
+from spacy_components.training.formats.base import FORMATS, Format, Wanted
 
 Edge = tuple[str, str]  # id of the head, label
 
@@ -223,3 +224,12 @@ def _without_empty_nodes(
         elif head not in passed:
             for above, labels in _without_empty_nodes(edges, head, (*passed, head)):
                 yield above, (*labels, label)
+
+
+def _read(path: str | Path, vocab: Vocab, wanted: Wanted) -> Iterator[Doc]:
+    return read_conllu(
+        path, vocab, tree=wanted.tree, graph=wanted.graph, subtypes=wanted.subtypes, key=wanted.key
+    )
+
+
+FORMATS.register("conllu", Format(".conllu", _read))

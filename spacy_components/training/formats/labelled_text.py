@@ -10,6 +10,7 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from diffdecode.files.text import FormatError, is_blank, numbered_lines, spaced_words
+from spacy_components.training.formats.base import FORMATS, Format
 
 MANY_LINES = 10
 """From so many lines on, a file with one class a line can only be a mistake."""
@@ -63,3 +64,6 @@ def _check_order(path: str | Path, labels: Counter[str], texts: Counter[str]) ->
 
 def _words(lines: Counter[str]) -> int:
     return sum(line.count(" ") + 1 for line in lines.elements())
+
+
+FORMATS.register("labelled-text", Format(".tsv", lambda path, vocab, wanted: read_labelled_text(path, vocab)))

@@ -17,6 +17,7 @@ from spacy.vocab import Vocab
 
 from diffdecode.files.text import UNWRITABLE, Block, FormatError, blocks
 from spacy_components.sdp_graph import DEFAULT_KEY, get_graph, set_graph
+from spacy_components.training.formats.base import FORMATS, Format
 
 HEADER = "#SDP 2015"
 FIXED_COLUMNS = 7
@@ -137,3 +138,8 @@ def _cell(name: str, kind: str, text: str) -> str:
     if text == NOTHING or UNWRITABLE & set(text):
         raise ValueError(f"document {name}: {kind} {text!r:.60} cannot be written in this format")
     return text
+
+
+FORMATS.register(
+    "sdp2015", Format(".sdp", lambda path, vocab, wanted: read_sdp2015(path, vocab, key=wanted.key))
+)
