@@ -210,8 +210,8 @@ def sample_arborescence(
         if given_up.any():
             lost = np.flatnonzero(given_up.any(0))
             seconds = 1e-7 * lengths_[lost] ** 4.0 * given_up[:, lost].sum(0)
-            arguments = scores_, lengths_, lost, multi_root, states, given_up, heads
-            run_over_batch(numba_sampling.sample_word_by_word, seconds, *arguments)
+            kernel = numba_sampling.sample_word_by_word
+            run_over_batch(kernel, seconds, scores_, lengths_, lost, multi_root, states, given_up, heads)
     return _tensor(heads, scores.device), status
 
 
