@@ -14,6 +14,7 @@ from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.tasks import FairseqTask
+from torch import Tensor, nn
 
 from diffdecode.categorical import TOP_K_OPERATORS
 from diffdecode.sequence import Hypotheses, SearchSpace, SoftBeamOptions, hard_beam, soft_beam_decode
@@ -83,6 +84,34 @@ def search_function(cfg: SearchConfig) -> Callable[..., Hypotheses]:
         return soft_beam_decode(decoder, state, lengths, scored(space), options)
 
     return soft_beam
+
+
+def check_beam_size(beam_size: int) -> int:
+    """The number of hypotheses kept for each sentence. Raises ValueError below 1."""
+    if beam_size < 1:
+        raise ValueError(f"--beam {beam_size} must be at least 1")
+    return beam_size
+
+
+def only_model(
+    decodes: str, models: list[nn.Module], prefix_tokens: Tensor | None, constraints: Tensor | None
+) -> nn.Module:
+    """The model that a generator of ours decodes with, out of what fairseq gives to generators.
+
+    Args:
+        decodes: what decodes, for messages.
+        models: one model.
+        prefix_tokens: None.
+        constraints: None.
+
+    Raises:
+        ValueError: more than one model, prefixes or constraints.
+    """
+    if len(models) != 1:
+        raise ValueError(f"{decodes} decodes with one model, not with an ensemble of {len(models)}")
+    if prefix_tokens is not None or constraints is not None:
+        raise ValueError(f"{decodes} decodes without prefixes and constraints")
+    return models[0]
 
 
 def check_score_normalizer(cfg: Any) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffdecode.sequence import Hypotheses
 from fairseq_plugins.decoders import step_decoder
+from fairseq_plugins.search import check_beam_size, only_model
 
 
 class SoftBeamGenerator:
@@ -23,11 +24,9 @@ class SoftBeamGenerator:
         self.space = task.search_space
         self.symbols_to_strip_from_output = {self.space.eos}
         self.search = search
-        self.beam_size = getattr(args, "beam", 5)
+        self.beam_size = check_beam_size(getattr(args, "beam", 5))
         self.max_len_a, self.max_len_b = getattr(args, "max_len_a", 0), getattr(args, "max_len_b", 200)
         self.length_penalty = 0.0 if getattr(args, "unnormalized", False) else getattr(args, "lenpen", 1.0)
-        if self.beam_size < 1:
-            raise ValueError(f"--beam {self.beam_size} must be at least 1")
 
     @torch.no_grad()
     def generate(
@@ -42,11 +41,10 @@ class SoftBeamGenerator:
         Raises:
             ValueError: more than one model, prefixes or constraints.
         """
-        if len(models) != 1:
-            raise ValueError(f"the soft beam decodes with one model, not with an ensemble of {len(models)}")
-        if prefix_tokens is not None or constraints is not None:
-            raise ValueError("the soft beam decodes without prefixes and constraints")
-        model, net_input = models[0], sample["net_input"]
+        model, net_input = (
+            only_model("the soft beam", models, prefix_tokens, constraints),
+            sample["net_input"],
+        )
         model.eval()
         decoder = step_decoder(model)
         state = decoder.init_state(model.encoder.forward_torchscript(net_input))

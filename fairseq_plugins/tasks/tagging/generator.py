@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diffdecode.sequence import Hypotheses, SearchSpace, hard_beam
 from fairseq_plugins.decoders import step_decoder
+from fairseq_plugins.search import check_beam_size, only_model
 
 
 def decode(
@@ -43,10 +44,8 @@ class TaggingGenerator:
     symbols_to_strip_from_output = frozenset()  # there is no end-of-sentence label
 
     def __init__(self, label_ids: Tensor, beam_size: int, search: Callable[..., Hypotheses] = hard_beam):
-        if beam_size < 1:
-            raise ValueError(f"--beam {beam_size} must be at least 1")
         self.label_ids = label_ids
-        self.beam_size = beam_size
+        self.beam_size = check_beam_size(beam_size)
         self.search = search
 
     @torch.no_grad()
@@ -62,15 +61,12 @@ class TaggingGenerator:
         Raises:
             ValueError: more than one model, prefixes or constraints.
         """
-        if len(models) != 1:
-            raise ValueError(f"tagging decodes with one model, not with an ensemble of {len(models)}")
-        if prefix_tokens is not None or constraints is not None:
-            raise ValueError("tagging decodes without prefixes and constraints")
-        models[0].eval()
+        model = only_model("tagging", models, prefix_tokens, constraints)
+        model.eval()
         lengths = sample["net_input"]["src_lengths"].tolist()
         if max(lengths) == 0:
             return [[_hypothesis(torch.empty(0, dtype=torch.long), torch.empty(0))] for _ in lengths]
-        best = decode(models[0], sample["net_input"], self.label_ids, self.beam_size, self.search)
+        best = decode(model, sample["net_input"], self.label_ids, self.beam_size, self.search)
         return [_n_best(*rows) for rows in zip(lengths, best.symbols, best.scores, best.step_scores)]
 
 
