@@ -1,6 +1,7 @@
 """Every reader of annotated files on damaged ones: read rightly, or one line that names the file."""
 
 import io
+import itertools
 import re
 
 import pytest
@@ -75,6 +76,22 @@ def test_the_undamaged_files_are_read(tmp_path):
     assert set(CONTENTS) == {format.suffix for format in FORMATS.values()}
     for suffix, content in CONTENTS.items():
         assert len(read_or_refused(written(tmp_path, content, f"a{suffix}"), read_all)) in (2, 3)
+
+
+@pytest.mark.parametrize("suffix", [".sdp", ".conllu"])
+def test_a_sentence_is_read_the_same_alone_and_beside_others(tmp_path, suffix):
+    """Of labelled text the file's classes are part of each document, so it has no such sentences."""
+    head, body = ("#SDP 2015\n", SDP.split("\n", 1)[1]) if suffix == ".sdp" else ("", CONLLU)
+    sentences = [f"{sentence.strip()}\n\n" for sentence in body.split("\n\n") if sentence.strip()]
+
+    def read(*chosen):
+        docs = read_all(written(tmp_path, head + "".join(chosen), f"a{suffix}"))
+        return [(doc.to_json(), get_graph(doc)) for doc in docs]
+
+    alone = {sentence: read(sentence) for sentence in sentences}
+    assert all(len(docs) == 1 for docs in alone.values())
+    for order in itertools.permutations([*sentences, sentences[0]]):
+        assert read(*order) == [doc for sentence in order for doc in alone[sentence]]
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gz"])

@@ -21,6 +21,7 @@ from toy_pipelines import (
     spancat_config,
     tagger_config,
     textcat_config,
+    tree_concat,
 )
 
 from spacy_components.sdp_graph import get_graph
@@ -45,6 +46,8 @@ PIPELINES = {
         for task, make in END_TASKS.items()
         for layer, (upstream, concat) in LAYERS.items()
     },
+    "tagger-children": [PARSER, END_TASKS["tagger"](tree_concat("mean", grandparent=True))],
+    "tagger-dependents": [SDP, END_TASKS["tagger"](graph_concat(dependents=True))],
 }
 TEXTS = [
     "the small cat saw a dog .",

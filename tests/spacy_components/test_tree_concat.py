@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thinc.api import SGD, Model, NumpyOps
 from toy_pipelines import (
-    TOK2VEC,
     change,
+    graph_concat,
     head_concat,
     make_pipeline,
     ner_config,
@@ -23,6 +23,7 @@ from toy_pipelines import (
     torch_gradients,
     torch_weights,
     train_step,
+    tree_concat,
 )
 
 from diffdecode.structure import tree_argmax
@@ -34,16 +35,6 @@ WAYS = [(children, grandparent) for children in ("sum", "mean") for grandparent 
 
 def leaf(outputs, got, **dims):
     return Model("leaf", lambda model, docs, is_train: (outputs, lambda d: got.append(d) or []), dims=dims)
-
-
-def tree_concat(children="sum", grandparent=False, upstream="spigot_parser"):
-    return {
-        "@architectures": "diffdecode.TreeConcat.v1",
-        "tok2vec": TOK2VEC,
-        "parse": {"@architectures": "diffdecode.ParseListener.v1", "upstream": upstream},
-        "children": children,
-        "grandparent": grandparent,
-    }
 
 
 def by_hand(z, h, children, grandparent):
@@ -245,16 +236,6 @@ def test_saved_pipeline_is_the_same(tmp_path):
 # ---- the same for graphs
 
 
-def graph_concat(dependents):
-    return {
-        "@architectures": "diffdecode.GraphConcat.v1",
-        "tok2vec": TOK2VEC,
-        "graph": {"@architectures": "diffdecode.GraphListener.v1", "upstream": "spigot_sdp"},
-        "role_width": 4,
-        "dependents": dependents,
-    }
-
-
 @given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=3), seed=st.integers(0, 10**6))
 @settings(deadline=None, max_examples=30)
 def test_graph_layer_with_dependents_is_the_same_layer_in_torch(sizes, seed):
@@ -305,7 +286,7 @@ def test_graph_layer_with_dependents_trains_the_semantic_parser():
     for dependents in (False, True):
         nlp, examples = make_pipeline(
             ("spigot_sdp", sdp_config()),
-            ("tagger", tagger_config(graph_concat(dependents))),
+            ("tagger", tagger_config(graph_concat(dependents=dependents))),
             docs=lambda vocab: [tagged(doc) for doc in parsed_docs(vocab)],
         )
         losses = nlp.update(examples, sgd=False, losses={})

@@ -97,13 +97,24 @@ def head_concat(tok2vec=TOK2VEC, upstream="spigot_parser"):
     return {"@architectures": "diffdecode.HeadConcat.v1", "tok2vec": tok2vec, "parse": parse}
 
 
-def graph_concat(tok2vec=TOK2VEC, upstream="spigot_sdp"):
+def tree_concat(children="sum", grandparent=False, upstream="spigot_parser"):
+    return {
+        "@architectures": "diffdecode.TreeConcat.v1",
+        "tok2vec": TOK2VEC,
+        "parse": {"@architectures": "diffdecode.ParseListener.v1", "upstream": upstream},
+        "children": children,
+        "grandparent": grandparent,
+    }
+
+
+def graph_concat(tok2vec=TOK2VEC, upstream="spigot_sdp", dependents=False):
     graph = {"@architectures": "diffdecode.GraphListener.v1", "upstream": upstream}
     return {
         "@architectures": "diffdecode.GraphConcat.v1",
         "tok2vec": tok2vec,
         "graph": graph,
         "role_width": 4,
+        "dependents": dependents,
     }
 
 
