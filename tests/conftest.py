@@ -19,6 +19,11 @@ settings.register_profile("explore", **PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Bytes give tests no names: compressed ones differ from second to second, so from worker to worker."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     torch.set_num_threads(1)

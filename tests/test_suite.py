@@ -29,10 +29,22 @@ def literal_ports(tree: ast.AST) -> list[int]:
     return [node.lineno for node in strings if node.value in ("--master_port", "--master-port")]
 
 
+def compressed_with_the_time(tree: ast.AST) -> list[int]:
+    """Lines that compress with the present time in the result."""
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [
+        call.lineno
+        for call in calls
+        if ast.unparse(call.func) == "gzip.compress"
+        and "mtime" not in {argument.arg for argument in call.keywords}
+    ]
+
+
 def test_finds_what_it_looks_for():
     tree = ast.parse('run(x, timeout=3)\nrun(x, timeout=None, deadline=9)\na = ["--master_port", "29500"]')
     assert numbers_given_to(tree, "timeout") == [1] and numbers_given_to(tree, "deadline") == [2]
     assert literal_ports(tree) == [3]
+    assert compressed_with_the_time(ast.parse("gzip.compress(x)\ngzip.compress(x, mtime=0)")) == [1]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +56,12 @@ def test_waits_for_busy_machines(path):
     assert not numbers_given_to(tree, "timeout"), "use patience.HANGS_AFTER"
     assert not numbers_given_to(tree, "deadline"), "examples have no deadline (conftest.py)"
     assert not literal_ports(tree), "use torch.distributed.run --standalone, which takes a free port"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_knows_no_time(path):
+    """What is compressed anew gives the same bytes in every worker."""
+    assert not compressed_with_the_time(ast.parse(path.read_text(encoding="utf-8"))), "say mtime=0"
 
 
 def test_properties_are_quiet_and_repeatable():

@@ -177,7 +177,7 @@ DAMAGED = {
     "data.sdp": SDP.replace("ARG1", "ARG1\tx").encode(),
     "latin.conllu": b"1\tcaf\xe9\t_\t_\t_\t_\t0\troot\t_\t_\n",
     "swapped.tsv": b"sentence\tlabel\na good film\t1\nbad\t1\nfine\t1\n",
-    "data.sdp.gz": gzip.compress(SDP.encode())[:-9],
+    "data.sdp.gz": gzip.compress(SDP.encode(), mtime=0)[:-9],
     "data.spacy": DocBin().to_bytes()[:-5],
     "empty.conllu": b"\n",
     "data.unknown": b"",
