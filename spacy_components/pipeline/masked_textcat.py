@@ -1,10 +1,11 @@
-"""``masked_textcat``: spaCy's exclusive text classifier for corpora where some documents are not labelled."""
+"""``masked_textcat`` and ``masked_textcat_multilabel``: spaCy's text classifiers for partly labelled corpora."""
 
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from spacy.language import Language
 from spacy.pipeline.textcat import DEFAULT_SINGLE_TEXTCAT_MODEL, TextCategorizer
+from spacy.pipeline.textcat_multilabel import DEFAULT_MULTI_TEXTCAT_MODEL, MultiLabel_TextCategorizer
 from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Model
@@ -39,24 +40,33 @@ def make_masked_textcat(
     return MaskedTextCategorizer(nlp.vocab, model, name, threshold=threshold, scorer=scorer)
 
 
-class MaskedTextCategorizer(TextCategorizer):
-    """Learns from the documents that have a category and gives the others no gradient and no loss.
+@Language.factory(
+    "masked_textcat_multilabel",
+    assigns=["doc.cats"],
+    default_config={
+        "model": DEFAULT_MULTI_TEXTCAT_MODEL,
+        "threshold": 0.5,
+        "scorer": {"@scorers": "diffdecode.cats_scorer.v1", "multi_label": True},
+    },
+    default_score_weights={
+        "cats_score": 1.0,
+        "cats_score_desc": None,
+        "cats_micro_f": None,
+        "cats_macro_f": None,
+        "cats_macro_auc": None,
+        "cats_f_per_type": None,
+    },
+)
+def make_masked_textcat_multilabel(
+    nlp: Language, name: str, model: Model, threshold: float, scorer: Callable | None
+) -> "MaskedMultiLabelTextCategorizer":
+    """Same options as ``textcat_multilabel``."""
+    read_weights_only(model)
+    return MaskedMultiLabelTextCategorizer(nlp.vocab, model, name, threshold=threshold, scorer=scorer)
 
-    spaCy's ``textcat`` reads a document without ``cats`` as one where every category is wrong. A document
-    with some of the labels is complete: as in ``textcat``, categories it does not mention are 0.
-    """
 
-    def initialize(
-        self,
-        get_examples: Callable[[], Iterable[Example]],
-        *,
-        nlp: Language | None = None,
-        labels: Sequence[str] | None = None,
-        positive_label: str | None = None,
-    ) -> None:
-        """As ``textcat`` does, after a check that every listener in the pipeline has someone to listen to."""
-        require_upstreams(nlp, get_examples)
-        super().initialize(get_examples, nlp=nlp, labels=labels, positive_label=positive_label)
+class LabelledOnly(TextCategorizer):
+    """What the two have in common: a document counts if it is labelled, and has scores if it has words."""
 
     def predict(self, docs: Iterable[Doc]) -> np.ndarray:
         """Scores ``[B, L]``. A document without words has none, 0 throughout: ``textcat`` says so when it is
@@ -78,3 +88,41 @@ class MaskedTextCategorizer(TextCategorizer):
         loss, d_scores = super().get_loss(examples, scores)
         labelled = sum(bool(example.reference.cats) for example in examples)
         return loss * len(examples) / max(labelled, 1), d_scores
+
+
+class MaskedTextCategorizer(LabelledOnly):
+    """Learns from the documents that have a category and gives the others no gradient and no loss.
+
+    spaCy's ``textcat`` reads a document without ``cats`` as one where every category is wrong. A document
+    with some of the labels is complete: as in ``textcat``, categories it does not mention are 0.
+    """
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+        positive_label: str | None = None,
+    ) -> None:
+        """As ``textcat`` does, after a check that every listener in the pipeline has someone to listen to."""
+        require_upstreams(nlp, get_examples)
+        super().initialize(get_examples, nlp=nlp, labels=labels, positive_label=positive_label)
+
+
+class MaskedMultiLabelTextCategorizer(LabelledOnly, MultiLabel_TextCategorizer):
+    """Learns from the categories that a document says something about, as ``textcat_multilabel`` does, and is
+    scored on these alone. Those that it does not mention are unknown, not 0.
+    """
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        """As ``textcat_multilabel`` does, after a check that every listener in the pipeline has someone to
+        listen to."""
+        require_upstreams(nlp, get_examples)
+        super().initialize(get_examples, nlp=nlp, labels=labels)

@@ -30,6 +30,11 @@ PARSER, SDP = ("spigot_parser", parser_config()), ("spigot_sdp", sdp_config())
 LAYERS = {"tree": (PARSER, head_concat()), "graph": (SDP, graph_concat())}
 END_TASKS = {
     "masked_textcat": lambda layer: ("masked_textcat", textcat_config(layer), "end"),
+    "masked_textcat_multilabel": lambda layer: (
+        "masked_textcat_multilabel",
+        textcat_config(layer, exclusive=False),
+        "end",
+    ),
     "textcat": lambda layer: ("textcat", textcat_config(layer), "end"),
     "tagger": lambda layer: ("tagger", tagger_config(layer), "end"),
     "ner": lambda layer: ("ner", ner_config(layer), "end"),

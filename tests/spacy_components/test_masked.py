@@ -1,4 +1,4 @@
-"""masked_textcat and masked_spancat: documents without the annotation give no loss and no gradient."""
+"""masked_textcat, masked_textcat_multilabel and masked_spancat: documents without the annotation give no loss and no gradient."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,12 @@ SPANCAT = {
     "reducer": {"@layers": "spacy.mean_max_reducer.v1", "hidden_size": 8},
     "scorer": {"@layers": "spacy.LinearLogistic.v1"},
 }
-MODELS = {"textcat": TEXTCAT, "spancat": SPANCAT}
+MODELS = {
+    "textcat": TEXTCAT,
+    "textcat_multilabel": TEXTCAT | {"exclusive_classes": False},
+    "spancat": SPANCAT,
+}
+MASKED = [f"masked_{task}" for task in MODELS]
 
 
 def annotated(nlp, text, good=None, spans=None):
@@ -82,7 +87,7 @@ def test_stock_component_learns_from_documents_that_nobody_annotated(task):
     assert loss > 0.01 and np.abs(grad).max() > 1e-3
 
 
-@pytest.mark.parametrize("task", ["masked_textcat", "masked_spancat"])
+@pytest.mark.parametrize("task", MASKED)
 def test_masked_component_gets_nothing_from_unannotated_documents(task):
     _, pipe, labelled, unlabelled = made(task)
     loss, grad = gradient(pipe, unlabelled)
@@ -92,7 +97,7 @@ def test_masked_component_gets_nothing_from_unannotated_documents(task):
     np.testing.assert_allclose(mixed[1], alone[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("task", ["textcat", "spancat"])
+@pytest.mark.parametrize("task", MODELS)
 def test_masked_component_is_the_stock_one_where_everything_is_annotated(task):
     _, stock, labelled, _ = made(task)
     _, masked, again, _ = made(f"masked_{task}")
@@ -109,11 +114,47 @@ def test_an_empty_group_of_spans_is_an_annotation():
 
 
 def test_empty_documents_and_batches():
-    for task in ("masked_textcat", "masked_spancat"):
+    for task in MASKED:
         nlp, pipe, labelled, _ = made(task)
         empty = Example(Doc(nlp.vocab), Doc(nlp.vocab))
         assert pipe.update([empty])[pipe.name] == 0.0
         assert np.isfinite(pipe.update([empty, *labelled])[pipe.name])
+
+
+def test_multilabel_loss_and_score_leave_out_what_nobody_annotated():
+    """spaCy's gradient does so, too; its loss is a mean over all documents, its score 0 where there is no gold."""
+    _, stock, labelled, unlabelled = made("textcat_multilabel")
+    _, masked, *_ = made("masked_textcat_multilabel")
+    mixed = [*labelled, *unlabelled]
+    (loss, grad), (alone, _) = gradient(stock, mixed), gradient(stock, labelled)
+    masked_loss, masked_grad = gradient(masked, mixed)
+    assert loss == pytest.approx(alone / 2) and masked_loss == pytest.approx(alone)
+    np.testing.assert_array_equal(masked_grad, grad)
+    assert stock.score(unlabelled)["cats_score"] == 0.0 and masked.score(unlabelled)["cats_score"] is None
+
+
+def test_multilabel_categories_that_a_document_does_not_mention_are_unknown():
+    nlp, pipe, _, _ = made("masked_textcat_multilabel")
+    partly = annotated(nlp, "nice film")
+    partly.reference.cats = {"good": 1.0}
+    scores = pipe.model.ops.asarray2f([[0.25, 0.75]])
+    _, d_scores = pipe.get_loss([partly], scores)
+    assert list(zip(pipe.labels, d_scores[0].tolist())) == [("good", -0.75), ("bad", 0.0)]
+
+
+def test_multilabel_gives_a_document_several_categories_and_an_empty_one_none():
+    nlp, _, labelled, unlabelled = made("masked_textcat_multilabel")
+    labelled[0].reference.cats = {"good": 1.0, "bad": 1.0}
+    optimizer = nlp.resume_training()
+    optimizer.learn_rate = 0.02
+    for _ in range(60):
+        nlp.update([*unlabelled, *labelled], sgd=optimizer)
+    both, one, empty = (doc.cats for doc in nlp.pipe(["nice film", "dull long film", ""]))
+    assert min(both.values()) > 0.5 and one["bad"] > 0.5 > one["good"] and set(empty.values()) == {0.0}
+    scores = nlp.evaluate([*labelled, *unlabelled])
+    assert scores["cats_micro_f"] == 1.0 and scores["cats_acc"] is None
+    reloaded = spacy.blank("en").from_config(nlp.config).from_bytes(nlp.to_bytes())
+    assert reloaded("nice film").cats == both
 
 
 def test_both_learn_from_a_corpus_where_no_document_has_both():

@@ -118,10 +118,10 @@ def graph_concat(tok2vec=TOK2VEC, upstream="spigot_sdp", dependents=False):
     }
 
 
-def textcat_config(tok2vec):
+def textcat_config(tok2vec, exclusive=True):
     model = {
         "@architectures": "spacy.TextCatReduce.v1",
-        "exclusive_classes": True,
+        "exclusive_classes": exclusive,
         "use_reduce_first": False,
         "use_reduce_last": False,
         "use_reduce_max": False,
