@@ -1,4 +1,4 @@
-"""``masked_textcat`` and ``masked_textcat_multilabel``: spaCy's text classifiers for partly labelled corpora."""
+"""``masked_textcat`` and ``masked_textcat_multilabel``: spaCy's text classifiers for partly labelled data."""
 
 from collections.abc import Callable, Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""masked_textcat, masked_textcat_multilabel and masked_spancat: documents without the annotation give no loss and no gradient."""
+"""The masked components: documents without the annotation give no loss and no gradient."""
 
 import numpy as np
 import pytest
@@ -122,7 +122,7 @@ def test_empty_documents_and_batches():
 
 
 def test_multilabel_loss_and_score_leave_out_what_nobody_annotated():
-    """spaCy's gradient does so, too; its loss is a mean over all documents, its score 0 where there is no gold."""
+    """spaCy's gradient does so, too; its loss is a mean over all documents, its score without gold 0."""
     _, stock, labelled, unlabelled = made("textcat_multilabel")
     _, masked, *_ = made("masked_textcat_multilabel")
     mixed = [*labelled, *unlabelled]
