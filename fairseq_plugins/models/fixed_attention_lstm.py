@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import (
     FairseqEncoder,
     FairseqEncoderDecoderModel,
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from fairseq_plugins.options import option
 
 STATE = "tagger_state"
+DIRECTIONS = ("both", "forward", "word")
 
 
 @dataclass
@@ -34,6 +35,15 @@ class FixedAttentionLSTMConfig(FairseqDataclass):
     encoder_embed_dim: int = option(128, "size of the word embeddings (the papers do not give it)", "ours")
     encoder_hidden_size: int = option(128, "size of the encoder, in each direction", "2018, 3.1, 3.2")
     encoder_layers: int = option(1, "layers of the encoder", "2018, 3")
+    encoder_direction: ChoiceEnum(DIRECTIONS) = option(
+        "both",
+        "what a label sees: `both` all words of the sentence; `forward` those up to its own, read by an LSTM; "
+        "`word` its own, without an LSTM (the decoder remembers labels, not words)",
+        "2018, 3; ours, for incremental tagging",
+    )
+    encoder_lookahead: int = option(
+        0, "`forward` and `word`: how many words after its own a label sees as well", "ours"
+    )
     decoder_embed_dim: int = option(32, "size of the label embeddings", "2018, 3.1, 3.2")
     decoder_hidden_size: int = option(128, "size of the decoder", "2018, 3.1, 3.2")
     decoder_layers: int = option(1, "layers of the decoder", "2018, 3")
@@ -41,7 +51,7 @@ class FixedAttentionLSTMConfig(FairseqDataclass):
 
 @register_model("fixed_attention_lstm", dataclass=FixedAttentionLSTMConfig)
 class FixedAttentionLSTMModel(FairseqEncoderDecoderModel):
-    """Bidirectional LSTM encoder, LSTM decoder with fixed attention."""
+    """LSTM encoder, by default in both directions, and LSTM decoder with fixed attention."""
 
     @classmethod
     def build_model(cls, cfg: FixedAttentionLSTMConfig, task: FairseqTask) -> "FixedAttentionLSTMModel":
@@ -52,6 +62,8 @@ class FixedAttentionLSTMModel(FairseqEncoderDecoderModel):
             cfg.encoder_hidden_size,
             cfg.encoder_layers,
             cfg.dropout,
+            str(cfg.encoder_direction),
+            cfg.encoder_lookahead,
         )
         decoder = FixedAttentionLSTMDecoder(
             task.target_dictionary,
@@ -65,10 +77,22 @@ class FixedAttentionLSTMModel(FairseqEncoderDecoderModel):
 
 
 class FixedAttentionLSTMEncoder(FairseqEncoder):
-    """Bidirectional LSTM over the words.
+    """The states of the words, one for each label to be written.
 
-    ``forward`` returns ``{"states": [T, B, 2H]}``, right-padded with zeros whatever side *src_tokens* is
-    padded on.
+    ``forward`` returns ``{"states": [T, B, H']}``, H' being ``output_units``, right-padded with zeros
+    whatever side *src_tokens* is padded on. State t knows the words up to t + *lookahead*, or all of them.
+
+    Args:
+        dictionary: of the words.
+        embed_dim: size of the word embeddings.
+        hidden_size: size of the LSTM, in each direction.
+        num_layers: of the LSTM.
+        dropout: on embeddings and states.
+        direction: ``both`` directions of the LSTM, ``forward`` alone, or ``word``: no LSTM.
+        lookahead: how many words after its own a state knows, if it does not know all.
+
+    Raises:
+        ValueError: a direction that there is not, or a lookahead that is negative or has no meaning.
     """
 
     def __init__(
@@ -78,24 +102,35 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
         hidden_size: int = 128,
         num_layers: int = 1,
         dropout: float = 0.1,
+        direction: str = "both",
+        lookahead: int = 0,
     ):
         super().__init__(dictionary)
+        _check_context(direction, lookahead)
         self.padding_idx = dictionary.pad()
-        self.output_units = 2 * hidden_size
+        self.lookahead = lookahead
         self.embed_tokens = Embedding(len(dictionary), embed_dim, self.padding_idx)
         self.dropout = nn.Dropout(dropout)
-        self.lstm = LSTM(
-            embed_dim,
-            hidden_size,
-            num_layers=num_layers,
-            dropout=dropout if num_layers > 1 else 0.0,
-            bidirectional=True,
-        )
+        window = embed_dim * (1 + lookahead)
+        self.lstm = None
+        self.output_units = window
+        if direction != "word":
+            self.lstm = LSTM(
+                window,
+                hidden_size,
+                num_layers=num_layers,
+                dropout=dropout if num_layers > 1 else 0.0,
+                bidirectional=direction == "both",
+            )
+            self.output_units = hidden_size * (2 if direction == "both" else 1)
 
     def forward(self, src_tokens: Tensor, src_lengths: Tensor, **unused) -> dict[str, Tensor]:
         """Encode *src_tokens* ``[B, T]`` of *src_lengths* ``[B]`` words."""
         src_tokens = _right_padded(src_tokens, self.padding_idx)
         x = self.dropout(self.embed_tokens(src_tokens)).transpose(0, 1)
+        x = _with_following(x, self.lookahead)
+        if self.lstm is None:
+            return {"states": x}
         # An empty sentence in a batch (possible when words are typed in) is read as one padding symbol.
         lengths = src_lengths.cpu().clamp(min=1)
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
@@ -105,6 +140,24 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
     def reorder_encoder_out(self, encoder_out: dict[str, Tensor], new_order: Tensor) -> dict[str, Tensor]:
         """Pick sentences: *new_order* ``[R]`` holds rows of the batch."""
         return {"states": encoder_out["states"].index_select(1, new_order)}
+
+
+def _check_context(direction, lookahead):
+    if direction not in DIRECTIONS:
+        raise ValueError(f"--encoder-direction {direction} must be one of {', '.join(DIRECTIONS)}")
+    if lookahead < 0:
+        raise ValueError(f"--encoder-lookahead {lookahead} must not be negative")
+    if lookahead and direction == "both":
+        raise ValueError(
+            f"--encoder-lookahead {lookahead} has no meaning for --encoder-direction both, which sees all "
+            "words: use forward or word"
+        )
+
+
+def _with_following(x, lookahead):
+    """``x [T, B, d]`` with the next *lookahead* positions beside each, zeros after the end."""
+    following = [nn.functional.pad(x[n:], (0, 0, 0, 0, 0, min(n, len(x)))) for n in range(1, 1 + lookahead)]
+    return torch.cat([x, *following], dim=2)
 
 
 def _right_padded(tokens, pad):

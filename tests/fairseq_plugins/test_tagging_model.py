@@ -7,6 +7,8 @@ import torch
 import toy_models
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.sequence_generator import SequenceGenerator
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fairseq_plugins.models.fixed_attention_lstm import FixedAttentionLSTMModel
 
@@ -118,6 +120,51 @@ def test_sizes_of_the_papers(arch, hidden, label):
     chosen = Namespace(encoder_hidden_size=10)
     ARCH_CONFIG_REGISTRY[name](chosen)
     assert chosen.encoder_hidden_size == 10
+
+
+INCREMENTAL = st.tuples(st.sampled_from(["forward", "word"]), st.integers(0, 3), st.integers(1, 2))
+
+
+@settings(deadline=None, max_examples=25)
+@given(INCREMENTAL, st.lists(st.integers(4, 33), min_size=1, max_size=6), st.data())
+def test_scores_do_not_change_with_words_beyond_the_lookahead(kind, words, data):
+    """Label t is written once word t + n is there: what comes later, if anything does, is not seen."""
+    direction, lookahead, layers = kind
+    model = toy_models.spread(
+        toy_models.tagger(
+            encoder_direction=direction,
+            encoder_lookahead=lookahead,
+            encoder_layers=layers,
+            encoder_embed_dim=4,
+        )
+    )
+    after = data.draw(st.lists(st.integers(4, 33), min_size=1, max_size=4))
+    sources = torch.tensor([words + [1] * len(after), words + after])
+    lengths = torch.tensor([len(words), len(words) + len(after)])
+    previous = torch.full_like(sources, 5)
+    out = logits(model, sources, lengths, previous)
+    settled = max(0, len(words) - lookahead)
+    assert torch.equal(out[0, :settled], out[1, :settled])
+    alone = logits(model, sources[:1, : len(words)], lengths[:1], previous[:1, : len(words)])
+    torch.testing.assert_close(alone[0], out[0, : len(words)])
+    # The last word of the lookahead is seen.
+    other = sources.clone()
+    other[1, len(words)] = 4 + (other[1, len(words)] - 3) % 30
+    changed = (logits(model, other, lengths, previous) != out).any(2)[1]
+    assert changed.nonzero()[0].item() == settled
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder_direction": "backward"}, "must be one of both, forward, word"),
+        ({"encoder_direction": "word", "encoder_lookahead": -1}, "must not be negative"),
+        ({"encoder_lookahead": 1}, "no meaning for --encoder-direction both"),
+    ],
+)
+def test_contexts_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        toy_models.tagger(**options)
 
 
 def test_dropout_reaches_training_only():
