@@ -37,7 +37,7 @@ class FixedAttentionLSTMConfig(FairseqDataclass):
     encoder_layers: int = option(1, "layers of the encoder", "2018, 3")
     encoder_direction: ChoiceEnum(DIRECTIONS) = option(
         "both",
-        "what a label sees: `both` all words of the sentence; `forward` those up to its own, read by an LSTM; "
+        "what a label sees: `both` all words; `forward` those up to its own, which an LSTM reads; "
         "`word` its own, without an LSTM (the decoder remembers labels, not words)",
         "2018, 3; ours, for incremental tagging",
     )
