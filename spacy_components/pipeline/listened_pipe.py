@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
+from spacy.language import Language
 from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples
@@ -15,12 +16,13 @@ from torch import Tensor
 
 from spacy_components.finetuning.balance import GradientBalance
 from spacy_components.finetuning.original import Original
+from spacy_components.ml.listening.absence import warn_of_nobody_listening
 from spacy_components.ml.listening.mailbox import batch_identity, is_listener, listening_nodes, listens
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.parameters import Steps, keys_of_part
 from spacy_components.ml.thinc_glue.untrusted import read_weights_only
 from spacy_components.ml.trees.models import DocScores
-from spacy_components.settings import OLD_NAMES, ListenedSettings, named, without_old_names
+from spacy_components.settings import OLD_NAMES, ListenedSettings, name_of, named, without_old_names
 
 
 class ListenedPipe(TrainablePipe):
@@ -372,6 +374,23 @@ class ListenedPipe(TrainablePipe):
         """Check that there is what ``freeze`` names; raises ValueError otherwise."""
         for part in self.settings.freeze:
             keys_of_part(self.model, part)
+
+    def warn_if_unheard(self, nlp: Language | None) -> None:
+        """Say so where components after this one could read its decisions, and none does.
+
+        Args:
+            nlp: the pipeline.
+        """
+        sends = self.settings.grad_factor and name_of(self.settings.surrogate) != "pipeline"
+        if nlp is None or self.listening_components or not sends:
+            return
+        after = nlp.pipeline[nlp.pipe_names.index(self.name) + 1 :]
+        able = [name for name, pipe in after if isinstance(pipe, TrainablePipe) and not self._is_alike(pipe)]
+        if able:
+            warn_of_nobody_listening(self.name, able)
+
+    def _is_alike(self, pipe: TrainablePipe) -> bool:
+        return getattr(pipe, "kind", None) == self.kind
 
     def require_order(self, nlp) -> None:
         """Check that gradients come in time at each tok2vec or transformer shared with other components.

@@ -211,6 +211,7 @@ class SpigotParser(ListenedPipe):
         self.begin_training()
         self.require_frozen_parts()
         self.require_order(nlp)
+        self.warn_if_unheard(nlp)
 
     def _take_labels(self, known: Sequence[str], wanted: Iterable[str]) -> None:
         """The labels of a pretrained model, which are fixed."""

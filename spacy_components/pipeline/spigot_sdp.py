@@ -216,6 +216,7 @@ class SpigotSdp(ListenedPipe):
         self._tell_listeners()
         self.require_frozen_parts()
         self.require_order(nlp)
+        self.warn_if_unheard(nlp)
 
     # Prediction
 

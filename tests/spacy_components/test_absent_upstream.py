@@ -327,3 +327,21 @@ def test_empty_graph_is_an_annotation():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert nlp.get_pipe("textcat").predict([doc]).shape == (1, 2)
+
+
+@pytest.mark.parametrize("factory, config", [("spigot_parser", parser_config), ("spigot_sdp", sdp_config)])
+def test_a_parser_that_nobody_listens_to_is_named_at_initialization(factory, config):
+    """``spacy init config`` cannot connect components."""
+    reader = ("tagger", tagger_config(TOK2VEC))
+    with pytest.warns(
+        UserWarning, match=f"D005.*'{factory}': 'tagger' cannot.*init-diffdecode.*grad_factor = 0"
+    ):
+        make_pipeline((factory, config()), reader)
+    layer = head_concat() if factory == "spigot_parser" else graph_concat()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_pipeline((factory, config()))
+        make_pipeline((factory, config(grad_factor=0.0)), reader)
+        make_pipeline((factory, config(surrogate="pipeline")), reader)
+        make_pipeline(reader, (factory, config()), (factory, config(), "another"))
+        make_pipeline((factory, config()), ("tagger", tagger_config(layer)))

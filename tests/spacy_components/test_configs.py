@@ -19,7 +19,7 @@ from spacy.cli.init_config import fill_config, init_config
 from spacy.cli.package import package
 from spacy.cli.train import train
 from spacy.tokens import DocBin
-from toy_pipelines import SENTENCES, example, only, parsed_docs, parser_config
+from toy_pipelines import SENTENCES, example, only, parsed_docs, parser_config, small_tok2vecs
 from typer.testing import CliRunner
 
 import spacy_components
@@ -35,18 +35,6 @@ SMALL = {
     "training.batcher.size": 30,
     "training.logger": {"@loggers": "spacy.ConsoleLogger.v3", "console_output": False},
 }
-
-
-def small_tok2vecs(config, prefix=""):
-    """Overrides that make every tok2vec of a config small."""
-    overrides = {}
-    for key, value in config.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict):
-            overrides |= small_tok2vecs(value, f"{path}.")
-            if value.get("@architectures") == "diffdecode.HashEmbedCNN.v1":
-                overrides |= {f"{path}.width": 16, f"{path}.depth": 1, f"{path}.embed_size": 100}
-    return overrides
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import spacy
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.training import Example
 from thinc.api import fix_random_seed, to_numpy
 
@@ -54,7 +54,7 @@ def bare(doc):
 
 
 def only(doc, *annotations):
-    """A copy that keeps only some of ``parse``, ``graph``, ``cats``."""
+    """A copy that keeps only some of ``parse``, ``graph``, ``cats``, ``tags``, ``ents``, ``spans``."""
     copy = bare(doc)
     if "parse" in annotations:
         heads, deps = [t.head.i for t in doc], [t.dep_ for t in doc]
@@ -63,6 +63,13 @@ def only(doc, *annotations):
         copy._.sdp = doc._.sdp
     if "cats" in annotations:
         copy.cats = doc.cats
+    if "tags" in annotations:
+        for token, tagged in zip(copy, doc):
+            token.tag_ = tagged.tag_
+    if "ents" in annotations:
+        copy.set_ents([Span(copy, ent.start, ent.end, ent.label_) for ent in doc.ents])
+    if "spans" in annotations:
+        copy.spans["sc"] = [Span(copy, span.start, span.end, span.label_) for span in doc.spans["sc"]]
     return copy
 
 
@@ -156,6 +163,18 @@ def spancat_config(tok2vec):
         "tok2vec": tok2vec,
     }
     return {"model": model, "suggester": {"@misc": "spacy.ngram_suggester.v1", "sizes": [1, 2]}}
+
+
+def small_tok2vecs(config, prefix=""):
+    """Overrides that make every tok2vec of a config small."""
+    overrides = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict):
+            overrides |= small_tok2vecs(value, f"{path}.")
+            if value.get("@architectures") == "diffdecode.HashEmbedCNN.v1":
+                overrides |= {f"{path}.width": 16, f"{path}.depth": 1, f"{path}.embed_size": 100}
+    return overrides
 
 
 def make_pipeline(*pipes, docs=None, seed=0, initialize=None):

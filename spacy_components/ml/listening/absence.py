@@ -78,6 +78,23 @@ def warn_of_no_gradient(model: Model, when: str) -> None:
         )
 
 
+def warn_of_nobody_listening(pipe: str, others: list[str]) -> None:
+    """Say that components are trained beside each other, which may be all that their user wants.
+
+    Args:
+        pipe: a component that others could listen to.
+        others: those after it.
+    """
+    warnings.warn(
+        f"[D005] Nothing listens to '{pipe}': {', '.join(map(repr, others))} cannot read what it decides, "
+        "and it does not learn from them. spacy init config cannot connect them; python -m spacy "
+        "init-diffdecode writes a config in which they are. If they shall be apart, set grad_factor = 0 in "
+        f"'{pipe}'.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
 def _owner(model: Model) -> str:
     component = model.attrs["component"]
     return f"'{component}'" if component else f"a component with a {model.name}"
