@@ -62,6 +62,7 @@ def test_every_configuration_has_its_table():
     assert set(TABLES) == {
         "SoftBeamConfig",
         "ScheduledSamplingConfig",
+        "MinimumRiskConfig",
         "DirectLossTranslationConfig",
         "SequenceTaggingConfig",
         "FixedAttentionLSTMConfig",

@@ -3,6 +3,8 @@
 from diffdecode.sequence.costs import HammingCost, StepCost
 from diffdecode.sequence.hard_beam import Hypotheses, hard_beam
 from diffdecode.sequence.output_layer import OutputLayer, Prediction
+from diffdecode.sequence.risk import candidate_weights, expected_risk, first_occurrences
+from diffdecode.sequence.sampling import sample_sequences
 from diffdecode.sequence.scheduled_sampling import (
     OwnWord,
     ScheduledSampling,
@@ -44,7 +46,10 @@ __all__ = [
     "StepDecoder",
     "TruncatedSoftBeam",
     "annealed_alpha",
+    "candidate_weights",
+    "expected_risk",
     "first_input",
+    "first_occurrences",
     "fused_scheduled_sampling",
     "gold_coins",
     "gold_probability",
@@ -54,6 +59,7 @@ __all__ = [
     "relaxed_decode",
     "relaxed_rollout",
     "reorder",
+    "sample_sequences",
     "soft_beam",
     "soft_beam_decode",
     "truncated_soft_beam",

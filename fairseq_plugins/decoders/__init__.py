@@ -6,7 +6,7 @@ with ``steps_for.register``.
 
 from diffdecode.registry import import_members
 from fairseq_plugins.decoders.base import DecoderState, FairseqSteps, soft_inputs, step_decoder, steps_for
-from fairseq_plugins.decoders.encoding import encode, keep_encoder_output
+from fairseq_plugins.decoders.encoding import encode, keep_encoder_output, without_dropout
 
 import_members(__name__, __path__)
 
@@ -18,4 +18,5 @@ __all__ = [
     "soft_inputs",
     "step_decoder",
     "steps_for",
+    "without_dropout",
 ]

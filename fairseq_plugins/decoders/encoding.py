@@ -29,3 +29,15 @@ def encode(model: nn.Module, sample: dict) -> Any:
             model(**sample["net_input"])
         return collected[0]
     return model.encoder.forward_torchscript(sample["net_input"])
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Within the block, the model is as in evaluation; after it, each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

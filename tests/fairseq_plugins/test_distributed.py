@@ -11,6 +11,7 @@ from patience import HANGS_AFTER
 
 CRITERIONS = {
     "direct": "soft_beam --alpha 1",
+    "minimum risk": "minimum_risk --risk span --include-reference",
     "scheduled sampling": "differentiable_scheduled_sampling --gold-schedule never",
 }
 

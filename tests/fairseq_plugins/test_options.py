@@ -111,6 +111,7 @@ def test_everything_registered_is_shown(capsys):
     for name in (
         "--criterion soft_beam",
         "--criterion differentiable_scheduled_sampling",
+        "--criterion minimum_risk",
         "--task sequence_tagging",
         "--task direct_loss_translation",
         "--arch fixed_attention_lstm_ner",
