@@ -1,7 +1,6 @@
 """Searches over left-to-right decoders: hard, soft and relaxed."""
 
 from diffdecode.sequence.costs import HammingCost, StepCost
-from diffdecode.sequence.global_loss import Contrast, Scorer, contrast, global_loss, score_stepwise
 from diffdecode.sequence.hard_beam import Hypotheses, hard_beam
 from diffdecode.sequence.output_layer import OutputLayer, Prediction
 from diffdecode.sequence.risk import candidate_weights, expected_risk, first_occurrences
@@ -31,7 +30,6 @@ from diffdecode.sequence.step_decoder import LinearStepDecoder, State, StepDecod
 
 __all__ = [
     "MIXING_SCHEDULES",
-    "Contrast",
     "HammingCost",
     "Hypotheses",
     "LinearStepDecoder",
@@ -39,7 +37,6 @@ __all__ = [
     "OwnWord",
     "Prediction",
     "ScheduledSampling",
-    "Scorer",
     "SearchSpace",
     "Selection",
     "SoftBeam",
@@ -50,12 +47,10 @@ __all__ = [
     "TruncatedSoftBeam",
     "annealed_alpha",
     "candidate_weights",
-    "contrast",
     "expected_risk",
     "first_input",
     "first_occurrences",
     "fused_scheduled_sampling",
-    "global_loss",
     "gold_coins",
     "gold_probability",
     "hard_beam",
@@ -65,7 +60,6 @@ __all__ = [
     "relaxed_rollout",
     "reorder",
     "sample_sequences",
-    "score_stepwise",
     "soft_beam",
     "soft_beam_decode",
     "truncated_soft_beam",

@@ -1,3 +1,3 @@
 """Models whose decoding can be trained through."""
 
-from fairseq_plugins.models import fixed_attention_lstm  # noqa: F401
+from fairseq_plugins.models import fixed_attention_lstm, fixed_attention_transformer  # noqa: F401

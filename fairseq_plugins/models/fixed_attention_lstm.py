@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import ChoiceEnum
 from fairseq.models import (
     FairseqEncoder,
     FairseqEncoderDecoderModel,
@@ -24,15 +24,30 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from fairseq_plugins.options import option
+from fairseq_plugins.words import NONE, WordEmbedding, WordEmbeddingConfig, word_embedding
 
 STATE = "tagger_state"
 DIRECTIONS = ("both", "forward", "word")
 
 
 @dataclass
-class FixedAttentionLSTMConfig(FairseqDataclass):
+class FixedAttentionConfig(WordEmbeddingConfig):
+    """Options of words and of the decoder, whatever encoder is between them."""
+
     dropout: float = option(0.1, "on embeddings, encoder states and decoder states", "ours")
-    encoder_embed_dim: int = option(128, "size of the word embeddings (the papers do not give it)", "ours")
+    decoder_embed_dim: int = option(32, "size of the label embeddings", "2018, 3.1, 3.2")
+    decoder_hidden_size: int = option(128, "size of the decoder", "2018, 3.1, 3.2")
+    decoder_layers: int = option(1, "layers of the decoder", "2018, 3")
+    no_label_history: bool = option(
+        False,
+        "do not show the decoder the labels before: a control, which bounds what training on the model's own "
+        "labels can gain",
+        "ours",
+    )
+
+
+@dataclass
+class FixedAttentionLSTMConfig(FixedAttentionConfig):
     encoder_hidden_size: int = option(128, "size of the encoder, in each direction", "2018, 3.1, 3.2")
     encoder_layers: int = option(1, "layers of the encoder", "2018, 3")
     encoder_direction: ChoiceEnum(DIRECTIONS) = option(
@@ -44,9 +59,6 @@ class FixedAttentionLSTMConfig(FairseqDataclass):
     encoder_lookahead: int = option(
         0, "`forward` and `word`: how many words after its own a label sees as well", "ours"
     )
-    decoder_embed_dim: int = option(32, "size of the label embeddings", "2018, 3.1, 3.2")
-    decoder_hidden_size: int = option(128, "size of the decoder", "2018, 3.1, 3.2")
-    decoder_layers: int = option(1, "layers of the decoder", "2018, 3")
 
 
 @register_model("fixed_attention_lstm", dataclass=FixedAttentionLSTMConfig)
@@ -58,22 +70,14 @@ class FixedAttentionLSTMModel(FairseqEncoderDecoderModel):
         """A model of the sizes ``cfg`` for the dictionaries of the task."""
         encoder = FixedAttentionLSTMEncoder(
             task.source_dictionary,
-            cfg.encoder_embed_dim,
+            word_embedding(cfg, task.source_dictionary),
             cfg.encoder_hidden_size,
             cfg.encoder_layers,
             cfg.dropout,
             str(cfg.encoder_direction),
             cfg.encoder_lookahead,
         )
-        decoder = FixedAttentionLSTMDecoder(
-            task.target_dictionary,
-            encoder.output_units,
-            cfg.decoder_embed_dim,
-            cfg.decoder_hidden_size,
-            cfg.decoder_layers,
-            cfg.dropout,
-        )
-        return cls(encoder, decoder)
+        return cls(encoder, label_decoder(cfg, task.target_dictionary, encoder.output_units))
 
 
 class FixedAttentionLSTMEncoder(FairseqEncoder):
@@ -84,7 +88,7 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
 
     Args:
         dictionary: of the words.
-        embed_dim: size of the word embeddings.
+        embed_tokens: vectors of the words.
         hidden_size: size of the LSTM, in each direction.
         num_layers: of the LSTM.
         dropout: on embeddings and states.
@@ -98,7 +102,7 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
     def __init__(
         self,
         dictionary: Dictionary,
-        embed_dim: int = 128,
+        embed_tokens: WordEmbedding,
         hidden_size: int = 128,
         num_layers: int = 1,
         dropout: float = 0.1,
@@ -109,9 +113,9 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
         _check_context(direction, lookahead)
         self.padding_idx = dictionary.pad()
         self.lookahead = lookahead
-        self.embed_tokens = Embedding(len(dictionary), embed_dim, self.padding_idx)
+        self.embed_tokens = embed_tokens
         self.dropout = nn.Dropout(dropout)
-        window = embed_dim * (1 + lookahead)
+        window = embed_tokens.output_dim * (1 + lookahead)
         self.lstm = None
         self.output_units = window
         if direction != "word":
@@ -126,7 +130,7 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
 
     def forward(self, src_tokens: Tensor, src_lengths: Tensor, **unused) -> dict[str, Tensor]:
         """Encode *src_tokens* ``[B, T]`` of *src_lengths* ``[B]`` words."""
-        src_tokens = _right_padded(src_tokens, self.padding_idx)
+        src_tokens = right_padded(src_tokens, self.padding_idx)
         x = self.dropout(self.embed_tokens(src_tokens)).transpose(0, 1)
         x = _with_following(x, self.lookahead)
         if self.lstm is None:
@@ -160,7 +164,7 @@ def _with_following(x, lookahead):
     return torch.cat([x, *following], dim=2)
 
 
-def _right_padded(tokens, pad):
+def right_padded(tokens: Tensor, pad: int) -> Tensor:
     """Each row of *tokens* ``[B, T]`` without the padding before it, which is put behind it.
 
     Row by row: fairseq's ``convert_padding_direction`` takes every row for left-padded as soon as one begins
@@ -173,6 +177,8 @@ def _right_padded(tokens, pad):
 
 class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
     """LSTM over [embedding of label i-1 ; encoder state i], and a linear layer over its hidden state.
+
+    Without *label_history* zeros stand for the embedding: a label depends on words alone.
 
     The incremental state holds, under one key, ``hidden`` and ``cell`` ``[layers, R, H]`` and ``step`` (a 0-d
     integer tensor: the number of labels already written). ``R`` may be any multiple of the ``B`` sentences in
@@ -188,9 +194,13 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
         hidden_size: int = 128,
         num_layers: int = 1,
         dropout: float = 0.1,
+        label_history: bool = True,
     ):
         super().__init__(dictionary)
         self.embed_tokens = Embedding(len(dictionary), embed_dim, dictionary.pad())
+        self.label_history = label_history
+        # A parameter without gradient would stop training on several workers.
+        self.embed_tokens.weight.requires_grad_(label_history)
         self.dropout = nn.Dropout(dropout)
         self.lstm = LSTM(
             embed_dim + encoder_units,
@@ -222,6 +232,8 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
         if incremental_state is not None:
             prev_output_tokens = prev_output_tokens[:, -1:]
         labels = self.dropout(self.embed_tokens(prev_output_tokens)).transpose(0, 1)
+        if not self.label_history:
+            labels = torch.zeros_like(labels)
         if incremental_state is None:
             context, start = self._all_states(encoder_out["states"], labels.size(0)), None
         else:
@@ -259,6 +271,21 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
             self.set_incremental_state(incremental_state, STATE, {**cached, **picked})
 
 
+def label_decoder(
+    cfg: FixedAttentionConfig, labels: Dictionary, encoder_units: int
+) -> FixedAttentionLSTMDecoder:
+    """The decoder that the options ask for, over encoder states of *encoder_units* numbers."""
+    return FixedAttentionLSTMDecoder(
+        labels,
+        encoder_units,
+        cfg.decoder_embed_dim,
+        cfg.decoder_hidden_size,
+        cfg.decoder_layers,
+        cfg.dropout,
+        not cfg.no_label_history,
+    )
+
+
 @register_model_architecture("fixed_attention_lstm", "fixed_attention_lstm_ner")
 def fixed_attention_lstm_ner(args: Namespace) -> None:
     """The sizes for named entities: hidden layers of 64, label embeddings of 8 (2018, section 3.1)."""
@@ -272,7 +299,10 @@ def fixed_attention_lstm_ccg(args: Namespace) -> None:
 
 
 def _default_sizes(args, hidden_size, label_embed_dim):
-    # The papers do not give the size of the word embeddings: that of the hidden layers is used.
+    # The papers' models read no letters. They do not give the size of the word embeddings: that of the hidden
+    # layers is used.
+    args.char_features = getattr(args, "char_features", NONE)
+    args.word_dropout = getattr(args, "word_dropout", 0.0)
     args.encoder_embed_dim = getattr(args, "encoder_embed_dim", hidden_size)
     args.encoder_hidden_size = getattr(args, "encoder_hidden_size", hidden_size)
     args.decoder_embed_dim = getattr(args, "decoder_embed_dim", label_embed_dim)

@@ -116,6 +116,16 @@ def test_gradient_reaches_every_parameter_and_is_finite(model):
     assert (model.decoder.embed_tokens.weight.grad[pad] == 0).all()
 
 
+@pytest.mark.parametrize("candidates", [0, 4])
+def test_a_tagger_that_does_not_see_labels_trains(candidates):
+    model = toy_models.tagger(no_label_history=True)
+    criterion = criterion_for(model, operator="softsort", soft_beam_candidates=candidates).train()
+    criterion(model, sample_for(model))[0].backward()
+    assert model.decoder.embed_tokens.weight.grad is None
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+    assert model.encoder.embed_tokens.weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("hard_forward", [False, True])
 @pytest.mark.parametrize("operator", sorted(TOP_K_OPERATORS))
 def test_every_operator_trains(model, operator, hard_forward):

@@ -38,6 +38,7 @@ MODELS = {
     "transformer alignment heads": lambda: toy_models.transformer_align(),
     "bart (a transformer)": lambda: toy_models.bart(),
     "tagger": lambda: toy_models.tagger(),
+    "transformer tagger": lambda: toy_models.transformer_tagger(),
     "tagger two layers": lambda: toy_models.tagger(decoder_layers=2),
 }
 

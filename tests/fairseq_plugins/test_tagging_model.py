@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from fairseq_plugins.models.fixed_attention_lstm import FixedAttentionLSTMModel
 
 
-@pytest.fixture
-def model():
-    return toy_models.spread(toy_models.tagger())
+@pytest.fixture(params=[toy_models.tagger, toy_models.transformer_tagger], ids=["lstm", "transformer"])
+def model(request):
+    return toy_models.spread(request.param())
 
 
 def logits(model, sources, lengths, previous):
@@ -73,6 +73,14 @@ def test_padding_and_its_side_change_nothing(model):
     torch.testing.assert_close(alone[0], expected[1, :2])
 
 
+def test_an_empty_sentence_changes_nothing(model):
+    sources = torch.tensor([[4, 5, 6, 7], [1, 1, 1, 1]])
+    previous = torch.tensor([[2, 4, 5, 6], [1, 1, 1, 1]])
+    out = logits(model, sources, torch.tensor([4, 0]), previous)
+    assert torch.isfinite(out).all()
+    torch.testing.assert_close(out[:1], logits(model, sources[:1], torch.tensor([4]), previous[:1]))
+
+
 def test_sentences_need_not_be_sorted_by_length(model):
     sources = torch.tensor([[8, 9, 1, 1], [4, 5, 6, 7]])
     previous = torch.tensor([[2, 7, 1, 1], [2, 4, 5, 6]])
@@ -112,6 +120,8 @@ def test_sizes_of_the_papers(arch, hidden, label):
     args = Namespace()
     ARCH_CONFIG_REGISTRY[name](args)
     assert vars(args) == {
+        "char_features": "none",
+        "word_dropout": 0.0,
         "encoder_embed_dim": hidden,
         "encoder_hidden_size": hidden,
         "decoder_embed_dim": label,
@@ -177,3 +187,26 @@ def test_dropout_reaches_training_only():
     assert not torch.equal(*(logits(model, sources, lengths, previous) for _ in range(2)))
     model.eval()
     assert torch.equal(*(logits(model, sources, lengths, previous) for _ in range(2)))
+
+
+def test_a_transformer_reads_the_order_and_all_words():
+    model = toy_models.transformer_tagger().eval()
+    sources, lengths = torch.tensor([[4, 5, 6, 5]]), torch.tensor([4])
+    states = model.encoder(sources, lengths)["states"]
+    assert not torch.allclose(states[1], states[3])  # the same word in another place
+    other = model.encoder(torch.tensor([[4, 5, 6, 8]]), lengths)["states"]
+    assert (states - other).abs().amax(2).squeeze(1).gt(1e-6).all()
+    with pytest.raises(ValueError, match="--encoder-attention-heads 3 must divide --encoder-hidden-size 16"):
+        toy_models.transformer_tagger(encoder_attention_heads=3)
+
+
+def test_without_label_history_a_label_depends_on_words_alone(model):
+    control = toy_models.spread(toy_models.tagger(no_label_history=True))
+    sources, lengths, targets, previous = toy_models.batch(control)
+    for tagger, same in ((control, True), (model, False)):
+        out = [logits(tagger, sources, lengths, given) for given in (previous, targets)]
+        assert torch.equal(*out) is same
+    control.train()(sources, lengths, previous)[0].sum().backward()
+    with_gradient = {name for name, one in control.named_parameters() if one.grad is not None}
+    assert with_gradient == {name for name, one in control.named_parameters() if one.requires_grad}
+    assert "decoder.embed_tokens.weight" not in with_gradient

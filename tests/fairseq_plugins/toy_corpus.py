@@ -28,8 +28,8 @@ def sentence(rng):
     return " ".join(words), " ".join(LABELS[label] for label in labels)
 
 
-def write_corpus(folder: Path, sentences: int = 60) -> Path:
-    """Binarised train, valid and test splits of words and labels; returns their folder."""
+def write_corpus(folder: Path, sentences: int = 60, *options) -> Path:
+    """Train, valid and test splits, made by ``fairseq-preprocess`` with *options*; returns their folder."""
     rng = random.Random(0)
     for split in ("train", "valid", "test"):
         pairs = [sentence(rng) for _ in range(sentences)]
@@ -37,7 +37,7 @@ def write_corpus(folder: Path, sentences: int = 60) -> Path:
             text = "".join(f"{pair[side]}\n" for pair in pairs)
             (folder / f"{split}.{suffix}").write_text(text, encoding="utf-8")
     prefixes = [f"--{split}pref={folder / split}" for split in ("train", "valid", "test")]
-    run("preprocess", "-s", "words", "-t", "labels", *prefixes, "--destdir", folder / "bin")
+    run("preprocess", "-s", "words", "-t", "labels", *prefixes, "--destdir", folder / "bin", *options)
     return folder / "bin"
 
 

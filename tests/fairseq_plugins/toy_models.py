@@ -13,6 +13,10 @@ from fairseq.models.transformer import base_architecture as transformer_base
 from fairseq.models.transformer_align import TransformerAlignModel
 
 from fairseq_plugins.models.fixed_attention_lstm import FixedAttentionLSTMConfig, FixedAttentionLSTMModel
+from fairseq_plugins.models.fixed_attention_transformer import (
+    FixedAttentionTransformerConfig,
+    FixedAttentionTransformerModel,
+)
 
 SMALL_TRANSFORMER = {
     "encoder_embed_dim": 16,
@@ -93,6 +97,14 @@ def tagger(**options):
     config = FixedAttentionLSTMConfig(dropout=0.0, encoder_hidden_size=8, decoder_hidden_size=8, **options)
     task = Namespace(source_dictionary=dictionary(30), target_dictionary=dictionary(6))
     return FixedAttentionLSTMModel.build_model(config, task)
+
+
+def transformer_tagger(**options):
+    torch.manual_seed(0)
+    sizes = {"encoder_hidden_size": 16, "encoder_ffn_embed_dim": 32, "decoder_hidden_size": 8}
+    config = FixedAttentionTransformerConfig(dropout=0.0, **sizes, **options)
+    task = Namespace(source_dictionary=dictionary(30), target_dictionary=dictionary(6))
+    return FixedAttentionTransformerModel.build_model(config, task)
 
 
 def batch(model, sentences: int = 4, steps: int = 6, padded: bool = True):

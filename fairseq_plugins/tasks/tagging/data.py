@@ -53,6 +53,7 @@ def _load_shard(folder, split, task):
     words = _load(f"{prefix}.{task.cfg.source_lang}", task.source_dictionary, task.cfg.dataset_impl)
     labels = _load(f"{prefix}.{task.cfg.target_lang}", task.target_dictionary, task.cfg.dataset_impl)
     check_parallel(words, labels)
+    words.check_spelling()
     return words, labels
 
 
@@ -61,7 +62,8 @@ def _prefix(folder, split, task):
     source, target = task.cfg.source_lang, task.cfg.target_lang
     for pair in (f"{source}-{target}", f"{target}-{source}"):
         prefix = Path(folder) / f"{split}.{pair}"
-        if indexed_dataset.dataset_exists(f"{prefix}.{source}", task.cfg.dataset_impl):
+        kinds = (task.cfg.dataset_impl, "raw")  # without a kind, fairseq looks for binarised data only
+        if any(indexed_dataset.dataset_exists(f"{prefix}.{source}", kind) for kind in kinds):
             return prefix
     return None
 
@@ -111,6 +113,20 @@ class WithoutEos(BaseWrapperDataset):
             # Lengths in a batch are counted by it: the rest of the sentence would be cut off without a word.
             raise ValueError(f"{self.name}, line {index + 1}: holds fairseq's own symbol <pad>; rename it")
         return ids
+
+    def check_spelling(self) -> None:
+        """Raise ValueError if a model is to read the letters of unknown words, and they are lost."""
+        if not getattr(self.dictionary, "tells_apart", False) or isinstance(
+            self.dataset, indexed_dataset.IndexedRawTextDataset
+        ):
+            return
+        unknown = sum(int((ids == self.dictionary.unk()).sum()) for ids in self.dataset)
+        if unknown:
+            raise ValueError(
+                f"{self.name}: {unknown} words are not in the dictionary, and their letters, which the model "
+                "reads, are not in binarised data: preprocess with --dataset-impl raw, or train with "
+                "--char-features none"
+            )
 
 
 def _load(path, dictionary, dataset_impl):

@@ -29,6 +29,7 @@ from fairseq_plugins.tasks.tagging.data import WithoutEos, load_words_and_labels
 from fairseq_plugins.tasks.tagging.dictionaries import TrainedDictionaries, label_ids, refuse_joined
 from fairseq_plugins.tasks.tagging.generator import TaggingGenerator, decode
 from fairseq_plugins.tasks.tagging.metrics import TagCounter, reduce_counts
+from fairseq_plugins.words import WordDictionary, reads_letters, trained_options
 
 # fairseq's options of generation that decoding of one label per word uses.
 USED = ("beam", "nbest")
@@ -92,14 +93,21 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         if cfg.source_lang is None or cfg.target_lang is None:
             raise ValueError(f"{folder}: no word and label files found; name their suffixes with -s and -t")
         words, labels = (
-            cls.load_dictionary(os.path.join(folder, f"dict.{suffix}.txt"))
-            for suffix in (cfg.source_lang, cfg.target_lang)
+            kind.load(os.path.join(folder, f"dict.{suffix}.txt"))
+            for kind, suffix in ((WordDictionary, cfg.source_lang), (Dictionary, cfg.target_lang))
         )
         return cls(cfg, words, labels)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
-        """The model, which remembers the dictionaries it is trained with."""
+        """The model, which remembers the dictionaries it is trained with.
+
+        If it reads the letters of words, unknown words of text get ids of their own from now on.
+        """
+        if from_checkpoint:
+            cfg = trained_options(cfg)
         model = super().build_model(cfg, from_checkpoint)
+        if reads_letters(model):
+            self._words.tell_unknown_apart()
         suffixes = self.cfg.source_lang, self.cfg.target_lang
         model.trained_dictionaries = TrainedDictionaries(self._words, self._labels, suffixes)
         return model
