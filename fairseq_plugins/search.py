@@ -58,6 +58,15 @@ def search_space(task: FairseqTask) -> SearchSpace:
     return translation_space(task.target_dictionary)
 
 
+def words_to_feed(space: SearchSpace, vocabulary: int) -> Tensor:
+    """``[V]`` boolean: the symbols that a decoder may be fed as its own, those of the space but padding."""
+    allowed = torch.zeros(vocabulary, dtype=torch.bool)
+    allowed[space.symbols] = True
+    if space.pad is not None:
+        allowed[space.pad] = False
+    return allowed
+
+
 def search_function(cfg: SearchConfig) -> Callable[..., Hypotheses]:
     """``search(decoder, state, lengths, beam_size, space)`` as the options ask for it.
 

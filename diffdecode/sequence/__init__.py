@@ -1,6 +1,7 @@
 """Searches over left-to-right decoders: hard, soft and relaxed."""
 
 from diffdecode.sequence.costs import HammingCost, StepCost
+from diffdecode.sequence.global_loss import Contrast, Scorer, contrast, global_loss, score_stepwise
 from diffdecode.sequence.hard_beam import Hypotheses, hard_beam
 from diffdecode.sequence.output_layer import OutputLayer, Prediction
 from diffdecode.sequence.risk import candidate_weights, expected_risk, first_occurrences
@@ -30,6 +31,7 @@ from diffdecode.sequence.step_decoder import LinearStepDecoder, State, StepDecod
 
 __all__ = [
     "MIXING_SCHEDULES",
+    "Contrast",
     "HammingCost",
     "Hypotheses",
     "LinearStepDecoder",
@@ -37,6 +39,7 @@ __all__ = [
     "OwnWord",
     "Prediction",
     "ScheduledSampling",
+    "Scorer",
     "SearchSpace",
     "Selection",
     "SoftBeam",
@@ -47,10 +50,12 @@ __all__ = [
     "TruncatedSoftBeam",
     "annealed_alpha",
     "candidate_weights",
+    "contrast",
     "expected_risk",
     "first_input",
     "first_occurrences",
     "fused_scheduled_sampling",
+    "global_loss",
     "gold_coins",
     "gold_probability",
     "hard_beam",
@@ -60,6 +65,7 @@ __all__ = [
     "relaxed_rollout",
     "reorder",
     "sample_sequences",
+    "score_stepwise",
     "soft_beam",
     "soft_beam_decode",
     "truncated_soft_beam",

@@ -41,6 +41,7 @@ def hard_beam(
     space: SearchSpace,
     cost: StepCost | None = None,
     cost_weight: float = 0.0,
+    reference: Tensor | None = None,
 ) -> Hypotheses:
     """Keep the ``beam_size`` best prefixes at each step; ``beam_size=1`` is greedy search.
 
@@ -55,6 +56,8 @@ def hard_beam(
         space: what may be emitted and how it is scored, and whether an end symbol ends a hypothesis.
         cost: d(y_t) of each symbol; ``None`` counts nothing (and the search ends once every hypothesis has).
         cost_weight: weight of the step cost *added to the scores* (cost-augmented search, section 2.5).
+        reference: ``[B, T]`` ids. A sentence's search ends with the step after which its reference is no
+            longer on the beam (early update; Collins and Roark 2004); beyond T it goes on with PAD.
 
     Returns:
         The final beam. Results do not depend on the other sentences in the batch.
@@ -70,10 +73,12 @@ def hard_beam(
     finished = space.none_finished(scores)
     symbols = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
     step_scores = scores.new_zeros(batch, 1, 0)
+    on_beam = torch.ones(batch, dtype=torch.bool, device=device)
     for t in range(length_bounds(lengths)[1]):
         width = scores.size(1)
-        running = space.running(finished, lengths, t)[:, None]
-        if cost is None and space.eos is not None and not bool(running.any()):
+        running = (on_beam & space.running(finished, lengths, t))[:, None]
+        may_stop = cost is None and (space.eos is not None or reference is not None)
+        if may_stop and not bool(running.any()):
             break
         log_probs, log_z, state = predict(decoder, state, vectors, space.is_normalised)
         log_z = None if log_z is None else log_z.view(batch, width)
@@ -97,10 +102,18 @@ def hard_beam(
 
         finished = space.finish_hard(finished, parent, emitted)
         symbols = append_step(symbols, parent, emitted)
+        if reference is not None:
+            on_beam &= _contains(symbols, reference, space.padding)
         step_scores = append_step(step_scores, parent, step_score)
         state = reorder(decoder, state, (offset * width + parent).flatten())
         vectors = decoder.embedding[emitted.clamp(min=0).flatten()]
     return Hypotheses(symbols, scores, step_scores, costs)
+
+
+def _contains(beam: Tensor, reference: Tensor, padding: int) -> Tensor:
+    """``[B]`` whether a prefix of the reference ``[B, T]`` is one of ``beam [B, K, t]``."""
+    prefix = pad(reference, (0, max(0, beam.size(2) - reference.size(1))), value=padding)[:, : beam.size(2)]
+    return (beam == prefix[:, None]).all(2).any(1)
 
 
 def append_step(history: Tensor, parent: Tensor, last: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import Optional
 
-import torch
 from fairseq import utils
 from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
@@ -29,6 +28,7 @@ from diffdecode.sequence import (
 from fairseq_plugins.criterions.annealed import AnnealedConfig, AnnealedCriterion
 from fairseq_plugins.decoders import encode, step_decoder
 from fairseq_plugins.options import old_name, option
+from fairseq_plugins.search import words_to_feed
 
 # A step is fed one word, or one mixture of words.
 CHOICES = tuple(name for name, one in ESTIMATORS.items() if not one.index_has_k)
@@ -97,10 +97,7 @@ class ScheduledSamplingCriterion(AnnealedCriterion):
 
     def __init__(self, cfg: ScheduledSamplingConfig, task: FairseqTask):
         super().__init__(cfg, task)
-        allowed = torch.zeros(len(task.target_dictionary), dtype=torch.bool)
-        allowed[self.space.symbols] = True
-        allowed[self.padding_idx] = False
-        self.register_buffer("allowed", allowed)
+        self.register_buffer("allowed", words_to_feed(self.space, len(task.target_dictionary)))
 
     def check_options(self) -> None:
         """Refuse options that cannot work, before training.

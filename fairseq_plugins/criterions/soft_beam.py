@@ -3,7 +3,7 @@
 # fairseq turns the fields of a config into command-line options and understands only typing.Optional.
 # ruff: noqa: UP045
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import NamedTuple, Optional
 
@@ -16,20 +16,35 @@ from torch import Tensor, nn
 from diffdecode.categorical import TOP_K_OPERATORS, beam_overlap
 from diffdecode.sequence import (
     HammingCost,
+    OwnWord,
     SoftBeamOptions,
     State,
-    StepDecoder,
+    contrast,
+    global_loss,
     hard_beam,
     normalised,
+    relaxed_decode,
     soft_beam,
     truncated_soft_beam,
 )
 from fairseq_plugins.criterions.annealed import AnnealedConfig, AnnealedCriterion
 from fairseq_plugins.criterions.collapse import CollapseWatch
 from fairseq_plugins.criterions.costs import label_costs
-from fairseq_plugins.decoders import keep_encoder_output, step_decoder
-from fairseq_plugins.options import old_name, option
-from fairseq_plugins.search import SCORE_NORMALIZER, check_score_normalizer
+from fairseq_plugins.decoders import FairseqSteps, keep_encoder_output, step_decoder, without_dropout
+from fairseq_plugins.options import old_name, option, option_name
+from fairseq_plugins.search import SCORE_NORMALIZER, check_score_normalizer, words_to_feed
+
+# Temperature of the own history: that of the model's own distribution.
+OWN_TAU = 1.0
+
+# Options that belong to a soft search, or to its costs: the global objective, of a hard beam, has neither.
+NOT_GLOBAL = (
+    "hard_forward",
+    "margin",
+    "wrong_label_costs",
+    "soft_beam_candidates",
+    "length_penalty",
+)
 
 # The weights of a soft search, B * T * K * K * V numbers, up to which activations are kept (some 200 MB)
 # instead of computed again in the backward pass: with few labels that would double the time for nothing.
@@ -38,10 +53,11 @@ KEPT_WEIGHTS = 2**24
 
 @dataclass
 class SoftBeamConfig(AnnealedConfig):
-    objective: ChoiceEnum(["direct", "hinge"]) = option(
+    objective: ChoiceEnum(["direct", "hinge", "global"]) = option(
         "direct",
-        "`direct`: cost of the beam's best; `hinge`: soft max-margin",
-        "soft beam 2018, Eq. 2; 2.5",
+        "`direct`: cost of the beam's best; `hinge`: soft max-margin; `global`: cross entropy over the "
+        "reference and the hard beam, for scores that are not normalised",
+        "soft beam 2018, Eq. 2; 2.5; Andor et al. 2016",
     )
     soft_beam_size: int = option(
         3, "beam elements in training, at most the symbols that can be predicted", "2.3"
@@ -62,6 +78,11 @@ class SoftBeamConfig(AnnealedConfig):
         False, "select hard in the forward pass, with the operator's gradient", "ours"
     )
     ce_weight: float = option(0.0, "w in (1 - w) objective + w cross entropy", "ours")
+    ce_history: ChoiceEnum(["gold", "own"]) = option(
+        "gold",
+        "what that cross entropy feeds the decoder: `gold` words, or its `own` (soft argmax of alpha 1)",
+        "ours; scheduled sampling 2017, 3.1",
+    )
     margin: float = option(1.0, "hinge only: weight of the cost that is added to the scores", "2.5")
     wrong_label_costs: Optional[str] = option(
         None,
@@ -98,31 +119,37 @@ class Problem(NamedTuple):
     Attributes:
         decoder: the model.
         state: its state before the first step.
+        target: ``[B, T]`` the references.
         lengths: ``[B]`` steps of the search.
         cost: of each symbol.
     """
 
-    decoder: StepDecoder
+    decoder: FairseqSteps
     state: State
+    target: Tensor
     lengths: Tensor
     cost: HammingCost
 
 
 @register_criterion("soft_beam", dataclass=SoftBeamConfig)
 class SoftBeamCriterion(AnnealedCriterion):
-    """Direct loss or hinge on a soft beam in training, and on the hard beam in validation.
+    """Direct loss or hinge on a soft beam, in validation on the hard beam; or the global loss.
 
     Losses at different alpha cannot be compared, so validation takes the limit of the same objective: its
     value on the hard beam of the same size. The cost is counted in symbols: unlike cross entropy, it is not a
     number of bits. Alpha is annealed across epochs (section 2.3).
+
+    The global objective searches with the hard beam, without dropout, up to the step at which the reference
+    falls off it (early update; to the end in validation), and scores what it found in one pass.
     """
 
     config = SoftBeamConfig
-    averaged = ("alpha", "beam_overlap", "redone")
+    averaged = ("alpha", "beam_overlap", "redone", "gold_kept")
 
     def __init__(self, cfg: SoftBeamConfig, task: FairseqTask):
         super().__init__(cfg, task)
         self.register_buffer("wrong_costs", label_costs(cfg.wrong_label_costs, task.target_dictionary))
+        self.register_buffer("allowed", words_to_feed(self.space, len(task.target_dictionary)))
         self.space = replace(self.space, score_normalizer=cfg.score_normalizer)
         # Tagging has as many labels as words: no further steps, and lengths that are all the same.
         translates = self.space.eos is not None
@@ -139,12 +166,16 @@ class SoftBeamCriterion(AnnealedCriterion):
         cfg, size = self.cfg, self.cfg.soft_beam_size
         if size < 1:
             raise ValueError(f"--soft-beam-size {size} must be at least 1")
-        if size > self.space.size:
+        if size > self.space.size and cfg.objective != "global":  # a soft beam grows in one step
             raise ValueError(
                 f"--soft-beam-size {size} is more than the {self.space.size} symbols that can be predicted"
             )
         if not 0 <= cfg.ce_weight <= 1:
             raise ValueError(f"--ce-weight {cfg.ce_weight} must be between 0 and 1")
+        if cfg.ce_history == "own" and cfg.ce_weight == 0:
+            raise ValueError("--ce-history own needs cross entropy: --ce-weight 0.5, for example")
+        if cfg.objective == "global":
+            self._refuse_options_of_the_soft_beam()
         if cfg.soft_beam_candidates and cfg.soft_beam_candidates < size:
             raise ValueError(
                 f"--soft-beam-candidates {cfg.soft_beam_candidates} must be 0 or at least --soft-beam-size "
@@ -160,6 +191,16 @@ class SoftBeamCriterion(AnnealedCriterion):
         for name in ("length_penalty", "extra_steps"):
             if getattr(cfg, name) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(cfg, name)} must not be negative")
+
+    def _refuse_options_of_the_soft_beam(self) -> None:
+        defaults = {one.name: one.default for one in fields(self.config)}
+        for name in NOT_GLOBAL:
+            if getattr(self.cfg, name) != defaults[name]:
+                raise ValueError(f"{option_name(name)} has no meaning for --objective global; remove it")
+
+    def changing_schedules(self) -> dict[str, str]:
+        """What changes in training, each with the option that makes it constant."""
+        return {} if self.cfg.objective == "global" else super().changing_schedules()
 
     def set_progress(self, epoch: int, num_updates: int) -> None:
         """Called by tasks before each training step; alpha is a function of the epoch."""
@@ -184,10 +225,17 @@ class SoftBeamCriterion(AnnealedCriterion):
         """
         encoder_out, target, gold_scores, nll = self._teacher_forcing(model, sample)
         problem = self._problem(model, encoder_out, target)
-        search = self._soft_search if self.training else self._hard_search
-        cost, max_score, means = search(problem, target)
-        objective = self._objective(cost, max_score, gold_scores, target)
-        loss = torch.lerp(objective, nll, self.cfg.ce_weight) if self.cfg.ce_weight else objective
+        if self.cfg.objective == "global":
+            objective, means = self._global_loss(model, sample, encoder_out, problem)
+        else:
+            search = self._soft_search if self.training else self._hard_search
+            cost, max_score, means = search(problem)
+            objective = self._objective(cost, max_score, gold_scores, target)
+        loss = objective
+        if self.cfg.ce_weight:
+            own = self.training and self.cfg.ce_history == "own"
+            cross_entropy = self._own_history(problem) if own else nll
+            loss = torch.lerp(objective, cross_entropy, self.cfg.ce_weight)
         return loss.sum() if reduce else loss, *self.report(sample, target, loss, nll.sum(), **means)
 
     def _teacher_forcing(self, model, sample):
@@ -208,7 +256,8 @@ class SoftBeamCriterion(AnnealedCriterion):
             log_z = net_output[0].float().logsumexp(2)
             beyond = self.space.beyond_log_probs(log_z, finished=None)
             scores = log_likelihood + beyond.masked_fill(outside, 0.0).sum(1)
-        if self.cfg.ce_weight == 0 and self.cfg.objective != "hinge":
+        learns_from_gold = self.cfg.ce_weight > 0 and self.cfg.ce_history == "gold"
+        if not learns_from_gold and self.cfg.objective != "hinge":
             # Detached, the scores over the vocabulary need not be kept for the backward pass.
             scores, log_likelihood = scores.detach(), log_likelihood.detach()
         return encoder_outputs[0], target, scores, -log_likelihood
@@ -219,10 +268,29 @@ class SoftBeamCriterion(AnnealedCriterion):
         decoder = step_decoder(model)
         lengths = target.ne(self.padding_idx).sum(1) + self.extra_steps
         cost = HammingCost(target, self.padding_idx, self.wrong_costs)
-        return Problem(decoder, decoder.init_state(encoder_out), lengths, cost)
+        return Problem(decoder, decoder.init_state(encoder_out), target, lengths, cost)
 
-    def _soft_search(self, problem, target):
+    def _global_loss(self, model, sample, encoder_out, problem):
+        """``[B]`` minus the reference's log-probability among itself and the beam, and what is logged."""
+        decoder, state, target, lengths, _ = problem
+        with without_dropout(model), torch.no_grad():
+            if self.training:
+                state = decoder.init_state(model.encoder.forward_torchscript(sample["net_input"]))
+            size = self.cfg.soft_beam_size
+            found = contrast(decoder, state, target, lengths, size, self.space, early=self.training)
+        loss = global_loss(found, partial(decoder.score, encoder_out), self.space)
+        return loss, {"gold_kept": found.kept.float().mean()}
+
+    def _own_history(self, problem):
+        """``[B]`` cross entropy of a decoder that is fed its own soft argmax."""
+        decoder, state, target, _, _ = problem
+        log_probs = relaxed_decode(decoder, state, target, OwnWord("soft", OWN_TAU, self.allowed))
+        nll = -log_probs.gather(2, target[..., None]).squeeze(2)
+        return nll.masked_fill(target.eq(self.padding_idx), 0.0).sum(1)
+
+    def _soft_search(self, problem):
         """Expected cost ``[B]``, score ``[B]`` of the best, and what is logged, on the soft beam."""
+        decoder, state, target, lengths, cost = problem
         options = SoftBeamOptions(
             self.cfg.soft_beam_size,
             self.alpha,
@@ -239,7 +307,6 @@ class SoftBeamCriterion(AnnealedCriterion):
                 size=self.cfg.soft_beam_candidates,
                 tolerance=self.cfg.soft_beam_tolerance,
             )
-        decoder, state, lengths, cost = problem
         found = search(decoder, state, lengths, self.space, options, cost=cost, observe=_overlap)
         overlap, seen = torch.stack(found.observed).sum(0)
         overlap = overlap / seen
@@ -249,9 +316,9 @@ class SoftBeamCriterion(AnnealedCriterion):
             means["redone"] = found.fell_back.float().mean()
         return found.direct_loss(), found.max_score(), means
 
-    def _hard_search(self, problem, target):
+    def _hard_search(self, problem):
         """The same on the hard beam."""
-        decoder, state, lengths, cost = problem
+        decoder, state, _, lengths, cost = problem
         size, weight = self.cfg.soft_beam_size, self._cost_weight
         found = hard_beam(decoder, state, lengths, size, self.space, cost, weight)
         ranking = normalised(found.scores, self.space.lengths(found.symbols), self.length_penalty)

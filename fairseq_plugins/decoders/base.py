@@ -91,6 +91,29 @@ class FairseqSteps:
             net_output = self.decoder(previous, encoder_out=encoder_out)
         return self.model.get_normalized_probs(net_output, log_probs=True)
 
+    def score(self, encoder_out: Any, symbols: Tensor) -> tuple[Tensor, Tensor]:
+        """Score N sequences for each of B sentences in one pass (``diffdecode.sequence.Scorer``).
+
+        Args:
+            encoder_out: what ``model.encoder`` returned, B sentences.
+            symbols: ``[B, N, T]`` ids.
+
+        Returns:
+            Log-probabilities ``[B, N, T]``, each given the symbols before it, and the logarithms of the
+            softmax's normalisers there, in float32.
+        """
+        batch, size, _ = symbols.shape
+        owners = torch.arange(batch, device=symbols.device).repeat_interleave(size)
+        flat = symbols.flatten(0, 1)
+        logits, _ = self.decoder(
+            torch.cat([torch.full_like(flat[:, :1], self.start), flat[:, :-1]], 1),
+            encoder_out=self.model.encoder.reorder_encoder_out(encoder_out, owners),
+        )
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        log_z = logits.logsumexp(2)
+        chosen = logits.gather(2, flat[..., None])[..., 0]
+        return (chosen - log_z).view_as(symbols), log_z.view_as(symbols)
+
     @property
     def output_weight(self) -> Tensor:
         """``[V, H]``, the linear output layer; may be the embedding itself."""

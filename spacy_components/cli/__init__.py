@@ -2,6 +2,7 @@
 
 from spacy_components.cli.compare_parses import compare_parses_cli
 from spacy_components.cli.convert_sdp import convert_sdp_cli
+from spacy_components.cli.diffdecode_data import diffdecode_data_cli
 from spacy_components.cli.distill_parser import distill_parser_cli
 from spacy_components.cli.evaluate_sdp import evaluate_sdp_cli
 from spacy_components.cli.init_diffdecode import init_diffdecode_cli
@@ -9,6 +10,7 @@ from spacy_components.cli.init_diffdecode import init_diffdecode_cli
 __all__ = [
     "compare_parses_cli",
     "convert_sdp_cli",
+    "diffdecode_data_cli",
     "distill_parser_cli",
     "evaluate_sdp_cli",
     "init_diffdecode_cli",

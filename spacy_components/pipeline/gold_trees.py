@@ -30,7 +30,7 @@ def aligned_tree(example: Example, projective: bool) -> tuple[np.ndarray, np.nda
     reference, predicted = example.reference, example.predicted
     if not reference.has_annotation("DEP"):
         return np.full(len(predicted), UNKNOWN), np.zeros(len(predicted), dtype=np.uint64)
-    heads, labels = _tree(reference)
+    heads, labels = tree_of(reference)
     same_tokens = len(predicted) == len(reference) and np.array_equal(
         predicted.to_array("ORTH"), reference.to_array("ORTH")
     )
@@ -44,26 +44,34 @@ def aligned_tree(example: Example, projective: bool) -> tuple[np.ndarray, np.nda
     return np.array(heads, dtype=np.int64), np.array(labels, dtype=np.uint64)
 
 
-def _tree(doc: Doc) -> tuple[np.ndarray, np.ndarray]:
+def tree_of(doc: Doc) -> tuple[np.ndarray, np.ndarray]:
+    """Heads as positions (a root's is its own) and hash values of the labels (0 = not annotated), ``[n]``."""
     columns = doc.to_array([HEAD, DEP]).reshape(len(doc), 2)
     return np.arange(len(doc)) + columns[:, 0].astype(np.int64), columns[:, 1]
 
 
 def crosses(heads: np.ndarray, known: np.ndarray) -> bool:
-    """Whether a tree has crossing arcs, those of the artificial root before the first word included.
+    """Whether a tree has crossing arcs; see ``crossing_arcs``."""
+    return bool(crossing_arcs(heads, known).any())
+
+
+def crossing_arcs(heads: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which arcs of a tree cross another, those of the artificial root before the first word included.
 
     Args:
         heads: ``[n]`` positions, a root's being its own.
         known: ``[n]`` bool, which of them count.
 
     Returns:
-        Whether two arcs cross.
+        ``[n]`` bool, for each dependent.
     """
     dependents = np.flatnonzero(known)
     heads = np.where(heads[dependents] == dependents, -1, heads[dependents])
     left, right = np.minimum(dependents, heads), np.maximum(dependents, heads)
-    starts_inside = (left[:, None] < left) & (left < right[:, None])
-    return bool((starts_inside & (right > right[:, None])).any())
+    crossed = (left[:, None] < left) & (left < right[:, None]) & (right > right[:, None])
+    crossing = np.zeros(len(known), dtype=bool)
+    crossing[dependents] = crossed.any(0) | crossed.any(1)
+    return crossing
 
 
 def gold_heads(batch: SegmentBatch, heads: np.ndarray, multi_root: bool) -> np.ndarray:

@@ -5,6 +5,7 @@ batches of any size, on one and on two threads.
 """
 
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -18,9 +19,12 @@ from diffdecode.sequence import (
     OwnWord,
     SearchSpace,
     SoftBeamOptions,
+    contrast,
     fused_scheduled_sampling,
+    global_loss,
     hard_beam,
     relaxed_decode,
+    score_stepwise,
     soft_beam,
     soft_beam_decode,
     truncated_soft_beam,
@@ -114,6 +118,12 @@ def scored(gold_log_probs, steps):
     return -scores.sum(1), [scores.sum(1)]
 
 
+def globally_normalised(batch, contexts, gold, steps, space, early):
+    decoder, state = batch.decoder, batch.decoder.init_state(contexts)
+    found = contrast(decoder, state, gold, steps, 3, space, early)
+    return global_loss(found, partial(score_stepwise, decoder, state), space), []
+
+
 SOFT_BEAMS = {"dense": dense, "truncated": truncated, "uncounted": uncounted}
 SAMPLING = {"relaxed": relaxed, "fused": fused, "two_pass": two_pass}
 
@@ -200,6 +210,22 @@ def test_scheduled_sampling(search, own, problem):
 
     def run(order):
         return trained(SAMPLING[search], batch, order, None, None, OWN_WORDS[own])
+
+    assert_alone_is_in_company(run, len(batch.lengths), problem[0])
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("space", SPACES)
+@settings(max_examples=3, deadline=None)
+@given(problems)
+def test_global_loss(space, early, problem):
+    batch = Batch(*problem)
+
+    def search(batch, contexts, gold, steps, space, *_):
+        return globally_normalised(batch, contexts, gold, steps, space, early)
+
+    def run(order):
+        return trained(search, batch, order, SPACES[space], None, None)
 
     assert_alone_is_in_company(run, len(batch.lengths), problem[0])
 
