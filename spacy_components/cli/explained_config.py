@@ -6,7 +6,7 @@ import textwrap
 
 from thinc.api import Config
 
-from spacy_components.cli.connected_config import CONCATS, Part, Plan
+from spacy_components.connected import CONCATS, Part, Plan
 
 
 def explanations(plan: Plan) -> dict[str, str]:

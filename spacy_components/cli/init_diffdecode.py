@@ -10,9 +10,9 @@ from spacy.cli._util import Arg, Opt, app
 from wasabi import msg
 
 from diffdecode.files.atomic import write_text
-from spacy_components.cli.bad_input import one_line_errors
-from spacy_components.cli.connected_config import PARTS, Plan, connected_config
+from spacy_components.cli.bad_input import load_pipeline, one_line_errors
 from spacy_components.cli.explained_config import commented, explanations
+from spacy_components.connected import PARTS, Plan, connected_config
 
 
 @app.command("init-diffdecode")
@@ -37,7 +37,7 @@ def init_diffdecode_cli(
     with one_line_errors("Cannot connect"):
         if out.exists() and not force:
             raise ValueError(f"{out} is there already; --force replaces it")
-        plan = Plan(words, lang, vectors, pretrained)
+        plan = Plan(words, lang, vectors, pretrained, load_pipeline)
         said = explanations(plan)
         text = commented(connected_config(plan), said, title(plan))
         if str(out) == "-":

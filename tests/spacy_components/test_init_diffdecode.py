@@ -1,5 +1,8 @@
 """``init-diffdecode`` writes configs whose components are connected, and which train as they are."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import spacy
@@ -8,9 +11,11 @@ from spacy.cli._util import app
 from spacy.cli.debug_config import debug_config
 from spacy.cli.train import train
 from spacy.tokens import DocBin
+from thinc.api import fix_random_seed
 from toy_pipelines import (
     SHARED,
     TOK2VEC,
+    example,
     make_pipeline,
     only,
     parsed_docs,
@@ -21,7 +26,7 @@ from toy_pipelines import (
 from typer.testing import CliRunner
 
 import spacy_components.cli  # noqa: F401 - registers the commands
-from spacy_components.cli.connected_config import Plan
+from spacy_components.connected import Plan, connected_pipeline
 from spacy_components.sdp_graph import get_graph
 
 ANNOTATION = {
@@ -132,6 +137,35 @@ def test_a_trained_parser_is_taken_and_guarded(kind, name, corpora, tmp_path):
     assert (weights[own], weights["guard"]) == (0.0, 0.6) and weights["tag_acc"] == 0.4
     tune = config["initialize"]["before_init"]
     assert (logger["component"], logger["metric"], tune["component"]) == (tuned.name, own, tuned.name)
+
+
+def test_a_connected_pipeline_learns_without_a_config():
+    nlp = connected_pipeline(["parser", "sdp", "tagger"], lang="de")
+    examples = [example(doc) for doc in parsed_docs(nlp.vocab)]
+    optimizer = nlp.initialize(lambda: examples)
+    for _ in range(2):
+        losses = nlp.update(examples, sgd=optimizer)
+    assert nlp.lang == "de" and nlp.get_pipe("spigot_parser").listening_components == ["spigot_sdp", "tagger"]
+    assert all(losses[name] > 0 for name in nlp.pipe_names)
+    assert nlp("the cat").has_annotation("DEP")
+
+
+def test_the_quickstart_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "spacy" / "quickstart.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)[1]
+    assert len(code.splitlines()) <= 25
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    fix_random_seed(0)
+    exec(compile(code, "quickstart.md", "exec"), names)  # our own file
+    nlp = spacy.load("model")
+    for text, gold in names["gold"]:
+        doc = nlp(text)
+        if "cats" in gold:
+            assert {name: round(score) for name, score in doc.cats.items()} == gold["cats"]
+        else:
+            assert [token.head.i for token in doc] == gold["heads"]
+    assert names["nlp"].get_pipe("spigot_parser").listening_components == ["textcat"]
 
 
 def test_the_vectors_of_a_pretrained_pipeline_are_read_too(tmp_path):

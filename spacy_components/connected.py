@@ -1,4 +1,4 @@
-"""A training config whose components are connected.
+"""Pipelines, and training configs, whose components are connected.
 
 Each component reads all the structures that are made before it: semantic graphs are built on trees, end tasks
 read trees and graphs. What the ready configs say already comes from them, the rest from the factories'
@@ -7,7 +7,7 @@ defaults.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,7 +19,6 @@ from spacy.language import FactoryMeta, Language
 from thinc.api import Config
 
 import spacy_components
-from spacy_components.cli.bad_input import load_pipeline
 
 CONFIGS = Path(spacy_components.__file__).parent / "configs"
 Blocks = dict[str, Any]
@@ -94,6 +93,7 @@ class Plan:
         vectors: folder or package with word vectors; by default those of the pretrained pipeline, if any.
         pretrained: folder or package of a pipeline whose parser (or semantic parser, if no parser is asked
             for) is tuned.
+        load: reads the pretrained pipeline.
 
     Raises:
         ValueError: components that cannot be connected, or no such parser in the pretrained pipeline.
@@ -107,6 +107,7 @@ class Plan:
         lang: str | None = None,
         vectors: str | None = None,
         pretrained: str | None = None,
+        load: Callable[[str], Language] = spacy.load,
     ):
         require_connectable(words)
         self.parts = [part for word, part in PARTS.items() if word in words]
@@ -114,7 +115,7 @@ class Plan:
         self.lang, self.vectors, self.pretrained = lang or "en", vectors, pretrained
         self.source: Blocks | None = None
         if pretrained is not None:
-            nlp = load_pipeline(pretrained)
+            nlp = load(pretrained)
             self.source = source_block(nlp, self.structures[0], pretrained)
             if lang not in (None, nlp.lang):
                 raise ValueError(f"{pretrained} is a pipeline for {nlp.lang!r}, not for {lang!r}")
@@ -192,6 +193,26 @@ def _listeners(block: Blocks, path: str) -> Iterator[str]:
             if "Listener" in value.get("@architectures", ""):
                 yield f"{path}.{name}"
             yield from _listeners(value, f"{path}.{name}")
+
+
+def connected_pipeline(words: Sequence[str], lang: str = "en", vectors: str | None = None) -> Language:
+    """A new pipeline in which each component reads the structures that are made before it, and trains them.
+
+    Args:
+        words: any of ``PARTS``: ``["parser", "textcat"]``.
+        lang: language code.
+        vectors: folder or package with word vectors; ``nlp.initialize`` reads them.
+
+    Returns:
+        The pipeline, to be initialized with examples.
+
+    Raises:
+        ValueError: components that cannot be connected.
+        ImportError: there is no such language.
+    """
+    config = connected_config(Plan(words, lang, vectors))
+    config["initialize"]["components"] = {}  # labels come from the examples, not from a file
+    return util.load_model_from_config(config, auto_fill=True, validate=False)
 
 
 def connected_config(plan: Plan) -> Config:
