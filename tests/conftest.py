@@ -36,3 +36,12 @@ def real_data():
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} does not exist (set DIFFDECODE_DATA)")
     return folder
+
+
+@pytest.fixture(params=["standin", pytest.param("cuda", marks=pytest.mark.gpu)])
+def accelerator(request):
+    """A CUDA device, and its stand-in, which is there without one."""
+    from accelerators import accelerator_named
+
+    with accelerator_named(request.param) as found:
+        yield found

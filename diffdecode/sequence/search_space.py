@@ -52,8 +52,11 @@ class SearchSpace:
         if not 0.0 <= self.score_normalizer < math.inf:
             raise ValueError(f"score_normalizer {self.score_normalizer} must be a number of at least 0")
         if self.eos is not None:
-            for name, symbol in (("eos", self.eos), ("pad", self.pad)):
-                if symbol is None or not (self.symbols == symbol).any():
+            ends = {"eos": self.eos, "pad": self.pad}
+            among = [(self.symbols == symbol).any() for symbol in (self.eos, self.padding)]
+            there = torch.stack(among).tolist()
+            for (name, symbol), is_there in zip(ends.items(), there):
+                if symbol is None or not is_there:
                     raise ValueError(
                         f"{name}={symbol} must be one of the symbols of a search that ends with eos"
                     )

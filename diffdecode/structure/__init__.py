@@ -1,5 +1,6 @@
 """Trees and graphs over a sentence's words: best ones, marginals, samples and surrogate gradients."""
 
+from diffdecode.checks import looked_at_once, unchecked
 from diffdecode.structure.graphs import (
     NO_ARC,
     GraphParts,
@@ -35,7 +36,6 @@ from diffdecode.structure.trees import (
     tree_hinge_loss,
     tree_negative_log_likelihood,
     tree_scores,
-    unchecked,
 )
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "graph_scores",
     "heads_to_arcs",
     "k_best_trees",
+    "looked_at_once",
     "make_surrogate",
     "nonprojective_marginals",
     "nonprojective_tree",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from diffdecode.checks import found
 from diffdecode.structure.kernels import backend
 
 
@@ -47,7 +48,7 @@ def apply_projection(point: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tenso
 
 def refuse_unprojectable(projected: Tensor, polytope: str) -> None:
     """``ValueError`` naming the batch row where a kernel answered NaN. ``projected [B, ...]``."""
-    if torch.isnan(projected.sum()):
+    if found(lambda: projected.detach().sum().isnan()):
         row = int(torch.isnan(projected).flatten(1).any(-1).nonzero()[0])
         raise ValueError(f"batch row {row}: no projection onto {polytope}; it holds NaN, +inf, "
                          "or a group that is all -inf")  # fmt: skip

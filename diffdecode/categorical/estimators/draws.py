@@ -1,11 +1,13 @@
 """Probabilities and samples: the only place of the estimators where a random number is drawn."""
 
-import math
 from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
 from torch import Tensor
+
+from diffdecode.checks import found
+from diffdecode.moves import moved
 
 
 def first_row(bad: Tensor) -> str:
@@ -22,7 +24,7 @@ def checked_softmax(scores: Tensor) -> Tensor:
     probs = scores.softmax(-1)
     # Softmax of such a row is NaN from end to end: one column tells, and its sum whether to look closer.
     column = probs.detach().select(-1, 0)
-    if math.isnan(column.sum()):
+    if found(lambda: column.sum().isnan()):
         refuse_row(scores, column.isnan())
     return probs
 
@@ -34,7 +36,7 @@ def checked_max(scores: Tensor) -> Tensor:
         ValueError: as ``checked_softmax``.
     """
     best, index = scores.detach().max(-1)
-    if not math.isfinite(best.sum()):
+    if found(lambda: ~best.sum().isfinite()):
         bad = ~best.isfinite()
         if bad.any():
             refuse_row(scores, bad)
@@ -51,8 +53,13 @@ def refuse_row(scores: Tensor, bad: Tensor) -> NoReturn:
 def standard_exponential(
     shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Exp(1) variates E > 0 (torch never draws 0), ``[*shape]``, of the dtype and device of ``like``."""
-    return torch.empty(shape, dtype=like.dtype, device=like.device).exponential_(generator=generator)
+    """Exp(1) variates E > 0 (torch never draws 0), ``[*shape]``, of the dtype and device of ``like``.
+
+    They are drawn on the generator's device, so that one of the CPU gives a GPU the CPU's numbers.
+    """
+    source = like.device if generator is None else generator.device
+    drawn = torch.empty(shape, dtype=like.dtype, device=source).exponential_(generator=generator)
+    return moved(drawn, like.device)
 
 
 def gumbel(scores: Tensor, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:

@@ -12,7 +12,12 @@ from diffdecode.categorical.top_k.base import (
 from diffdecode.categorical.top_k.lapsum import lapsum_top_k
 from diffdecode.categorical.top_k.overlap import beam_overlap
 from diffdecode.categorical.top_k.peaked import peaked_top_k
-from diffdecode.categorical.top_k.selection import continuous_top_k, hard_top_k, relaxed_rows
+from diffdecode.categorical.top_k.selection import (
+    continuous_top_k,
+    hard_top_k,
+    refuse_bad_best,
+    relaxed_rows,
+)
 from diffdecode.categorical.top_k.softsort import softsort_top_k
 from diffdecode.categorical.top_k.successive import successive_top_k
 from diffdecode.categorical.top_k.tail_bound import tail_bound
@@ -32,6 +37,7 @@ __all__ = [
     "lapsum_top_k",
     "peaked_top_k",
     "ranked_scores",
+    "refuse_bad_best",
     "relaxed_rows",
     "softsort_top_k",
     "successive_top_k",

@@ -49,8 +49,9 @@ class Discarded:
         """
         shape = [-1] + [1] * (log_weight_at_cut.dim() - 1)
         count, effective = self.log_count.view(shape), self.log_effective.view(shape)
-        faster = torch.as_tensor(faster_than_exp, device=count.device)
-        return torch.where(faster, effective, count) + log_weight_at_cut
+        if isinstance(faster_than_exp, bool):
+            return (effective if faster_than_exp else count) + log_weight_at_cut
+        return torch.where(faster_than_exp, effective, count) + log_weight_at_cut
 
 
 Rows = Callable[[Tensor, int, float], Tensor]

@@ -1,9 +1,12 @@
 """Selecting by name: ``continuous_top_k``, and the hard top-k that every operator tends to."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from diffdecode.categorical.top_k.base import TOP_K_OPERATORS
+from diffdecode.checks import found
 
 
 def hard_top_k(scores: Tensor, k: int) -> Tensor:
@@ -19,7 +22,6 @@ def relaxed_rows(
     alpha: float,
     operator: str = "peaked",
     hard_forward: bool = False,
-    has_surplus: bool = True,
 ) -> Tensor:
     """``continuous_top_k`` without its checks, for inner loops that check their input once.
 
@@ -29,7 +31,6 @@ def relaxed_rows(
         alpha: peakedness.
         operator: a name in ``TOP_K_OPERATORS``.
         hard_forward: as in ``continuous_top_k``.
-        has_surplus: ``False`` promises that every sentence has at least k possible candidates.
 
     Returns:
         ``[B, K, M]``.
@@ -37,9 +38,9 @@ def relaxed_rows(
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
     soft = TOP_K_OPERATORS[operator].rows(scores, k, alpha)
-    if has_surplus:
-        possible = (scores > -torch.inf).sum(1, keepdim=True)
-        surplus = torch.arange(k, device=scores.device) >= possible  # [B, K]
+    possible = (scores > -torch.inf).sum(1, keepdim=True)
+    surplus = torch.arange(k, device=scores.device) >= possible  # [B, K]
+    if scores.device.type != "cpu" or surplus.any():  # seldom; a GPU does not wait to know
         soft = soft.masked_fill(surplus[..., None], 0.0)
     # In this order the value is exactly the hard row.
     return (soft - soft.detach()) + hard_top_k(scores, k) if hard_forward else soft
@@ -73,14 +74,19 @@ def continuous_top_k(
         raise ValueError(f"alpha={alpha} must be positive and finite; use hard_top_k for the limit")
     best = scores.detach().topk(k, dim=1).values
     # The maximum gives away NaN and +inf anywhere in a row, and rows of nothing but -inf.
-    bad, surplus = torch.stack([~best[:, 0].isfinite(), best[:, -1] == -torch.inf]).any(1).tolist()
-    if bad:
-        _name_bad_row(best[:, 0])
-    return relaxed_rows(scores, k, alpha, operator, hard_forward, surplus)
+    refuse_bad_best(best[:, :1])
+    return relaxed_rows(scores, k, alpha, operator, hard_forward)
 
 
-def _name_bad_row(best: Tensor) -> None:
-    """Raise for the first row of which the best score ``[B]`` is not finite."""
-    row = int((~best.isfinite()).nonzero()[0])
-    problem = "no possible candidate" if best[row] == -torch.inf else f"a score of {best[row].item()}"
-    raise ValueError(f"batch row {row} has {problem} in its top-k scores")
+def refuse_bad_best(best: Tensor) -> None:
+    """Refuse best scores ``[B, T]`` of T selections that are not finite; a GPU waits once for all.
+
+    Raises:
+        ValueError: naming the batch row of the first such selection.
+    """
+    bad = ~best.isfinite()
+    if found(lambda: bad.any()):
+        t, row = bad.T.nonzero()[0].tolist()
+        score = best[row, t].item()
+        problem = "no possible candidate" if score == -math.inf else f"a score of {score}"
+        raise ValueError(f"batch row {row} has {problem} in its top-k scores")

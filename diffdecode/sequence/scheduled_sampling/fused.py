@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffdecode.categorical import ESTIMATORS, sample
+from diffdecode.checks import looked_at_once
 from diffdecode.sequence.output_layer import OutputLayer, Prediction
 from diffdecode.sequence.precision import outside_autocast
 from diffdecode.sequence.scheduled_sampling.own_word import Feed, OwnWord
@@ -69,13 +70,14 @@ def fused_scheduled_sampling(
         fusable = ", ".join(name for name, estimator in ESTIMATORS.items() if estimator.fusable)
         raise ValueError(f"estimator {own_word.estimator!r} cannot be fused; these can: {fusable}")
     feed = Feed.toss(gold, gold_probability, own_word, generator)
-    found = _fused(decoder, state, feed, lengths, m)
+    found = looked_at_once(lambda: _fused(decoder, state, feed, lengths, m))
     # Written so that NaN falls back, too: the dense choice names the row.
     found.fell_back = ~(found.discarded <= tolerance).all(1)
-    if not bool(found.fell_back.any()):
+    redone = int(found.fell_back.sum())
+    if not redone:
         return found
     dense = decode_fed(decoder, state, feed).gather(2, gold[..., None])[..., 0]
-    if not bool(found.fell_back.all()):  # a batch mate's mass must not decide how a sentence is decoded
+    if redone < len(lengths):  # a batch mate's mass must not decide how a sentence is decoded
         dense = torch.where(found.fell_back[:, None], dense, found.gold_log_probs)
     return ScheduledSampling(dense, found.discarded, found.fell_back)
 

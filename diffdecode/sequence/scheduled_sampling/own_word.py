@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffdecode.categorical import ESTIMATORS, sample
+from diffdecode.moves import moved
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def gold_coins(gold: Tensor, gold_probability: float, generator: torch.Generator
     batch, steps = gold.shape
     device = gold.device if generator is None else generator.device
     tosses = torch.rand(batch, max(steps - 1, 0), generator=generator, device=device)
-    return (tosses < gold_probability).to(gold.device)
+    return moved(tosses < gold_probability, gold.device)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ sampling 2017, section 3): soft argmax, Gumbel, or any gradient estimator; step 
 import torch
 from torch import Tensor
 
+from diffdecode.checks import looked_at_once
 from diffdecode.sequence.precision import outside_autocast
 from diffdecode.sequence.scheduled_sampling.own_word import Feed, OwnWord
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input
@@ -42,6 +43,10 @@ def relaxed_decode(
 @outside_autocast
 def decode_fed(decoder: StepDecoder, state: State, feed: Feed) -> Tensor:
     """``relaxed_decode`` after the coins have been tossed."""
+    return looked_at_once(lambda: _decode_fed(decoder, state, feed))
+
+
+def _decode_fed(decoder: StepDecoder, state: State, feed: Feed) -> Tensor:
     gold, coins, only_gold = feed.gold, feed.coins, feed.only_gold()
     vectors, outputs = first_input(decoder, gold.size(0)), []
     for t in range(gold.size(1)):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from diffdecode.categorical import continuous_top_k
+from diffdecode.categorical import refuse_bad_best, relaxed_rows
 from diffdecode.sequence.costs import StepCost, step_costs
 from diffdecode.sequence.precision import outside_autocast
 from diffdecode.sequence.search_space import SearchSpace
@@ -60,15 +60,18 @@ def soft_beam(
         TypeError: a space whose scores the decoder cannot give (``predict``).
     """
     problem = Problem(decoder, lengths, space, options, cost)
-    beam, observed = problem.first_beam(state), []
+    beam, observed, best = problem.first_beam(state), [], []
     step = partial(_step, problem, _candidate_embeddings(decoder, space), observe)
     light_step = partial(checkpoint, step, use_reentrant=False)
     for t in range(problem.bounds[1]):
         running = space.running(beam.finished, lengths, t)
         if problem.may_stop(running):
             break
-        beam, seen = (light_step if options.recomputes(t) else step)(beam, t, running)
+        beam, seen, best_of_step = (light_step if options.recomputes(t) else step)(beam, t, running)
         observed.append(seen)
+        best.append(best_of_step)
+    if best:
+        refuse_bad_best(torch.stack(best, 1))
     return problem.result(beam, observed)
 
 
@@ -80,8 +83,13 @@ def _candidate_embeddings(decoder: StepDecoder, space: SearchSpace) -> Tensor:
 
 def _step(
     problem: Problem, embeddings: Tensor, observe: Observer | None, beam: Beam, t: int, running: Tensor
-) -> tuple[Beam, Any]:
-    """One pass through the loop of Algorithm 3, for the sentences that are ``running [B]``."""
+) -> tuple[Beam, Any, Tensor]:
+    """One pass through the loop of Algorithm 3, for the sentences that are ``running [B]``.
+
+    Returns:
+        The beam, what was observed, and the best candidates' scores ``[B]``: not finite where any is NaN or
+        +inf, or none is possible.
+    """
     space, options = problem.space, problem.options
     batch, width = beam.scores.shape
     log_probs, log_z, state = predict(problem.decoder, beam.state, beam.vectors, space.is_normalised)
@@ -94,7 +102,7 @@ def _step(
         candidates = candidates + options.cost_weight * symbol_costs[:, None]  # line 5 of section 2.5
 
     flat = problem.without_held(candidates.flatten(1), t, running)
-    chosen = continuous_top_k(
+    chosen = relaxed_rows(
         flat, options.beam_size, options.alpha, options.operator, options.hard_forward
     )  # [B, K, J * C], line 7
     by_pair = chosen.view(batch, options.beam_size, width, space.size)
@@ -108,6 +116,5 @@ def _step(
         finished=space.finish_soft(symbols, space.symbols),
     )
     new = problem.continued(beam, state, choice, t, running)
-    if observe is None:
-        return new, None
-    return new, observe(Selection(by_pair.detach(), new.scores.detach(), running))
+    seen = None if observe is None else observe(Selection(by_pair.detach(), new.scores.detach(), running))
+    return new, seen, flat.detach().amax(1)

@@ -109,16 +109,17 @@ def truncated_soft_beam(
     found = _search(decoder, Problem(decoder, lengths, space, options, cost), state, observe, size)
     # Written so that NaN falls back, too: the dense search names the sentence.
     found.fell_back = ~(found.tail <= tolerance)
-    if not bool(found.fell_back.any()):
+    redone = int(found.fell_back.sum())
+    if not redone:
         return found
     dense = soft_beam(decoder, state, lengths, space, options, cost, observe)
+    if redone == len(lengths):
+        return TruncatedSoftBeam(**vars(dense), tail=found.tail, fell_back=found.fell_back)
     return _merged(found, dense)
 
 
 def _merged(found: TruncatedSoftBeam, dense: SoftBeam) -> TruncatedSoftBeam:
     """Of each sentence, the result of the search that was good enough: its batch mates must not decide."""
-    if bool(found.fell_back.all()):
-        return TruncatedSoftBeam(**vars(dense), tail=found.tail, fell_back=found.fell_back)
     redone = found.fell_back[:, None]
     return TruncatedSoftBeam(
         torch.where(redone, dense.scores, found.scores),

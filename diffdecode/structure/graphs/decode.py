@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffdecode.checks import looks_once
+from diffdecode.moves import moved
 from diffdecode.structure.graphs.parts import (
     NO_ARC,
     Labels,
@@ -20,6 +22,7 @@ from diffdecode.structure.kernels.status import possible_arcs
 from diffdecode.structure.trees import Lengths
 
 
+@looks_once
 @torch.no_grad()
 def semantic_graph(
     arc_scores: Tensor,
@@ -61,12 +64,34 @@ def semantic_graph(
     if deterministic.any():
         # Constraints only lower a value, so predicates already worth nothing need no assignment.
         clashing = uses_a_label_twice(labels, deterministic) & (value > 0)
-        for b, predicate in clashing.nonzero().tolist():
-            chosen, total = _assign(labelled[b, :, predicate].cpu(), deterministic.cpu())
-            labels[b, :, predicate] = chosen.to(labels.device)
-            value[b, predicate] = float(scores.predicates[b, predicate]) + total
+        _settle(clashing, labelled, deterministic, labels, value, scores.predicates)
     predicates = value > 0
     return SemanticGraph(torch.where(predicates.unsqueeze(1), labels, NO_ARC), predicates)
+
+
+def _settle(
+    clashing: Tensor, labelled: Tensor, deterministic: Tensor, labels: Tensor, value: Tensor, alone: Tensor
+) -> None:
+    """Write the best ``labels [B, N+1, N+1]`` of ``clashing [B, N+1]`` predicates, and their ``value``.
+
+    On the CPU, with one transfer to it and one back for all predicates of the batch.
+
+    Args:
+        labelled: ``[B, N+1, N+1, L]`` gains. deterministic: ``[L]`` bool, on the CPU.
+        alone: ``[B, N+1]`` what each predicate scores beside its arcs.
+    """
+    b, predicate = clashing.cpu().nonzero(as_tuple=True)
+    if not len(b):
+        return
+    chosen, totals = [], []
+    b, predicate = moved(b, labels.device), moved(predicate, labels.device)
+    for gains in labelled[b, :, predicate].cpu():
+        best, total = _assign(gains, deterministic)
+        chosen.append(best)
+        totals.append(total)
+    labels[b, :, predicate] = moved(torch.stack(chosen), labels.device)
+    of_arcs = moved(torch.tensor(totals, dtype=torch.float64), labels.device)
+    value[b, predicate] = alone[b, predicate].double() + of_arcs
 
 
 def _assign(gains: Tensor, deterministic: Tensor) -> tuple[Tensor, float]:
@@ -98,11 +123,12 @@ def uses_a_label_twice(labels: Tensor, deterministic: Tensor) -> Tensor:
 
     Args:
         labels: ``[B, N+1, N+1]`` as in :class:`SemanticGraph`.
-        deterministic: ``[L]`` bool.
+        deterministic: ``[L]`` bool, on the CPU.
     """
     size = len(deterministic)
     arcs = labels >= 0
     counts = torch.zeros(*labels.shape[:2], size, dtype=torch.int64, device=labels.device)
     used = labels.clamp(min=0).transpose(1, 2)
     counts.scatter_add_(2, used, arcs.transpose(1, 2).long())
-    return (counts[:, :, deterministic] > 1).any(-1)
+    columns = moved(deterministic.nonzero().squeeze(1), labels.device)
+    return (counts.index_select(2, columns) > 1).any(-1)

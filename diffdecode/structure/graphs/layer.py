@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from diffdecode.checks import looks_once
+from diffdecode.moves import moved
 from diffdecode.structure.graphs.decode import semantic_graph
 from diffdecode.structure.graphs.parts import (
     GraphParts,
@@ -28,6 +30,7 @@ from diffdecode.structure.surrogates import Structure, Surrogate, make_surrogate
 from diffdecode.structure.trees import Lengths
 
 
+@looks_once
 def graph_argmax(
     arc_scores: Tensor,
     label_scores: Tensor,
@@ -154,15 +157,15 @@ class Graphs(Structure):
         return self.pack(GraphParts(parts.predicates.clamp(0, 1), arcs, labels))
 
     def _project_onto_hull(self, point: Tensor, near: Tensor) -> Tensor:
-        """Sentence by sentence: the hull of all graphs, determinism and predicates included."""
-        projected = torch.zeros_like(point)
-        for b in range(len(point)):
-            one = Graphs(self.lengths[b : b + 1], self.shape, self.has_predicates, self.deterministic)
+        """Sentence by sentence, on the CPU: the hull of all graphs, determinism and predicates included."""
+        points, starts, lengths = point.double().cpu(), near.double().cpu(), self.lengths.cpu()
+        projected = torch.zeros_like(points)
+        for b in range(len(points)):
+            one = Graphs(lengths[b : b + 1], self.shape, self.has_predicates, self.deterministic)
 
             def argmax(scores: np.ndarray, one: Graphs = one) -> np.ndarray:
-                return one.argmax(torch.from_numpy(scores)[None].to(point.device))[0].cpu().numpy()
+                return one.argmax(torch.from_numpy(scores)[None])[0].numpy()
 
-            start = near[b].double().cpu().numpy()
-            nearest, _, _ = project_onto_hull(point[b].double().cpu().numpy(), argmax, start)
-            projected[b] = torch.from_numpy(nearest).to(point)
-        return projected
+            nearest, _, _ = project_onto_hull(points[b].numpy(), argmax, starts[b].numpy())
+            projected[b] = torch.from_numpy(nearest)
+        return moved(projected.to(point.dtype), point.device)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from diffdecode.checks import found, looks_once
 from diffdecode.structure.graphs.decode import semantic_graph
 from diffdecode.structure.graphs.parts import (
     NO_ARC,
@@ -23,6 +24,7 @@ from diffdecode.structure.kernels.status import possible_arcs
 from diffdecode.structure.trees import Lengths, refuse_forbidden_gold
 
 
+@looks_once
 def graph_hinge_loss(
     arc_scores: Tensor,
     label_scores: Tensor,
@@ -67,6 +69,7 @@ def graph_hinge_loss(
     return (graph_scores(exact, guess) - gold_score + total_cost).clamp(min=0).to(scores.arcs.dtype)
 
 
+@looks_once
 def graph_negative_log_likelihood(
     arc_scores: Tensor,
     label_scores: Tensor,
@@ -130,7 +133,7 @@ def check_gold_graph(
     predicates = gold.predicates.to(lengths.device) & inside
     unknown = ((labels >= count) | (labels < NO_ARC)).flatten(1).any(1)
     headless = ((labels >= 0).any(1) & ~predicates).any(1) & has_predicates
-    if (unknown | headless).any():
+    if found(lambda: (unknown | headless).any()):
         row = int((unknown | headless).nonzero()[0])
         fault = f"a label outside 0..{count - 1}" if unknown[row] else "an arc whose head is no predicate"
         raise ValueError(f"the gold graph of batch row {row} has {fault}")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from diffdecode.checks import found
 from diffdecode.structure.kernels.reference import log_sum
 from diffdecode.structure.kernels.status import possible_arcs
 from diffdecode.structure.trees import Lengths, check_inputs
@@ -81,18 +82,18 @@ def check_graph(
 
 
 def deterministic_labels(deterministic: Labels, label_scores: Tensor) -> Tensor:
-    """Indices or bool ``[L]`` as bool ``[L]``.
+    """Indices or bool ``[L]`` as bool ``[L]`` on the CPU, where it is looked at.
 
     Raises:
         ValueError: a label outside 0..L-1, or a mask of another length.
     """
     size = label_scores.shape[-1]
-    given = torch.as_tensor(deterministic, device=label_scores.device)
+    given = torch.as_tensor(deterministic).cpu()
     if given.dtype == torch.bool:
         if given.shape != (size,):
             raise ValueError(f"deterministic must be a mask of {size} labels, got {list(given.shape)}")
         return given
-    mask = torch.zeros(size, dtype=torch.bool, device=label_scores.device)
+    mask = torch.zeros(size, dtype=torch.bool)
     wrong = (given < 0) | (given >= size)
     if wrong.any():
         raise ValueError(f"deterministic label {int(given[wrong][0])} is outside 0..{size - 1}")
@@ -103,7 +104,7 @@ def deterministic_labels(deterministic: Labels, label_scores: Tensor) -> Tensor:
 def refuse_not_scores(best: Tensor, predicates: Tensor) -> None:
     """``best [B, N+1, N+1]`` is the best labelled arc: any NaN or +inf comes out in it."""
     wrong = ~(best < torch.inf).flatten(1).all(1) | ~(predicates < torch.inf).all(1)
-    if wrong.any():
+    if found(lambda: wrong.any()):
         row = int(wrong.nonzero()[0])
         raise ValueError(
             f"scores of batch row {row} hold NaN or +inf, or overflow when added (-inf forbids a part)"

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from diffdecode.checks import Seen
+from diffdecode.moves import moved
 from diffdecode.registry import Registry
 
 SURROGATES: Registry[type["Surrogate"]] = Registry("surrogate")
@@ -134,7 +136,7 @@ class _StructuredArgmax(torch.autograd.Function):
         scores = scores.detach()
         z, *kept = surrogate.decide(structure, scores, generator)
         ctx.save_for_backward(scores, z, *kept)
-        ctx.structure, ctx.surrogate = structure, surrogate
+        ctx.structure, ctx.surrogate, ctx.seen = structure, surrogate, Seen()
         return z
 
     @staticmethod
@@ -143,7 +145,7 @@ class _StructuredArgmax(torch.autograd.Function):
         scores, z, *kept = ctx.saved_tensors
         possible = ctx.structure.possible(scores)
         g = torch.where(possible, g, 0)
-        gradient = ctx.surrogate.gradient(ctx.structure, scores, z, g, *kept)
+        gradient = ctx.seen.run(ctx.surrogate.gradient, ctx.structure, scores, z, g, *kept)
         return torch.where(possible, gradient, 0), None, None, None
 
 
@@ -160,7 +162,7 @@ def noise(
 ) -> Tensor:
     """Random numbers by ``torch.rand`` or ``torch.randn`` in the dtype and on the device of ``like``."""
     device = like.device if generator is None else generator.device
-    return distribution(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+    return moved(distribution(shape, generator=generator, device=device, dtype=like.dtype), like.device)
 
 
 def require_positive(name: str, value: Any) -> None:

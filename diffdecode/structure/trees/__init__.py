@@ -17,7 +17,7 @@ from diffdecode.structure.trees.kind import TreeKind
 from diffdecode.structure.trees.layer import Trees, tree_argmax
 from diffdecode.structure.trees.losses import tree_hinge_loss, tree_negative_log_likelihood
 from diffdecode.structure.trees.projection import TreeProjection, project_dep
-from diffdecode.structure.trees.tensors import Lengths, check_inputs, heads_to_arcs, tree_scores, unchecked
+from diffdecode.structure.trees.tensors import Lengths, check_inputs, heads_to_arcs, tree_scores
 
 __all__ = [
     "NOT_A_SCORE",
@@ -48,5 +48,4 @@ __all__ = [
     "tree_hinge_loss",
     "tree_negative_log_likelihood",
     "tree_scores",
-    "unchecked",
 ]

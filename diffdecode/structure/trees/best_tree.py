@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffdecode.checks import looks_once
 from diffdecode.structure.trees.checked import checked
 from diffdecode.structure.trees.tensors import Lengths, best_labels, check_inputs, labels_of_heads
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from diffdecode.structure.trees.kind import TreeKind
 
 
+@looks_once
 @torch.no_grad()
 def best_tree(trees: "TreeKind", scores: Tensor, lengths: Lengths, cost: Tensor | None) -> Tensor:
     """Heads ``[B, N]``; see :func:`diffdecode.structure.projective_tree`."""
@@ -22,6 +24,7 @@ def best_tree(trees: "TreeKind", scores: Tensor, lengths: Lengths, cost: Tensor 
     return heads
 
 
+@looks_once
 @torch.no_grad()
 def best_labelled_tree(
     trees: "TreeKind", scores: Tensor, lengths: Lengths, cost: Tensor | None

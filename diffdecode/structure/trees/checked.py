@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from diffdecode.checks import found
 from diffdecode.structure.kernels.status import TOO_LARGE
-from diffdecode.structure.trees.tensors import is_checking, raise_for_status
+from diffdecode.structure.trees.tensors import raise_for_status
 
 if TYPE_CHECKING:
     from diffdecode.structure.trees.kind import TreeKind
@@ -26,7 +27,7 @@ def checked(
         ValueError: naming the first batch row with NaN, +inf, no possible tree, or scores too large to add.
     """
     *results, status = compute(scores, lengths, trees.multi_root, *arguments)
-    if is_checking() and status.any():
+    if found(lambda: status.any()):
         if scores.dtype == torch.float32 and (status == TOO_LARGE).any():  # sums need float64's range
             *results, status = compute(scores.double(), lengths, trees.multi_root, *arguments)
         raise_for_status(status, str(trees))

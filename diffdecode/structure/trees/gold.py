@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from diffdecode.checks import found
 from diffdecode.structure.kernels.status import NO_TREE, PADDING, possible_arcs
 from diffdecode.structure.trees.kind import TreeKind
 from diffdecode.structure.trees.tensors import Lengths, arc_scores_of, check_inputs, heads_to_arcs
@@ -27,9 +28,10 @@ def check_gold_heads(gold_heads: Tensor, lengths: Tensor, longest: int, *, multi
     word = torch.arange(1, longest + 1, device=lengths.device)
     inside = word <= lengths[:, None]
     gold = gold_heads.to(lengths.device).masked_fill(~inside, PADDING)
+    outside = (gold > lengths[:, None]) | (gold < PADDING)
+    _refuse(outside.any(1), "outside the sentence")
+    gold = gold.masked_fill(outside, PADDING)  # whoever does not look yet stays within the sentence
     above = pad(gold.clamp(min=0), (1, 0))  # of the root and of words that are not annotated: the root
-    outside = ((gold > lengths[:, None]) | (gold < PADDING)).any(1)
-    _refuse(outside, "outside the sentence")
     for _ in range(longest.bit_length()):  # twice as many steps towards the root each time
         above = above.gather(1, above)
     several = ((gold == 0).sum(1) > 1) & (not multi_root)
@@ -38,7 +40,7 @@ def check_gold_heads(gold_heads: Tensor, lengths: Tensor, longest: int, *, multi
         "no tree: some words hang on each other in a cycle": (above > 0).any(1),
         "no single-root tree: several words hang on the root (multi_root=True allows that)": several,
     }
-    if torch.stack(list(faults.values())).any():
+    if found(lambda: torch.stack(list(faults.values())).any()):
         for fault, rows in faults.items():
             _refuse(rows, fault)
     return gold
@@ -67,22 +69,28 @@ def only_gold(scores: Tensor, gold: Tensor, lengths: Tensor) -> Tensor:
     return scores.masked_fill(other, -torch.inf)
 
 
+def partly_annotated(gold: Tensor, lengths: Tensor) -> Tensor:
+    """Rows ``[P]`` of the batch where ``gold [B, N]`` lacks the head of a word; ``lengths [B]``."""
+    return ((gold >= 0).sum(1) < lengths).nonzero().squeeze(1)
+
+
 @torch.no_grad()
-def complete_gold(trees: TreeKind, scores: Tensor, gold: Tensor, lengths: Lengths) -> Tensor:
-    """Gold heads ``[B, N]``; those of sentences that are partly annotated, filled up to the best tree.
+def complete_gold(trees: TreeKind, scores: Tensor, gold: Tensor, lengths: Lengths, partly: Tensor) -> Tensor:
+    """Gold heads ``[B, N]``; those of the sentences ``partly [P]`` annotated, filled up to the best tree.
 
     Raises:
         ValueError: naming the batch row, for NaN, +inf, a gold arc that is forbidden, or annotated heads that
             no tree has together.
     """
     scores, lengths = check_inputs(scores, lengths)
-    partly = ((gold >= 0).sum(1) < lengths).nonzero().squeeze(1)
     if len(partly):
         chosen = only_gold(scores, gold, lengths)[partly].contiguous()
         best, status = trees.algorithms(scores.device).best(chosen, lengths[partly], trees.multi_root)
-        without = torch.zeros_like(lengths, dtype=torch.bool).index_fill(0, partly[status == NO_TREE], True)
+        without = torch.zeros_like(lengths, dtype=torch.bool).index_copy(0, partly, status == NO_TREE)
         _refuse(without, f"part of no possible {trees}")
-        gold = gold.index_copy(0, partly, trees.best(chosen, lengths[partly]) if status.any() else best)
+        if found(lambda: status.any()):  # NaN, or scores that only float64 can add
+            best = trees.best(chosen, lengths[partly])
+        gold = gold.index_copy(0, partly, best)
     refuse_forbidden_gold(arc_scores_of(scores, gold).sum(1))
     return gold
 
@@ -90,11 +98,11 @@ def complete_gold(trees: TreeKind, scores: Tensor, gold: Tensor, lengths: Length
 def refuse_forbidden_gold(gold_score: Tensor) -> None:
     """``ValueError`` naming the first batch row whose gold structure scores -inf. ``gold_score [B]``."""
     wrong = gold_score == -torch.inf
-    if wrong.any():
+    if found(lambda: wrong.any()):
         row = int(wrong.nonzero()[0])
         raise ValueError(f"the gold structure of batch row {row} uses a forbidden part (-inf)")
 
 
 def _refuse(wrong: Tensor, fault: str) -> None:
-    if wrong.any():
+    if found(lambda: wrong.any()):
         raise ValueError(f"gold heads of batch row {int(wrong.nonzero()[0])} are {fault}")

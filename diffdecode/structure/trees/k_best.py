@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffdecode.moves import moved
 from diffdecode.structure.kernels.status import OK, PADDING
 from diffdecode.structure.trees.checked import checked
 from diffdecode.structure.trees.tensors import Lengths, check_inputs, tree_scores
@@ -22,11 +23,13 @@ def k_best(trees: "TreeKind", scores: Tensor, lengths: Lengths, k: int) -> tuple
 
     The trees other than the best one fall into sets: those that agree with it on the heads of words ``1 ..
     i-1`` but not on that of word ``i``. The best tree of each set is a candidate, and when it is taken its
-    own set falls apart in the same way. So a tree costs ``N`` decisions, which are made in one batch.
+    own set falls apart in the same way. So a tree costs ``N`` decisions, which are made in one batch; on the
+    CPU, wherever the scores are, since each step depends on the trees of the one before.
     """
     if k < 1 or scores.dim() != 3:
         raise ValueError(f"expected k >= 1 and scores [B, N+1, N+1], got {k} and {list(scores.shape)}")
-    scores, lengths = check_inputs(scores.double(), lengths)
+    device = scores.device
+    scores, lengths = check_inputs(scores.detach().to("cpu", torch.float64), _on_cpu(lengths))
     decide = trees.algorithms(scores.device).best
     (best,) = checked(decide, trees, scores.contiguous(), lengths)
     heads = torch.full((k, *best.shape), PADDING, dtype=torch.int64, device=scores.device)
@@ -35,7 +38,11 @@ def k_best(trees: "TreeKind", scores: Tensor, lengths: Lengths, k: int) -> tuple
         found = _k_best(decide, scores[b, : n + 1, : n + 1], best[b, :n], k, trees.multi_root)
         for rank, (total, tree) in enumerate(found):
             heads[rank, b, :n], totals[rank, b] = tree, total
-    return heads, totals
+    return moved(heads, device), moved(totals, device)
+
+
+def _on_cpu(lengths: Lengths) -> Lengths:
+    return lengths.cpu() if isinstance(lengths, Tensor) else lengths
 
 
 def _k_best(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffdecode.checks import looks_once
 from diffdecode.structure.kernels import backend
 from diffdecode.structure.kernels.status import possible_arcs
 from diffdecode.structure.surrogates import Structure, Surrogate, make_surrogate, structured_argmax
@@ -14,6 +15,7 @@ from diffdecode.structure.trees.marginals import covariance_product
 from diffdecode.structure.trees.tensors import Lengths, check_inputs, heads_to_arcs
 
 
+@looks_once
 def tree_argmax(
     scores: Tensor,
     lengths: Lengths = None,

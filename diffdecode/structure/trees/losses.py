@@ -7,17 +7,27 @@ forbidden arcs.
 from torch import Tensor
 from torch.nn.functional import pad
 
+from diffdecode.checks import looks_once
+from diffdecode.moves import moved
 from diffdecode.structure.trees.gold import (
     annotated_arcs,
     check_gold_heads,
     complete_gold,
     only_gold,
+    partly_annotated,
     refuse_crossing,
 )
 from diffdecode.structure.trees.kind import TreeKind
-from diffdecode.structure.trees.tensors import Lengths, arc_scores_of, check_inputs, heads_to_arcs
+from diffdecode.structure.trees.tensors import (
+    Lengths,
+    arc_scores_of,
+    check_inputs,
+    check_lengths,
+    heads_to_arcs,
+)
 
 
+@looks_once
 def tree_hinge_loss(
     scores: Tensor,
     gold_heads: Tensor,
@@ -48,16 +58,17 @@ def tree_hinge_loss(
             forbidden, or annotated heads that no tree has together.
     """
     trees = TreeKind(projective, multi_root)
-    scores, lengths = check_inputs(scores, lengths)
-    gold = check_gold_heads(gold_heads, lengths, scores.shape[1] - 1, multi_root=multi_root)
-    costs = cost * (annotated_arcs(gold, lengths).to(scores) - heads_to_arcs(gold, dtype=scores.dtype))
-    guess = trees.best(scores, lengths, cost=costs)
-    gold = complete_gold(trees, scores, gold, lengths)
+    scores, words = check_inputs(scores, lengths)
+    gold, partly = _checked_gold(trees, scores, gold_heads, lengths, words)
+    costs = cost * (annotated_arcs(gold, words).to(scores) - heads_to_arcs(gold, dtype=scores.dtype))
+    guess = trees.best(scores, words, cost=costs)
+    gold = complete_gold(trees, scores, gold, words, partly)
     exact = scores.double()
     gained = arc_scores_of(exact, guess) - arc_scores_of(exact, gold) + arc_scores_of(costs, guess)
     return gained.sum(1).clamp(min=0).to(scores.dtype)
 
 
+@looks_once
 def tree_negative_log_likelihood(
     scores: Tensor,
     gold_heads: Tensor,
@@ -82,17 +93,39 @@ def tree_negative_log_likelihood(
             with crossing arcs, whose probability is 0.
     """
     trees = TreeKind(projective, multi_root)
-    scores, lengths = check_inputs(scores, lengths)
-    gold = check_gold_heads(gold_heads, lengths, scores.shape[1] - 1, multi_root=multi_root)
-    if projective:
-        refuse_crossing(gold)
-    complete = complete_gold(trees, scores, gold, lengths)
+    scores, words = check_inputs(scores, lengths)
+    gold, partly = _checked_gold(trees, scores, gold_heads, lengths, words, crossing=not projective)
+    complete = complete_gold(trees, scores, gold, words, partly)
     exact = scores.double()
     beside_gold = exact - pad(arc_scores_of(exact, complete), (1, 0)).unsqueeze(2)
-    loss = trees.log_partition(beside_gold, lengths)
-    partly = (complete != gold).any(1).nonzero().squeeze(1)
+    loss = trees.log_partition(beside_gold, words)
     if len(partly):
-        with_gold = only_gold(beside_gold, gold, lengths)[partly]
-        of_gold = trees.log_partition(with_gold, lengths[partly])
+        with_gold = only_gold(beside_gold, gold, words)[partly]
+        of_gold = trees.log_partition(with_gold, words[partly])
         loss = loss.index_add(0, partly, of_gold, alpha=-1)
     return loss.clamp(min=0).to(scores.dtype)
+
+
+def _checked_gold(
+    trees: TreeKind,
+    scores: Tensor,
+    gold_heads: Tensor,
+    lengths: Lengths,
+    words: Tensor,
+    crossing: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Gold heads ``[B, N]``, and the rows that are partly annotated, on the device of the scores.
+
+    They are checked where they are: on the CPU that takes no look at a GPU.
+
+    Args:
+        lengths: as they were given. words: the same, ``[B]`` on the device of the scores.
+        crossing: whether arcs may cross.
+    """
+    longest, place = scores.shape[1] - 1, gold_heads.device
+    there = words if place == scores.device else check_lengths(lengths, len(scores), longest, place)
+    gold = check_gold_heads(gold_heads, there, longest, multi_root=trees.multi_root)
+    if not crossing:
+        refuse_crossing(gold)
+    partly = partly_annotated(gold, there)
+    return moved(gold, scores.device), moved(partly, scores.device)

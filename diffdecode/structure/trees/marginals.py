@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from diffdecode.checks import Seen, looks_once
 from diffdecode.structure.kernels import reference
 from diffdecode.structure.trees.checked import checked
 from diffdecode.structure.trees.tensors import Lengths, arc_scores_of, check_inputs
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from diffdecode.structure.trees.kind import TreeKind
 
 
+@looks_once
 def tree_marginals(trees: "TreeKind", scores: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
     """Marginals and log-partition; see :func:`diffdecode.structure.projective_marginals`."""
     scores, lengths = check_inputs(scores, lengths)
@@ -30,6 +32,7 @@ def tree_marginals(trees: "TreeKind", scores: Tensor, lengths: Lengths) -> tuple
     return marginals.unsqueeze(-1) * _label_probabilities(scores, arc_scores), log_partition
 
 
+@looks_once
 def entropy_of(trees: "TreeKind", scores: Tensor, lengths: Lengths) -> Tensor:
     """``[B]``: the log-partition less the expected score; see :func:`diffdecode.structure.tree_entropy`.
 
@@ -65,7 +68,7 @@ class _TreeMarginals(torch.autograd.Function):
         marginals = marginals.to(scores.dtype)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(scores, lengths, marginals)
-        ctx.trees = trees
+        ctx.trees, ctx.seen = trees, Seen()
         return marginals, log_partition.to(scores.dtype)
 
     @staticmethod
@@ -75,7 +78,7 @@ class _TreeMarginals(torch.autograd.Function):
         if by_log_partition is not None:
             gradient = by_log_partition[:, None, None] * marginals
         if by_marginals is not None:
-            product = covariance_product(ctx.trees, scores, lengths, by_marginals)
+            product = ctx.seen.run(covariance_product, ctx.trees, scores, lengths, by_marginals)
             gradient = product if gradient is None else gradient + product
         return gradient, None, None
 
@@ -91,7 +94,7 @@ class _CovarianceProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, vector: Tensor, lengths: Tensor, trees: "TreeKind") -> Tensor:
         ctx.save_for_backward(scores, vector, lengths)
-        ctx.trees = trees
+        ctx.trees, ctx.seen = trees, Seen()
         vector = vector.to(scores.dtype).contiguous()
         product = trees.algorithms(scores.device).covariance_product
         return product(scores, lengths, trees.multi_root, vector).to(scores.dtype)
@@ -104,7 +107,7 @@ class _CovarianceProduct(torch.autograd.Function):
         by_scores = by_vector = None
         if ctx.needs_input_grad[1]:
             with torch.no_grad():
-                by_vector = covariance_product(trees, scores, lengths, gradient)
+                by_vector = ctx.seen.run(covariance_product, trees, scores, lengths, gradient)
         if ctx.needs_input_grad[0]:
             with torch.enable_grad():
                 leaf = scores.detach().requires_grad_()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from diffdecode.checks import looks_once
+from diffdecode.moves import moved
 from diffdecode.structure.kernels import backend
 from diffdecode.structure.kernels.status import PADDING, possible_arcs, status_of_scores
 from diffdecode.structure.simplex import apply_projection, refuse_unprojectable
@@ -30,6 +32,7 @@ class TreeProjection(NamedTuple):
     """``[B]`` int64: how often the argmax was asked for another tree."""
 
 
+@looks_once
 def project_dep(point: Tensor, lengths: Lengths = None) -> Tensor:
     """Projection onto P_DEP, equation 5 by Algorithm 2: every word has one head in all. Differentiable.
 
@@ -77,7 +80,8 @@ def project(
         centred, words, trees.multi_root, heads.contiguous(), tolerance**2, max_steps
     )
     raise_for_status(status, str(trees))
-    return TreeProjection(projection.to(point), gap.to(point.device), steps.to(point.device))
+    results = (projection.to(point.dtype), gap, steps)
+    return TreeProjection(*(moved(result, point.device) for result in results))
 
 
 def _centred(scores: Tensor, lengths: Tensor) -> Tensor:

@@ -5,13 +5,13 @@ Notation: ``B`` batch, ``N`` words, position 0 the artificial root, ``scores[b, 
 ``-inf`` forbids an arc.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from diffdecode.checks import found, is_looking
+from diffdecode.moves import moved
 from diffdecode.structure.kernels.status import LARGEST_SUMMABLE, NO_TREE, NOT_A_SCORE, PADDING, TOO_LARGE
 
 Lengths = Tensor | Sequence[int] | None
@@ -22,29 +22,6 @@ _MESSAGES = {
     NO_TREE: "batch row {row} has no possible {tree}: too many of its arcs are forbidden (-inf)",
     TOO_LARGE: "scores of batch row {row} exceed 1e300 in size: their sums would overflow",
 }
-
-
-_checking: ContextVar[bool] = ContextVar("diffdecode_checks", default=True)
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """Inside the ``with`` block, trust lengths and scores: whether they make sense is not looked at.
-
-    On a GPU each look waits for the device. Without them, a decision and SPIGOT's step only start kernels.
-    Lengths outside 1..N, NaN, sentences without a tree, and float32 scores above 1e36 then give heads that
-    mean nothing instead of an error; wrong shapes and types are refused as always.
-    """
-    token = _checking.set(False)
-    try:
-        yield
-    finally:
-        _checking.reset(token)
-
-
-def is_checking() -> bool:
-    """Whether this is outside :func:`unchecked`."""
-    return _checking.get()
 
 
 def check_inputs(scores: Tensor, lengths: Lengths, cost: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -74,25 +51,34 @@ def check_inputs(scores: Tensor, lengths: Lengths, cost: Tensor | None = None) -
         scores = scores.float()
     if cost is not None:
         scores = scores + (cost.unsqueeze(-1) if cost.dim() == scores.dim() - 1 else cost).to(scores)
-    return scores, _check_lengths(lengths, batch, size - 1, scores.device)
+    return scores, check_lengths(lengths, batch, size - 1, scores.device)
 
 
-def _check_lengths(lengths: Lengths, batch: int, longest: int, device: torch.device) -> Tensor:
+def check_lengths(lengths: Lengths, batch: int, longest: int, device: torch.device) -> Tensor:
+    """Lengths ``[B]`` as int64 on ``device``; those of the CPU are looked at there, which takes no wait.
+
+    Args:
+        lengths: ``[B]``; ``None`` means ``longest`` for all. batch: ``B``. longest: ``N``.
+
+    Raises:
+        ValueError: for a wrong shape, or a length outside ``1..N`` (names the batch row).
+        TypeError: for lengths that are not integers.
+    """
     if lengths is None:
         return torch.full((batch,), longest, dtype=torch.int64, device=device)
-    lengths = torch.as_tensor(lengths, device=device)
+    lengths = torch.as_tensor(lengths)
     if lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise TypeError(f"lengths must be integers, got {lengths.dtype}")
     if lengths.shape != (batch,):
         raise ValueError(f"lengths must have shape [{batch}], got {list(lengths.shape)}")
     lengths = lengths.to(torch.int64)
-    if not is_checking():
-        return lengths.clamp(1, longest)  # a kernel must stay within its charts all the same
     wrong = (lengths < 1) | (lengths > longest)
-    if wrong.any():
+    if found(lambda: wrong.any()):
         row = int(wrong.nonzero()[0])
         raise ValueError(f"length {int(lengths[row])} of batch row {row} is outside 1..{longest}")
-    return lengths
+    if not is_looking():
+        lengths = lengths.clamp(1, longest)  # a kernel must stay within its charts all the same
+    return moved(lengths, device)
 
 
 def raise_for_status(status: Tensor, tree: str) -> None:

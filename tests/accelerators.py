@@ -1,0 +1,98 @@
+"""The devices that tests of the GPU's paths run on: a CUDA device, and without one its stand-in."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from standin_card import Card, CardGenerator, standin_card
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+
+class Accelerator(ABC):
+    """A device, and what tests ask about it.
+
+    Attributes:
+        device: where tensors are.
+        is_real: whether it is a card; otherwise tests keep to few and small sizes.
+    """
+
+    device: torch.device
+    is_real: bool
+
+    def moved(self, values):
+        """Tensors, in any nesting, as new ones on the device."""
+        return tree_map(lambda leaf: leaf.to(self.device) if isinstance(leaf, Tensor) else leaf, values)
+
+    @abstractmethod
+    def generator(self, seed: int) -> torch.Generator:
+        """Random numbers of the device's own."""
+
+    @abstractmethod
+    def waits(self, step: Callable[..., object], *arguments, **options) -> list[str]:
+        """One entry for each time that ``step(*arguments, **options)`` waits for the device."""
+
+    def sizes(self, small: list, all_sizes: list) -> list:
+        """Those that are tried."""
+        return all_sizes if self.is_real else small
+
+
+class StandIn(Accelerator):
+    """The stand-in; also counts kernels."""
+
+    is_real = False
+
+    def __init__(self, card: Card):
+        self.card = card
+        self.device = torch.device("card:0")
+
+    def generator(self, seed):
+        return CardGenerator().manual_seed(seed)
+
+    def waits(self, step, *arguments, **options):
+        self.card.reset()
+        step(*arguments, **options)
+        return list(self.card.waits)
+
+    def kernels(self, step: Callable[[], object]) -> int:
+        """How many kernels a call of ``step`` starts."""
+        self.card.reset()
+        step()
+        return self.card.kernels
+
+
+class Cuda(Accelerator):
+    """The card that is there."""
+
+    is_real = True
+    device = torch.device("cuda:0")
+
+    def generator(self, seed):
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def waits(self, step, *arguments, **options):
+        step(*arguments, **options)  # compiles
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                step(*arguments, **options)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return [str(warning.message) for warning in seen if "synchroniz" in str(warning.message)]
+
+
+@contextmanager
+def accelerator_named(name: str) -> Iterator[Accelerator]:
+    """``standin`` or ``cuda``; skips the test where there is none."""
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        yield Cuda()
+    else:
+        with standin_card() as card:
+            yield StandIn(card)

@@ -1,0 +1,290 @@
+"""A stand-in for a CUDA device, so that what goes wrong on a card goes wrong on a CPU, too.
+
+``torch.device("card")`` is a device of PyTorch's for backends written in Python. Its tensors hold tensors of
+the CPU, and inside a :class:`Card` all operations are carried out on these. What a card refuses is refused:
+tensors of two devices in one operation, a generator of the CPU, ``numpy()``. What a card does asynchronously
+and what waits for it is told apart, and counted: see ``Card.waits`` and ``Card.kernels``. The kernels of
+``diffdecode.structure`` are numba's, called as Triton's are: in one piece and without a wait.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+aten = torch.ops.aten
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("diffdecode", "fairseq_plugins", "spacy_components")
+REGISTER = getattr(backend_registration, "_setup_privateuseone_for_python_backend", None)
+
+READS = {aten._local_scalar_dense.default: 1, aten.equal.default: 1, aten._linalg_check_errors.default: 1}
+SIZED_BY_VALUES = {
+    aten.nonzero.default: 1,
+    aten.masked_select.default: 1,
+    aten.bincount.default: 1,
+    aten._unique2.default: 1,
+    aten.unique_dim.default: 1,
+    aten.unique_consecutive.default: 1,
+    aten.repeat_interleave.Tensor: 1,
+    aten.multinomial.default: 2,  # looks for negative and infinite weights
+}
+INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
+COPIES = (aten._to_copy.default, aten.copy_.default)
+TAKES_LENGTHS_OF_THE_CPU = (aten._pack_padded_sequence.default,)
+
+
+class CardTensor(Tensor):
+    """A tensor on the card; ``held`` is the tensor of the CPU that has its values."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, held: Tensor):
+        return Tensor._make_wrapper_subclass(
+            cls,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device="card:0",
+        )
+
+    def __init__(self, held: Tensor):
+        self.held = held
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise RuntimeError(f"{func} on a tensor of the stand-in card, outside of it")
+
+    @property
+    def data(self):
+        return self.detach()
+
+    @data.setter
+    def data(self, other):
+        Tensor.data.__set__(self, other)
+        self.held = other.held
+
+    def tolist(self):
+        return self.detach().cpu().tolist()
+
+    def numpy(self, **options):
+        raise TypeError("can't convert card:0 device type tensor to numpy")
+
+    def __array__(self, dtype=None):
+        return self.numpy()
+
+    def __repr__(self):
+        return f"CardTensor({self.held!r})"
+
+
+class CardGenerator(torch.Generator):
+    """Random numbers of the card's. PyTorch hands on what is in it, not itself: ``made`` knows it again."""
+
+    made: ClassVar[set[int]] = set()
+
+    def __init__(self):
+        self.made.add(self._cdata)
+
+    def __del__(self):
+        self.made.discard(self._cdata)  # another may come to lie in its place
+
+    @property
+    def device(self):
+        return torch.device("card:0")
+
+
+class Card(TorchDispatchMode):
+    """Inside, ``torch.device("card")`` can be used.
+
+    Attributes:
+        waits: one entry for each time that the CPU had to wait for the card: which operation, and the line of
+            ours that it came from.
+        kernels: how many operations were started on the card (views are none).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.reset()
+
+    def __enter__(self):
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) copies where this sees it
+        return super().__enter__()
+
+    def __exit__(self, *raised):
+        torch._C._set_only_lift_cpu_tensors(False)
+        return super().__exit__(*raised)
+
+    def reset(self) -> None:
+        """Count from 0."""
+        self.waits: list[str] = []
+        self.kernels = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        ours = [tensor for tensor in tensors if isinstance(tensor, CardTensor)]
+        asked_for = kwargs.get("device")
+        to_card = bool(ours) if asked_for is None else torch.device(asked_for).type == "card"
+        if func in (aten.copy_.default,):
+            to_card = isinstance(args[0], CardTensor)
+        if not ours and not to_card:
+            return _by_hand(func)(*args, **kwargs)
+        self._refuse(func, args, kwargs, tensors, ours)
+        self._count(func, args, kwargs, tensors, to_card)
+        if asked_for is not None:
+            kwargs["device"] = torch.device("cpu")
+        kwargs.pop("pin_memory", None)
+        found = _by_hand(func)(*tree_map(_held, args), **tree_map(_held, kwargs))
+        if not to_card:
+            return found
+        known = {id(tensor.held): tensor for tensor in ours}
+        return tree_map(lambda leaf: known[id(leaf)] if id(leaf) in known else _on_card(leaf), found)
+
+    def _refuse(self, func, args, kwargs, tensors, ours) -> None:
+        generator = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Generator)), None)
+        if generator is not None and generator._cdata not in CardGenerator.made:
+            raise RuntimeError(f"{func}: expected a 'card' device type for generator but found 'cpu'")
+        free = (*INDEXED, *COPIES, *TAKES_LENGTHS_OF_THE_CPU)
+        strange = [tensor for tensor in tensors if not isinstance(tensor, CardTensor) and tensor.dim()]
+        if ours and strange and func not in free:
+            raise RuntimeError(f"{func}: expected all tensors to be on the same device, found card:0 and cpu")
+
+    def _count(self, func, args, kwargs, tensors, to_card) -> None:
+        if not func.is_view:
+            self.kernels += 1
+        waits = READS.get(func, 0) + SIZED_BY_VALUES.get(func, 0)
+        if func in INDEXED:
+            waits += self._waits_of_index(func, args)
+        if func in COPIES:
+            blocking = not (
+                kwargs.get("non_blocking") or (func is aten.copy_.default and args[2:] == (True,))
+            )
+            waits += blocking and len({isinstance(t, CardTensor) for t in tensors[:2]} | {to_card}) == 2
+        if waits:
+            self.waits += [f"{func} {_line_of_ours()}"] * int(waits)
+
+    @staticmethod
+    def _waits_of_index(func, args) -> int:
+        index = [i for i in args[1] if i is not None]
+        moved = sum(not isinstance(i, CardTensor) for i in index)
+        masks = [i for i in index if i.dtype in (torch.bool, torch.uint8) and isinstance(i, CardTensor)]
+        fills = func is not aten.index.Tensor and len(index) == 1 and args[2].numel() == 1
+        return moved + (0 if fills else len(masks))
+
+
+def _held(leaf):
+    return leaf.held if isinstance(leaf, CardTensor) else leaf
+
+
+def _on_card(leaf):
+    return CardTensor(leaf) if isinstance(leaf, Tensor) and not isinstance(leaf, CardTensor) else leaf
+
+
+def _line_of_ours() -> str:
+    stack = traceback.extract_stack()
+    frames = [frame for frame in stack if frame.filename.startswith(tuple(f"{ROOT / p}/" for p in PACKAGES))]
+    return f"{Path(frames[-1].filename).relative_to(ROOT)}:{frames[-1].lineno}" if frames else "elsewhere"
+
+
+def _fused_cell(by_input, by_hidden, cell, input_bias=None, hidden_bias=None):
+    """What cuDNN's place is taken by: gates in PyTorch's order, and what the backward pass needs of them."""
+    gates = by_input + by_hidden
+    gates = gates if input_bias is None else gates + input_bias + hidden_bias
+    let_in, forget, new, out = gates.chunk(4, 1)
+    let_in, forget, new, out = let_in.sigmoid(), forget.sigmoid(), new.tanh(), out.sigmoid()
+    now = forget * cell + let_in * new
+    return out * now.tanh(), now, torch.cat([let_in, forget, new, out], 1)
+
+
+def _fused_cell_backward(by_hidden, by_cell, before, now, gates, has_bias):
+    let_in, forget, new, out = gates.chunk(4, 1)
+    by_hidden = torch.zeros_like(now) if by_hidden is None else by_hidden
+    bent = now.tanh()
+    by_now = by_hidden * out * (1 - bent**2) + (0 if by_cell is None else by_cell)
+    by_gates = torch.cat(
+        [
+            by_now * new * let_in * (1 - let_in),
+            by_now * before * forget * (1 - forget),
+            by_now * let_in * (1 - new**2),
+            by_hidden * bent * out * (1 - out),
+        ],
+        1,
+    )
+    return by_gates, by_now * forget, by_gates.sum(0) if has_bias else None
+
+
+BY_HAND = {
+    aten._thnn_fused_lstm_cell.default: _fused_cell,
+    aten._thnn_fused_lstm_cell_backward_impl.default: _fused_cell_backward,
+    aten._pin_memory.default: lambda tensor, *device: tensor,
+}
+
+
+def _by_hand(func) -> Callable:
+    return BY_HAND.get(func, func)
+
+
+class _Module(backend_registration._DummyBackendModule if REGISTER else object):
+    """What PyTorch asks a device about."""
+
+    def get_amp_supported_dtype(self):
+        return [torch.float16, torch.bfloat16]
+
+
+def _is_registered() -> bool:
+    if REGISTER is None:
+        return False
+    if not hasattr(torch, "card"):
+        REGISTER("card", _Module())
+    return True
+
+
+def _as_kernel(function: Callable) -> Callable:
+    """A function of the CPU's tensors, as one kernel of the card's."""
+
+    def run(*arguments):
+        return tree_map(_on_card, function(*tree_map(_held, arguments)))
+
+    return run
+
+
+def _kernels(backend):
+    """A backend whose kernels run on the card: what is differentiated (log_partition) is torch's already."""
+    changes = {}
+    for name, member in vars(backend).items():
+        if is_dataclass(member):
+            changes[name] = _kernels(member)
+        elif callable(member) and name not in ("log_partition", "project"):
+            changes[name] = _as_kernel(member)
+    return replace(backend, **changes)
+
+
+@contextmanager
+def standin_card() -> Iterator[Card]:
+    """A card for the time being. Skips the test where PyTorch is too old to have such devices."""
+    if not _is_registered():
+        pytest.skip("this PyTorch has no devices written in Python (2.10 or so has)")
+    from diffdecode.structure import kernels
+
+    load = kernels._load
+    preferred = {**kernels._PREFERRED, "card": ("triton",)}
+    with (
+        patch.object(kernels, "_PREFERRED", preferred),
+        patch.object(kernels, "is_installed", lambda name: True),
+        patch.object(
+            kernels, "_load", lambda name: _kernels(load("numba")) if name == "triton" else load(name)
+        ),
+        Card() as card,
+    ):
+        yield card
