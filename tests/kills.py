@@ -143,6 +143,12 @@ def pipelines(folder: Path) -> Any:
     return {str(path.relative_to(folder)): path.read_bytes().replace(own, b"OUT") for path in weights} | pages
 
 
+def taught(folder: Path) -> Any:
+    """The scores without times, and the pipelines."""
+    rows = json.loads((folder / "results.json").read_text(encoding="utf-8"))["rows"]
+    return [{**row, "seconds": 0} for row in rows], pipelines(folder)
+
+
 def stanza_table(folder: Path) -> Any:
     """The table without times, and the pipelines."""
     rows = (folder / "table.md").read_text(encoding="utf-8")
@@ -165,6 +171,10 @@ SPACY_DEMO = (
     "import sys; from examples.spacy import demo;"
     "demo.SIZES = {'trees': 20, 'reviews': 120, 'dev': 20, 'test': 20};"
     "demo.METHODS = ('ste', 'spigot'); demo.main(sys.argv[1:])"
+)
+TEACH_PARSER = (
+    "import sys; from examples.spacy.teach_parser import __main__ as recipe;"
+    "recipe.QUICK |= {'sentences': 60, 'steps': 8, 'start_steps': 8}; recipe.main(sys.argv[1:])"
 )
 TAGGER = "--arch fixed_attention_lstm_ner --cpu --dropout 0.1 --max-tokens 200 --num-workers 0 --seed 1"
 COMMANDS = {
@@ -211,6 +221,12 @@ COMMANDS = {
             sys.executable, "-c", SPACY_DEMO, "--out", str(out), "--steps", "30", "--more-steps", "8"
         ],
         pipelines,
+    ),
+    "teach_parser": Resumable(
+        lambda data, out: [
+            sys.executable, "-c", TEACH_PARSER, "--quick", "--out", str(out), "--systems", "none", "ste"
+        ],
+        taught,
     ),
     "finetune_stanza": Resumable(
         lambda data, out: module(

@@ -73,6 +73,7 @@ COMMANDS = {
     "examples.spacy.parse_dm": "parse_dm",
     "examples.spacy.parse_ud": "parse_ud",
     "examples.spacy.syntax_semantics": "syntax_semantics",
+    "examples.spacy.teach_parser.__main__": "teach_parser",
 }
 
 
