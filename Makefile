@@ -1,4 +1,4 @@
-# make demo | make test | make lint | make docs | make bench | make life-cycle | make clean
+# make demo | make model | make test | make lint | make docs | make bench | make life-cycle | make clean
 # Each target makes or updates $(VENV) first (tools/make_venv.py); that takes a moment if nothing has changed.
 #   PYTHON=python3.12   the Python to make the environment from
 #   VENV=.venv-312      where the environment lies
@@ -6,12 +6,23 @@
 #   VENV_FLAGS=...      for python -m venv, such as --system-site-packages
 #   DATA=folder         your data: what the demo reads, and what the tests on real data look for
 #   BENCH="top_k ..."   which of benchmarks/*.py to run (default: all)
+# make model packages a parser for spaCy, trained on your treebank, as a wheel with a model card:
+#   TRAIN=train.conllu DEV=dev.conllu   the trees; MODEL_FLAGS="--test test.conllu" to report on others
+#   NAME=ewt MODEL_LANG=en              what the package is called: en_ewt
+#   LICENCE="CC BY-SA 4.0"              of the package; see the treebank's
+#   MODEL_FLAGS=...                     for python -m spacy package-parser, such as --training.max_steps 2000
 PYTHON ?= python3
 VENV ?= .venv
 PIP ?=
 VENV_FLAGS ?=
 DATA ?=
 BENCH ?=
+TRAIN ?=
+DEV ?=
+NAME ?= parser
+MODEL_LANG ?= en
+LICENCE ?=
+MODEL_FLAGS ?=
 
 PY = $(VENV)/bin/python
 export OMP_NUM_THREADS = 1
@@ -20,11 +31,16 @@ ifneq ($(DATA),)
 export DIFFDECODE_DATA = $(abspath $(DATA))
 endif
 
-.PHONY: demo test lint docs bench life-cycle clean venv
+.PHONY: demo model test lint docs bench life-cycle clean venv
 
 demo: venv
 	$(PY) -m examples.tagging.demo $(if $(DATA),--data "$(abspath $(DATA))")
 	$(PY) -m examples.spacy.demo
+
+model: venv
+	$(if $(and $(TRAIN),$(DEV),$(LICENCE)),,$(error make model takes TRAIN, DEV and LICENCE; see the Makefile))
+	$(PY) -m spacy package-parser "$(TRAIN)" "$(DEV)" runs/model-$(MODEL_LANG)_$(NAME) --name "$(NAME)" \
+		--lang "$(MODEL_LANG)" --licence "$(LICENCE)" $(MODEL_FLAGS)
 
 test: venv
 	$(PY) -m pytest --numprocesses 2 --dist loadfile

@@ -6,6 +6,7 @@ from spacy_components.cli.diffdecode_data import diffdecode_data_cli
 from spacy_components.cli.distill_parser import distill_parser_cli
 from spacy_components.cli.evaluate_sdp import evaluate_sdp_cli
 from spacy_components.cli.init_diffdecode import init_diffdecode_cli
+from spacy_components.cli.package_parser import package_parser_cli
 
 __all__ = [
     "compare_parses_cli",
@@ -14,4 +15,5 @@ __all__ = [
     "distill_parser_cli",
     "evaluate_sdp_cli",
     "init_diffdecode_cli",
+    "package_parser_cli",
 ]
