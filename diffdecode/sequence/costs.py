@@ -14,14 +14,15 @@ class StepCost(Protocol):
 
 
 class HammingCost:
-    """1 for each wrong symbol, or the wrong symbol's own weight (section 3.1: a wrong ``O`` costs 2).
+    """1 for each wrong symbol, or its own weight (section 3.1: a wrong ``O`` costs 2), or that of a table.
 
     Steps beyond the reference compare with ``pad``, so every missing or extra symbol costs as well.
 
     Args:
         gold: ``[B, T]`` reference ids, padded with ``pad``.
         pad: id of padding.
-        wrong_costs: ``[V]`` cost of predicting each symbol wrongly; ``None`` is 1 for all.
+        wrong_costs: ``[V]`` cost of predicting each symbol wrongly, or ``[V, V]``, gold symbols first, of
+            predicting it for each gold symbol; ``None`` is 1 for all.
     """
 
     def __init__(self, gold: Tensor, pad: int, wrong_costs: Tensor | None = None):
@@ -33,7 +34,10 @@ class HammingCost:
         """Costs ``[B, C]``, float32."""
         gold = self.gold[:, t] if t < self.gold.size(1) else torch.full_like(self.gold[:, 0], self.pad)
         wrong = (symbols != gold[:, None]).float()
-        return wrong if self.wrong_costs is None else wrong * self.wrong_costs[symbols]
+        if self.wrong_costs is None:
+            return wrong
+        by_gold = self.wrong_costs.dim() == 2
+        return wrong * (self.wrong_costs[gold[:, None], symbols] if by_gold else self.wrong_costs[symbols])
 
 
 def step_costs(cost: StepCost | None, t: int, symbols: Tensor) -> Tensor:

@@ -4,30 +4,57 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
+# A table of costs for each pair of symbols is for labels: with words it would not fit into memory.
+MOST_LABELS = 4096
+
 
 def label_costs(text: str | None, dictionary: Dictionary) -> Tensor | None:
-    """Costs ``[V]`` of predicting each symbol wrongly, from ``LABEL=COST,LABEL=COST``; others cost 1.
+    """Costs of predicting each symbol wrongly, from ``LABEL=COST,GOLD>LABEL=COST``; others cost 1.
 
     In named entities the soft beam paper (2018, section 3.1) lets a wrong ``O`` cost 2. ``None`` or an empty
     text is ``None``.
 
+    Returns:
+        ``[V]``, or, if a cost depends on the right label, ``[V, V]``, right labels first. The later of two
+        costs for the same labels counts.
+
     Raises:
-        ValueError: text that cannot be read, an unknown label or a negative cost.
+        ValueError: text that cannot be read, an unknown label, a negative cost, or a cost that depends on the
+            right label among more than 4096 symbols.
     """
     if not text:
         return None
     costs = torch.ones(len(dictionary))
     for item in text.split(","):
-        label, equals, cost = item.strip().rpartition("=")
-        index = dictionary.index(label)
+        label, equals, number = item.strip().rpartition("=")
         if not equals or not label:
             raise ValueError(f"--wrong-label-costs: {item!r} is not of the form LABEL=COST")
-        if index == dictionary.unk():
-            raise ValueError(f"--wrong-label-costs: the label {label!r} is not in the target dictionary")
-        try:
-            costs[index] = float(cost)
-        except ValueError:
-            raise ValueError(f"--wrong-label-costs: the cost {cost!r} of {label} is not a number") from None
-        if not costs[index] >= 0:
-            raise ValueError(f"--wrong-label-costs: the cost {cost} of {label} must not be negative")
+        *gold, label = [label] if label in dictionary else label.split(">", 1)
+        cost = _cost(number, label)
+        if gold and costs.dim() == 1:
+            if len(dictionary) > MOST_LABELS:
+                raise ValueError(
+                    f"--wrong-label-costs: {item!r} needs a cost for each pair of {len(dictionary):,} "
+                    "symbols: give LABEL=COST"
+                )
+            costs = costs.repeat(len(dictionary), 1)
+        columns = _index(label, dictionary)
+        costs[(_index(*gold, dictionary), columns) if gold else (..., columns)] = cost
     return costs
+
+
+def _index(label: str, dictionary: Dictionary) -> int:
+    index = dictionary.index(label)
+    if index == dictionary.unk():
+        raise ValueError(f"--wrong-label-costs: the label {label!r} is not in the target dictionary")
+    return index
+
+
+def _cost(number: str, label: str) -> float:
+    try:
+        cost = float(number)
+    except ValueError:
+        raise ValueError(f"--wrong-label-costs: the cost {number!r} of {label} is not a number") from None
+    if not cost >= 0:
+        raise ValueError(f"--wrong-label-costs: the cost {number} of {label} must not be negative")
+    return cost

@@ -20,6 +20,7 @@ from diffdecode.sequence import (
     SoftBeamOptions,
     State,
     contrast,
+    expected_risk,
     global_loss,
     hard_beam,
     normalised,
@@ -53,11 +54,12 @@ KEPT_WEIGHTS = 2**24
 
 @dataclass
 class SoftBeamConfig(AnnealedConfig):
-    objective: ChoiceEnum(["direct", "hinge", "global"]) = option(
+    objective: ChoiceEnum(["direct", "risk", "hinge", "global"]) = option(
         "direct",
-        "`direct`: cost of the beam's best; `hinge`: soft max-margin; `global`: cross entropy over the "
-        "reference and the hard beam, for scores that are not normalised",
-        "soft beam 2018, Eq. 2; 2.5; Andor et al. 2016",
+        "`direct`: cost of the beam's best; `risk`: expected cost of the whole beam; `hinge`: soft "
+        "max-margin; `global`: cross entropy over the reference and the hard beam, for scores that are not "
+        "normalised",
+        "soft beam 2018, Eq. 2; ours; 2.5; Andor et al. 2016",
     )
     soft_beam_size: int = option(
         3, "beam elements in training, at most the symbols that can be predicted", "2.3"
@@ -86,8 +88,9 @@ class SoftBeamConfig(AnnealedConfig):
     margin: float = option(1.0, "hinge only: weight of the cost that is added to the scores", "2.5")
     wrong_label_costs: Optional[str] = option(
         None,
-        "`LABEL=COST,...`: cost of predicting LABEL wrongly, others cost 1; `O=2` for named entities",
-        "3.1",
+        "`LABEL=COST,...`: cost of predicting LABEL wrongly, others cost 1; `O=2` for named entities; "
+        "`GOLD>LABEL=COST`: where GOLD is right",
+        "3.1; ours",
     )
     soft_beam_candidates: int = option(
         0,
@@ -314,7 +317,8 @@ class SoftBeamCriterion(AnnealedCriterion):
         means = {"alpha": self.alpha, "beam_overlap": overlap}
         if self.cfg.soft_beam_candidates:
             means["redone"] = found.fell_back.float().mean()
-        return found.direct_loss(), found.max_score(), means
+        cost = found.risk() if self.cfg.objective == "risk" else found.direct_loss()
+        return cost, found.max_score(), means
 
     def _hard_search(self, problem):
         """The same on the hard beam."""
@@ -323,6 +327,8 @@ class SoftBeamCriterion(AnnealedCriterion):
         found = hard_beam(decoder, state, lengths, size, self.space, cost, weight)
         ranking = normalised(found.scores, self.space.lengths(found.symbols), self.length_penalty)
         best, index = ranking.max(1, keepdim=True)
+        if self.cfg.objective == "risk":
+            return expected_risk(ranking, found.costs, 1.0), best[:, 0], {}
         return found.costs.gather(1, index)[:, 0], best[:, 0], {}
 
     @property
@@ -331,7 +337,7 @@ class SoftBeamCriterion(AnnealedCriterion):
 
     def _objective(self, cost, max_score, gold_scores, target):
         """``[B]``: the cost (Eq. 2), or ``max(0, s_max - s(y*))`` (section 2.5)."""
-        if self.cfg.objective == "direct":
+        if self.cfg.objective != "hinge":
             return cost
         words = target.ne(self.padding_idx).sum(1)
         return torch.relu(max_score - normalised(gold_scores, words, self.length_penalty))

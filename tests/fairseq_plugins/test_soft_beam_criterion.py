@@ -83,7 +83,7 @@ def sample_for(model):
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
-@pytest.mark.parametrize("objective", ["direct", "hinge"])
+@pytest.mark.parametrize("objective", ["direct", "risk", "hinge"])
 @pytest.mark.parametrize("normalizer", [0.3, 1.0])
 def test_training_loss_becomes_the_validation_loss(model, objective, length_penalty, normalizer):
     criterion = criterion_for(
@@ -249,6 +249,14 @@ def test_wrong_label_costs():
     words = toy_models.dictionary(4)
     assert label_costs("w1=2,w3=0.5", words).tolist() == [1, 1, 1, 1, 1, 2, 1, 0.5]
     assert label_costs(None, words) is None
+    assert label_costs("w1=2,w0>w1=3,w2>w3=0", words)[4:, 4:].tolist() == [
+        [1, 3, 1, 1],
+        [1, 2, 1, 1],
+        [1, 2, 1, 0],
+        [1, 2, 1, 1],
+    ]
+    words.add_symbol("a>b")
+    assert label_costs("a>b=4,w0>a>b=5", words)[4:6, -1].tolist() == [5, 4]
     words.add_symbol("B=C")
     assert label_costs("B=C=3", words).tolist()[-1] == 3
 
@@ -301,6 +309,7 @@ def test_validation_is_comparable_over_epochs_and_warm_start_works(tmp_path, cap
 
 REFUSED = {
     "unknown label": ({"wrong_label_costs": "w1=2,O=2"}, "the label 'O' is not in the target dictionary"),
+    "unknown gold label": ({"wrong_label_costs": "O>w1=2"}, "the label 'O' is not in the target dictionary"),
     "no cost": ({"wrong_label_costs": "w1"}, "'w1' is not of the form LABEL=COST"),
     "no number": ({"wrong_label_costs": "w1=x"}, "the cost 'x' of w1 is not a number"),
     "negative cost": ({"wrong_label_costs": "w1=-1"}, "must not be negative"),

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from diffdecode.sequence.costs import StepCost, missing_costs
+from diffdecode.sequence.risk import expected_risk
 from diffdecode.sequence.search_space import SearchSpace, length_bounds
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, mix
 
@@ -252,6 +253,14 @@ class SoftBeam:
     def direct_loss(self) -> Tensor:
         """``[B]`` relaxed cost of the best hypothesis (Algorithm 3, line 19)."""
         return (self.choice * self.costs).sum(1)
+
+    def risk(self) -> Tensor:
+        """``[B]`` expected relaxed cost of the whole beam, each hypothesis weighed as e to its ranking.
+
+        With log-probabilities that is their probability among the beam, at any alpha: unlike the direct loss,
+        it does not become the cost of the best alone.
+        """
+        return expected_risk(self.ranking, self.costs, sharpness=1.0)
 
     def max_score(self) -> Tensor:
         """``[B]`` relaxed ranking of the best hypothesis, s_max of the hinge (section 2.5)."""

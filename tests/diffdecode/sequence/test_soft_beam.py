@@ -33,6 +33,8 @@ def test_becomes_the_hard_beam(seed, space, cost_weight):
     torch.testing.assert_close(soft.scores, hard.scores, atol=1e-6, rtol=0)
     torch.testing.assert_close(soft.direct_loss(), hard.costs[:, 0].double(), atol=1e-4, rtol=0)
     torch.testing.assert_close(soft.max_score(), hard.scores[:, 0], atol=1e-6, rtol=0)
+    among = (hard.scores.softmax(1) * hard.costs).sum(1)
+    torch.testing.assert_close(soft.risk(), among.double(), atol=1e-4, rtol=0)
 
 
 def slope(loss, parameters, direction, epsilon=1e-6):
@@ -47,7 +49,7 @@ def slope(loss, parameters, direction, epsilon=1e-6):
     return (values[0] - values[1]) / (2 * epsilon)
 
 
-@pytest.mark.parametrize("objective", ["direct_loss", "max_score"])
+@pytest.mark.parametrize("objective", ["direct_loss", "max_score", "risk"])
 @pytest.mark.parametrize("space", [TAGS, ENDING], ids=["tagging", "absorbing eos"])
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("recompute", [True, False])
