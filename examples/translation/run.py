@@ -11,34 +11,28 @@ loss on a soft beam (Goyal et al. 2018). Data: ``train.de``, ``train.en``, ``dev
 """
 
 import argparse
-import random
-import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import sacrebleu
-import sentencepiece
 from rich.console import Console
 
 import fairseq_plugins
-from diffdecode.files.atomic import atomic_folder, write_text
 from examples._shared.commands import add_device, device, one_line_errors
-from examples._shared.data import data_folder, read_lines
+from examples._shared.data import data_folder
+from examples._shared.translation import prepare, translations
 from fairseq_plugins.comparison import (
     Decoding,
     Row,
     TrainingRun,
     claim,
     decoded_row,
-    fairseq_command,
     report,
     train_together,
 )
 
 USER_DIR = str(Path(fairseq_plugins.__file__).parent)
-LANGUAGES = ("de", "en")
 BLEU = sacrebleu.metrics.BLEU()
 CROSS_ENTROPY = "cross entropy"
 MODEL = """
@@ -103,61 +97,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def prepare(args: argparse.Namespace, console: Console) -> list[str]:
-    """Train sentencepiece, split, binarise, unless it has been done; returns the English dev sentences."""
-    dev = {
-        language: read_lines(args.data, f"dev.{language}")[: args.dev_pairs or None] for language in LANGUAGES
-    }
-    if (args.out / "data").exists():
-        return dev["en"]
-    sides = [read_lines(args.data, f"train.{language}") for language in LANGUAGES]
-    for split, (german, english) in {"train": sides, "dev": [dev["de"], dev["en"]]}.items():
-        if len(german) != len(english):
-            raise ValueError(
-                f"{args.data}: {split}.de has {len(german):,} lines, {split}.en {len(english):,}: "
-                "line n of one must translate line n of the other"
-            )
-    train = list(zip(*sides))
-    if args.pairs:
-        train = random.Random(args.seed).sample(train, min(args.pairs, len(train)))
-    console.print(f"{len(train):,} training pairs, {len(dev['en']):,} dev pairs from {args.data}")
-    with atomic_folder(args.out / "data") as folder:
-        _binarise(args, {"train": dict(zip(LANGUAGES, zip(*train))), "valid": dev}, folder, console)
-    return dev["en"]
-
-
-def _binarise(args: argparse.Namespace, splits: dict[str, Any], folder: Path, console: Console) -> None:
-    """Fill ``folder`` with ``text``, ``units``, ``bin`` and ``sentencepiece.model``."""
-    text, units = folder / "text", folder / "units"
-    for made in (text, units):
-        made.mkdir()
-    for split, sides in splits.items():
-        for language, lines in sides.items():
-            write_lines(text / f"{split}.{language}", lines)
-    with console.status("sentencepiece"):
-        sentencepiece.SentencePieceTrainer.train(
-            input=[str(text / f"train.{language}") for language in LANGUAGES],
-            model_prefix=str(folder / "sentencepiece"),
-            vocab_size=args.vocabulary,
-            character_coverage=1.0,
-            minloglevel=2,
-        )
-        model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.model"))
-        for split, sides in splits.items():
-            for language, lines in sides.items():
-                encoded = model.encode(list(lines), out_type=str)
-                write_lines(units / f"{split}.{language}", (" ".join(pieces) for pieces in encoded))
-    command = ["-s", "de", "-t", "en", "--joined-dictionary", "--destdir", str(folder / "bin")]
-    command += ["--trainpref", str(units / "train"), "--validpref", str(units / "valid")]
-    with console.status("fairseq-preprocess"):
-        fairseq_command("preprocess", command, args.out / "preprocess.log")
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file, a line each."""
-    write_text(path, "".join(f"{line}\n" for line in lines))
-
-
 def systems(args: argparse.Namespace, on_gpu: bool) -> list[TrainingRun]:
     """The cross-entropy run and its continuations."""
     common = [str(args.out / "data" / "bin"), "--user-dir", USER_DIR, *MODEL.split(), *TRAINING.split()]
@@ -180,9 +119,7 @@ def bleu_of(references: list[str]) -> Callable[[Path], float]:
     """A function from fairseq-generate's output file to BLEU against the untokenised references."""
 
     def score(path: Path) -> float:
-        lines = re.findall(r"^D-(\d+)\t\S+\t(.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        hypotheses = {int(number): text for number, text in lines}
-        return BLEU.corpus_score([hypotheses[i] for i in range(len(references))], [references]).score
+        return BLEU.corpus_score(translations(path, len(references)), [references]).score
 
     return score
 

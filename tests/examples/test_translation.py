@@ -6,6 +6,7 @@ import pytest
 import sacrebleu
 from rich.console import Console
 
+from examples._shared import translation
 from examples.translation import run
 
 
@@ -19,7 +20,7 @@ def test_sides_of_different_length_are_one_line(tmp_path):
         (tmp_path / name).write_text(text)
     args = run.arguments(["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"])
     with pytest.raises(ValueError, match=r"train\.de has 2 lines, train\.en 1: line n of one"):
-        run.prepare(args, Console(quiet=True))
+        translation.prepare(args, Console(quiet=True))
 
 
 def test_data_of_a_killed_command_is_made_again(tmp_path):
@@ -28,12 +29,12 @@ def test_data_of_a_killed_command_is_made_again(tmp_path):
         (tmp_path / name).write_text("a b a b\nb a\n")
     (tmp_path / "out").mkdir()
     args = run.arguments(["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--vocabulary", "8"])
-    with mock.patch.object(run, "fairseq_command", side_effect=KeyboardInterrupt):
+    with mock.patch.object(translation, "fairseq_command", side_effect=KeyboardInterrupt):
         with pytest.raises(KeyboardInterrupt):
-            run.prepare(args, Console(quiet=True))
+            translation.prepare(args, Console(quiet=True))
         assert not list((tmp_path / "out").iterdir())
-    with mock.patch.object(run, "fairseq_command") as binarise:
-        assert run.prepare(args, Console(quiet=True)) == ["a b a b", "b a"]
-        assert run.prepare(args, Console(quiet=True)) == ["a b a b", "b a"]
+    with mock.patch.object(translation, "fairseq_command") as binarise:
+        assert translation.prepare(args, Console(quiet=True)) == ["a b a b", "b a"]
+        assert translation.prepare(args, Console(quiet=True)) == ["a b a b", "b a"]
     assert binarise.call_count == 1
     assert (tmp_path / "out" / "data" / "units" / "train.de").is_file()

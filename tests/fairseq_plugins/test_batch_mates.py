@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from diffdecode.sequence import SoftBeamOptions, hard_beam, soft_beam_decode
+from fairseq_plugins.criterions.minimum_risk import MinimumRiskConfig, MinimumRiskCriterion
 from fairseq_plugins.criterions.scheduled_sampling import ScheduledSamplingConfig, ScheduledSamplingCriterion
 from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriterion
 from fairseq_plugins.decoders import step_decoder
@@ -177,6 +178,9 @@ CRITERIONS = {
     "stepwise": lambda task: ScheduledSamplingCriterion(
         ScheduledSamplingConfig(sentence_avg=False, gold_schedule="never"), task
     ),
+    "minimum risk": lambda task: MinimumRiskCriterion(
+        MinimumRiskConfig(sentence_avg=False, seed=1, risk="edit", include_reference=True), task
+    ),
     "two passes": lambda task: ScheduledSamplingCriterion(
         ScheduledSamplingConfig(sentence_avg=False, gold_schedule="never", rollout="two_pass"), task
     ),
@@ -190,7 +194,8 @@ def sample_of(model, rows):
     previous = torch.cat([torch.full_like(target[:, :1], EOS), target[:, :-1]], 1)
     previous[target.eq(PAD)] = PAD
     net_input = {**source_batch(model, rows), "prev_output_tokens": previous}
-    return {"net_input": net_input, "target": target, "ntokens": int(target.ne(PAD).sum())}
+    ids = torch.tensor([row[0] if row else 0 for row in rows])
+    return {"net_input": net_input, "target": target, "ntokens": int(target.ne(PAD).sum()), "id": ids}
 
 
 def loss_and_gradient(criterion, model, rows):

@@ -70,13 +70,15 @@ def test_mixed_precision_has_the_loss_of_full_precision(name, options, monkeypat
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["--fp16", "--amp"])
-@pytest.mark.parametrize("criterion", ["soft_beam", "differentiable_scheduled_sampling"])
+@pytest.mark.parametrize(
+    "criterion", ["soft_beam", "differentiable_scheduled_sampling", "minimum_risk --risk span"]
+)
 def test_half_precision_trains_on_a_gpu(tmp_path, criterion, precision):
     data = toy_corpus.write_corpus(tmp_path)
     fixed = "--optimizer adam --lr 5e-3 --max-tokens 200 --seed 1 --num-workers 0 --max-epoch 2"
     toy_corpus.run(
         "train", data, "--user-dir", toy_corpus.USER_DIR, "--save-dir", tmp_path / "run",
-        *toy_corpus.TAGGER, "--criterion", criterion, precision, *fixed.split(),
+        *toy_corpus.TAGGER, "--criterion", *criterion.split(), precision, *fixed.split(),
     )  # fmt: skip
     model = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=True)["model"]
     assert all(torch.isfinite(value).all() for value in model.values())
