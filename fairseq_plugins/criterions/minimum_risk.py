@@ -89,10 +89,12 @@ class Candidates(NamedTuple):
     Attributes:
         symbols: ``[B, n, T]`` ids, PAD after the end.
         there: ``[B, n]`` boolean: a candidate, and not one of those before.
+        length: ``[B]`` mean number of symbols, EOS included, of all that the model proposed, equal ones too.
     """
 
     symbols: Tensor
     there: Tensor
+    length: Tensor
 
 
 @register_criterion("minimum_risk", dataclass=MinimumRiskConfig)
@@ -173,7 +175,8 @@ class MinimumRiskCriterion(StepwiseCriterion):
         loss = torch.lerp(risk / self.cfg.sharpness, nll, self.cfg.ce_weight)
         means = {"risk": risk.detach().mean(), "distinct": candidates.there.sum(1).float().mean()}
         size, logs = self.report(sample, reference.target, loss, nll.sum(), **means)
-        logs |= self._lengths(candidates, reference.target)
+        logs["candidate_words"] = candidates.length.sum()
+        logs["reference_words"] = reference.target.ne(self.padding_idx).sum()
         return loss.sum() if reduce else loss, size, logs
 
     def _teacher_forcing(self, model, sample):
@@ -217,10 +220,11 @@ class MinimumRiskCriterion(StepwiseCriterion):
         if not self.training:
             found, there = found[:, :1], there[:, :1]
         found = found.masked_fill(found < 0, self.padding_idx)
+        length = (found.ne(self.padding_idx).sum(2) * there).sum(1) / there.sum(1)
         there = there & first_occurrences(found)
         if self.cfg.include_reference and self.training:
             there = there & ~_same(found, target, self.padding_idx)
-        return Candidates(found, there)
+        return Candidates(found, there, length)
 
     def _risks(self, candidates, target):
         """``[B, n]``, 0 where there is no candidate."""
@@ -251,14 +255,6 @@ class MinimumRiskCriterion(StepwiseCriterion):
             found = self._log_likelihood(model, model.decoder(previous, encoder_out=encoder_out), symbols)
             scores = scores.to(found.dtype).index_put((rows,), found)
         return scores.view_as(candidates.there)
-
-    def _lengths(self, candidates, target):
-        """Symbols, EOS included, summed over sentences: mean of their candidates, and references."""
-        words = candidates.symbols.ne(self.padding_idx).sum(2) * candidates.there
-        return {
-            "candidate_words": (words.sum(1) / candidates.there.sum(1).clamp(min=1)).sum(),
-            "reference_words": target.ne(self.padding_idx).sum(),
-        }
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict]) -> None:

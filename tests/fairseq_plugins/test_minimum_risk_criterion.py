@@ -152,6 +152,7 @@ def test_equal_candidates_and_the_reference_count_once():
     criterion = criterion_for(model, num_candidates=9, include_reference=True, ce_weight=0.0)
     loss, _, logs = criterion(model, sample)
     assert logs["distinct"] == 0 and loss == 0 and logs["risk"] == 0
+    assert logs["candidate_words"] == logs["reference_words"] == 6
 
 
 def test_weights_of_risk_and_cross_entropy():
