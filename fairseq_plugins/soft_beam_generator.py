@@ -1,7 +1,6 @@
 """Soft-beam decoding of translations, behind fairseq's interface of a generator."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -51,7 +50,7 @@ class SoftBeamGenerator:
         lengths = net_input["src_lengths"]
         longest = int(model.max_decoder_positions()) - 1  # fairseq's LSTM has 1e5, a float
         steps = (self.max_len_a * lengths + self.max_len_b).long().clamp(1, longest)
-        space = replace(self.space, symbols=self.space.symbols.to(lengths.device))
+        space = self.space.to(lengths.device)
         found = self.search(decoder, state, steps, self.beam_size, space)
         return [self._n_best(*rows) for rows in zip(found.symbols, found.step_scores)]
 

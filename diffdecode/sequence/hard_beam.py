@@ -70,7 +70,7 @@ def hard_beam(
     offset = torch.arange(batch, device=device)[:, None]
     vectors = first_input(decoder, batch)
     scores = costs = torch.zeros(batch, 1, device=device)
-    finished = space.none_finished(scores)
+    finished, permitted = space.none_finished(scores), space.first_permitted(scores)
     symbols = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
     step_scores = scores.new_zeros(batch, 1, 0)
     on_beam = torch.ones(batch, dtype=torch.bool, device=device)
@@ -83,7 +83,7 @@ def hard_beam(
         log_probs, log_z, state = predict(decoder, state, vectors, space.is_normalised)
         log_z = None if log_z is None else log_z.view(batch, width)
         log_probs = log_probs.view(batch, width, -1)
-        local = space.local_scores(log_probs, finished, 0.0, log_z)  # [B, K, C]
+        local = space.local_scores(log_probs, finished, 0.0, log_z, permitted)  # [B, K, C]
         local = space.without_early_end(local, space.symbols, t)
         symbol_costs = step_costs(cost, t, space.symbols.expand(batch, -1)).to(local.dtype)  # [B, C]
         candidates = (scores[..., None] + local + cost_weight * symbol_costs[:, None]).flatten(1)
@@ -101,6 +101,7 @@ def hard_beam(
         step_score = torch.where(running, local.flatten(1).gather(1, index), 0.0)
 
         finished = space.finish_hard(finished, parent, emitted)
+        permitted = space.permitted_after(choice, scores.dtype)
         symbols = append_step(symbols, parent, emitted)
         if reference is not None:
             on_beam &= _contains(symbols, reference, space.padding)

@@ -24,7 +24,7 @@ def sample_sequences(
         lengths: ``[B]`` largest number of symbols of a sample, EOS included, >= 0.
         noise: ``[B, n, T]`` uniform in [0, 1), T at least the largest length: one number a symbol.
         space: what may be emitted, and whether an end symbol ends a sample. Samples are of the softmax, over
-            the symbols of the space, whatever its ``score_normalizer``.
+            the symbols of the space that may come next, whatever its ``score_normalizer``.
 
     Returns:
         ``[B, n, T']`` ids, T' the number of steps taken. Positions at or beyond a sentence's length, and
@@ -39,7 +39,8 @@ def sample_sequences(
     if longest > steps:
         raise ValueError(f"noise for {steps} steps, and samples of up to {longest} symbols")
     symbols = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
-    finished = space.none_finished(torch.zeros(batch, 1, device=device))
+    nothing = torch.zeros(batch, 1, device=device)
+    finished, permitted = space.none_finished(nothing), space.first_permitted(nothing)
     vectors = first_input(decoder, batch)
     for t in range(longest):
         running = space.running(finished, lengths, t)[:, None]
@@ -47,13 +48,14 @@ def sample_sequences(
             break
         width = symbols.size(1)
         log_probs, state = decoder.step(state, vectors)
-        local = space.local_scores(log_probs.view(batch, width, -1), finished, 0.0)
+        local = space.local_scores(log_probs.view(batch, width, -1), finished, 0.0, permitted=permitted)
         local = space.without_early_end(local, space.symbols, t)
         choice = _inverse_cdf(local.softmax(2).expand(-1, samples, -1), noise[:, :, t])
         emitted = torch.where(running, space.symbols[choice], -1)
         # One row of each sentence takes the first step for all of its samples.
         parent = torch.arange(samples, device=device).clamp(max=width - 1).expand(batch, -1)
         finished = space.finish_hard(finished, parent, emitted)
+        permitted = space.permitted_after(choice, nothing.dtype)
         symbols = append_step(symbols, parent, emitted)
         if width < samples:
             rows = torch.arange(batch, device=device).repeat_interleave(samples)

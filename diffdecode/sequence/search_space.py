@@ -10,13 +10,16 @@ et al. 2016, section 3; Goyal, Dyer and Berg-Kirkpatrick 2019).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 # Smallest degree in a soft search: its logarithm, -69, is never chosen, and gradients stay finite.
 SOFT_FLOOR = 1e-30
+
+# Which symbols may follow an element of a soft search is a matter of degree, too; below this one, none may.
+LEAST_PERMITTED = 1e-4
 
 # An element that has ended to this degree has ended. Degrees are sums of float32 weights: within their
 # rounding of 1, batch mates would decide whether a sentence takes another step.
@@ -34,10 +37,13 @@ class SearchSpace:
         shortest: words that a hypothesis has at least before ``eos``.
         score_normalizer: lambda of the local scores ``logit - lambda * log Z``; any other than 1 needs a
             ``LinearStepDecoder``.
+        transitions: ``[C + 1, C]`` boolean, or ``None``: whether symbol j of ``symbols`` (column) may follow
+            symbol i (row), and may come first (the last row). The scores of what may not are ``-inf``; those
+            of the others are left as they are.
 
     Raises:
-        ValueError: no symbol, ``eos`` or ``pad`` not among the symbols, or a lambda that is negative or not
-            finite.
+        ValueError: no symbol, ``eos`` or ``pad`` not among the symbols, a lambda that is negative or not
+            finite, transitions of another shape, or out of which there is no way, or beside ``eos``.
     """
 
     symbols: Tensor
@@ -45,6 +51,7 @@ class SearchSpace:
     pad: int | None = None
     shortest: int = 0
     score_normalizer: float = 1.0
+    transitions: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.symbols.numel() == 0:
@@ -60,6 +67,29 @@ class SearchSpace:
                     raise ValueError(
                         f"{name}={symbol} must be one of the symbols of a search that ends with eos"
                     )
+        if self.transitions is not None:
+            self._check_transitions(self.transitions)
+
+    def _check_transitions(self, transitions: Tensor) -> None:
+        wanted = (self.size + 1, self.size)
+        if transitions.dtype != torch.bool or tuple(transitions.shape) != wanted:
+            raise ValueError(
+                f"transitions must be boolean and {list(wanted)} for {self.size} symbols, not "
+                f"{transitions.dtype} and {list(transitions.shape)}"
+            )
+        if self.eos is not None:
+            raise ValueError("transitions are for sequences of given length: this space ends with eos")
+        stuck = (~transitions.any(1)).nonzero()[:, 0].tolist()
+        if stuck:
+            place = "the beginning" if stuck[0] == self.size else f"symbol {int(self.symbols[stuck[0]])}"
+            raise ValueError(f"transitions: nothing may follow {place}")
+
+    def to(self, device: torch.device) -> "SearchSpace":
+        """The same space on a device."""
+        if self.symbols.device == device:
+            return self
+        transitions = None if self.transitions is None else self.transitions.to(device)
+        return replace(self, symbols=self.symbols.to(device), transitions=transitions)
 
     @property
     def size(self) -> int:
@@ -75,6 +105,65 @@ class SearchSpace:
         """Degrees of being finished before the first step: zeros like ``scores [B, K]``, none without EOS."""
         return None if self.eos is None else torch.zeros_like(scores)
 
+    def first_permitted(self, scores: Tensor) -> Tensor | None:
+        """Degrees ``[B, K, C]`` (0 or 1) to which each symbol may come first, for ``scores [B, K]``."""
+        if self.transitions is None:
+            return None
+        return self.transitions[-1].to(scores.dtype).expand(*scores.shape, -1)
+
+    def permitted_after(self, choice: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """Degrees ``[B, K, C]`` (0 or 1) to which each symbol may come next.
+
+        Args:
+            choice: ``[B, K]`` places in ``symbols`` of the last symbol.
+            dtype: of the degrees.
+        """
+        return None if self.transitions is None else self.transitions[choice].to(dtype)
+
+    def permitted_after_soft(self, weights: Tensor, symbols: Tensor | None = None) -> Tensor | None:
+        """Degrees ``[B, K, C]`` to which each symbol may follow a mixture of symbols.
+
+        Args:
+            weights: ``[B, K, M]`` of the mixture.
+            symbols: ``[B, M]`` their ids; ``None`` where they are those of the space.
+        """
+        if self.transitions is None:
+            return None
+        rows = self.transitions[:-1] if symbols is None else self.transitions[self.places(symbols)]
+        return weights @ rows.to(weights.dtype)
+
+    def places(self, symbols: Tensor) -> Tensor:
+        """Places in ``symbols`` of ids ``[...]`` that are there."""
+        order = self.symbols.argsort()
+        return order[torch.searchsorted(self.symbols[order], symbols.contiguous())]
+
+    @property
+    def most_forbidden(self) -> int:
+        """How many symbols a single one at most forbids as the next."""
+        return 0 if self.transitions is None else int((~self.transitions).sum(1).max())
+
+    def log_permitted(self, degrees: Tensor) -> Tensor:
+        """What degrees add to local scores: their logarithm; ``-inf``, without gradient, at about 0.
+
+        Args:
+            degrees: ``[...]`` from 0 to 1.
+        """
+        possible = degrees > LEAST_PERMITTED
+        return torch.where(possible, degrees, 1.0).log().masked_fill(~possible, -torch.inf)
+
+    def forbidden(self, symbols: Tensor) -> Tensor:
+        """``[T]`` booleans: the symbol of ``symbols [T]`` may not stand where it does.
+
+        Ids that are not of the space (a label that nobody knows) forbid nothing.
+        """
+        if self.transitions is None:
+            return torch.zeros_like(symbols, dtype=torch.bool)
+        known = torch.isin(symbols, self.symbols)
+        places = self.places(torch.where(known, symbols, self.symbols[0]))
+        before = torch.cat([places.new_tensor([self.size]), places[:-1]])
+        known_before = torch.cat([known.new_ones(1), known[:-1]])
+        return known & known_before[: len(known)] & ~self.transitions[before[: len(places)], places]
+
     @property
     def is_normalised(self) -> bool:
         """Whether local scores are log-probabilities."""
@@ -86,23 +175,28 @@ class SearchSpace:
         finished: Tensor | None,
         floor: float = SOFT_FLOOR,
         log_z: Tensor | None = None,
+        permitted: Tensor | None = None,
     ) -> Tensor:
         """Scores ``[B, K, C]`` of emitting each candidate.
 
         With ``eos``: an element finished to the degree f scores ``log p + log(1 - f)`` on a word and
-        ``log f`` on PAD (``log_degrees``). ``beyond_log_probs`` is added to both.
+        ``log f`` on PAD (``log_degrees``). ``beyond_log_probs`` is added to both. With ``transitions``, an
+        element that a symbol may follow to the degree a scores ``log a`` more on it (``log_permitted``).
 
         Args:
             log_probs: ``[B, K, V]``.
             finished: ``[B, K]`` degrees, or ``None``.
             floor: smallest degree.
             log_z: ``[B, K]``, or ``None`` where scores are log-probabilities.
+            permitted: ``[B, K, C]`` degrees, or ``None``.
         """
         local = log_probs.index_select(2, self.symbols)
         if finished is not None:
             running, absorbed = self.log_degrees(finished, floor)
             local = torch.where(self.symbols == self.padding, absorbed[..., None], local + running[..., None])
-        return local if log_z is None else local + self.beyond_log_probs(log_z, finished)[..., None]
+        if log_z is not None:
+            local = local + self.beyond_log_probs(log_z, finished)[..., None]
+        return local if permitted is None else local + self.log_permitted(permitted)
 
     def log_degrees(self, finished: Tensor, floor: float = SOFT_FLOOR) -> tuple[Tensor, Tensor]:
         """``log(1 - f)`` and ``log f``, ``[B, K]``: to which degrees elements go on and have ended.

@@ -5,7 +5,7 @@
 
 import zlib
 from argparse import Namespace
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -205,8 +205,7 @@ class MinimumRiskCriterion(StepwiseCriterion):
         size, lengths = self.cfg.num_candidates, target.ne(self.padding_idx).sum(1)
         if self.translates:
             lengths = (lengths * self.cfg.candidate_length).ceil().long()
-        if self.space.symbols.device != target.device:
-            self.space = replace(self.space, symbols=self.space.symbols.to(target.device))
+        self.space = self.space.to(target.device)
         with without_dropout(model):
             steps = step_decoder(model)
             state = steps.init_state(model.encoder.forward_torchscript(sample["net_input"]))

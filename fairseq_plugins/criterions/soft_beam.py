@@ -266,8 +266,7 @@ class SoftBeamCriterion(AnnealedCriterion):
         return encoder_outputs[0], target, scores, -log_likelihood
 
     def _problem(self, model, encoder_out, target):
-        if self.space.symbols.device != target.device:
-            self.space = replace(self.space, symbols=self.space.symbols.to(target.device))
+        self.space = self.space.to(target.device)
         decoder = step_decoder(model)
         lengths = target.ne(self.padding_idx).sum(1) + self.extra_steps
         cost = HammingCost(target, self.padding_idx, self.wrong_costs)

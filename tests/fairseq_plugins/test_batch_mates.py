@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from diffdecode.sequence import SoftBeamOptions, hard_beam, soft_beam_decode
+from diffdecode.sequence import SearchSpace, SoftBeamOptions, hard_beam, soft_beam_decode
 from fairseq_plugins.criterions.minimum_risk import MinimumRiskConfig, MinimumRiskCriterion
 from fairseq_plugins.criterions.scheduled_sampling import ScheduledSamplingConfig, ScheduledSamplingCriterion
 from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriterion
@@ -65,7 +65,7 @@ def source_batch(model, rows, left=True):
 
 
 def is_tagger(model) -> bool:
-    return type(model).__name__ == "FixedAttentionLSTMModel"
+    return type(model).__name__.startswith("FixedAttention")
 
 
 def longest_first(rows):
@@ -115,7 +115,7 @@ SEARCHES = {
 def test_tagging_generator(search):
     """Empty sentences among the others, unsorted, in batches of any size."""
     model = toy_models.spread(toy_models.tagger())
-    generator = TaggingGenerator(torch.arange(FIRST_WORD, 10), 3, SEARCHES[search])
+    generator = TaggingGenerator(SearchSpace(torch.arange(FIRST_WORD, 10)), 3, SEARCHES[search])
 
     @bounded
     @given(sentences, st.integers(1, 5), st.randoms(use_true_random=False))

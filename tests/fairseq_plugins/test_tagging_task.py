@@ -18,6 +18,7 @@ from fairseq_plugins.progress import ScheduledCriterionTask
 from fairseq_plugins.scoring.span_f1 import SpanCounts
 from fairseq_plugins.tasks.tagging.metrics import TagCounter
 from fairseq_plugins.tasks.tagging.task import SequenceTaggingConfig, SequenceTaggingTask, label_ids
+from fairseq_plugins.tasks.tagging.transitions import bio_transitions
 from fairseq_plugins.tasks.translation import DirectLossTranslationConfig, DirectLossTranslationTask
 
 WORDS = ["the cat sat", "a dog", "the dog saw a cat today"]
@@ -364,6 +365,55 @@ def test_a_beam_wider_than_the_candidates_gives_what_there_is(task):
         [model], dataset.collater([dataset[0]])
     )
     assert len(hypotheses[0]) == len(task.label_ids)
+
+
+def test_bio_by_definition():
+    labels = ["O", "B-X", "I-X", "I-Y"]
+    found = bio_transitions(labels)
+    for row, before in enumerate([*labels, "the beginning"]):
+        expected = [label for label in labels if label in ("O", "B-X") or label[1:] == before[1:]]
+        assert [label for label, allowed in zip(labels, found[row]) if allowed] == expected
+    for other in (["NP", "N/N"], ["I-X", "I-Y"], ["O"]):
+        with pytest.raises(ValueError, match=r"--valid-transitions needs the labels O, B-.*: remove it"):
+            bio_transitions(other)
+
+
+@pytest.mark.parametrize("search", ["beam", "soft-beam"])
+def test_valid_transitions_hold_in_validation_and_generation(corpus, search):
+    task = task_for(corpus, valid_transitions=True, search=search)
+    free = task_for(corpus, search=search)
+    model, batch = tagger_for(task), whole_split(task)
+    # A model that would begin every sentence with I-Y.
+    model.decoder.output_projection.bias.data[task.target_dictionary.index("I-Y")] += 20.0
+    for beam in (1, 3):
+        for one, valid in ((task, True), (free, False)):
+            one.cfg.eval_beam = beam
+            generator = one.build_generator([model], GenerationConfig(beam=beam))
+            for hypotheses in generator.generate([model], batch):
+                assert hypotheses
+                for hypothesis in hypotheses[: None if valid else 1]:
+                    assert bool(task.search_space.forbidden(hypothesis["tokens"]).any()) is not valid
+        logs, _ = validation_logs(task, [batch], model)
+        right = sum(
+            int((gold[: len(found[0]["tokens"])] == found[0]["tokens"]).sum())
+            for gold, found in zip(
+                batch["target"],
+                task.build_generator([model], GenerationConfig(beam=beam)).generate([model], batch),
+            )
+        )
+        assert logs[0]["_right_words"] == right
+
+
+def test_references_that_are_not_valid_are_named(tmp_path):
+    train, valid = ["O B-X O", "O B-X", "O B-X O I-Y B-Y I-Y"], ["O I-Y O"]
+    data = binarised(tmp_path, labels=train, valid=(["a b c"], valid))
+    task = task_for(data, valid_transitions=True)
+    for split, place in (("train", r"line 3: I-Y \(word 4\)"), ("valid", r"line 1: I-Y \(word 2\)")):
+        with pytest.raises(
+            ValueError, match=rf"{split}.*labels, {place} follows O, which --valid-transitions"
+        ):
+            task.load_dataset(split)
+        task_for(data).load_dataset(split)
 
 
 def test_empty_lines_typed_in_get_no_label(task):

@@ -58,6 +58,7 @@ class Beam(NamedTuple):
         costs: ``[B, K]`` cumulative costs D_t.
         words: ``[B, K]`` expected number of symbols written; PAD is none.
         finished: ``[B, K]`` degrees of having ended, or ``None``.
+        permitted: ``[B, K, C]`` degrees to which each symbol may come next, or ``None``.
     """
 
     state: State
@@ -66,6 +67,7 @@ class Beam(NamedTuple):
     costs: Tensor
     words: Tensor
     finished: Tensor | None
+    permitted: Tensor | None
 
 
 class Choice(NamedTuple):
@@ -78,6 +80,7 @@ class Choice(NamedTuple):
         costs: ``[B, K]`` costs of the symbols of this step.
         words: ``[B, K]`` number of words of this step.
         finished: ``[B, K]`` degrees of having ended, or ``None``.
+        permitted: ``[B, K, C]`` degrees to which each symbol may come next, or ``None``.
     """
 
     parents: Tensor
@@ -86,6 +89,7 @@ class Choice(NamedTuple):
     costs: Tensor
     words: Tensor
     finished: Tensor | None
+    permitted: Tensor | None
 
 
 class Selection(NamedTuple):
@@ -144,7 +148,8 @@ class Problem:
         batch = self.lengths.size(0)
         start = torch.zeros(batch, 1, device=self.lengths.device)
         vectors = first_input(self.decoder, batch)
-        return Beam(state, vectors, start, start, start, self.space.none_finished(start))
+        finished, permitted = self.space.none_finished(start), self.space.first_permitted(start)
+        return Beam(state, vectors, start, start, start, finished, permitted)
 
     def may_stop(self, running: Tensor) -> bool:
         """Whether no further step can change anything. In training, where a GPU should not wait, never."""
@@ -182,6 +187,7 @@ class Problem:
             choice.costs + inherited(beam.costs),  # lines 12 and 17
             choice.words + inherited(beam.words),
             choice.finished,
+            choice.permitted,
         )
         return self._held(beam, new, t, running[:, None])
 
@@ -204,6 +210,7 @@ class Problem:
             torch.where(running, new.costs, costs),
             torch.where(running, new.words, self._widened(old.words)),
             finished,
+            new.permitted,  # of a sentence that is held nothing more is selected
         )
 
     def _widened(self, values: Tensor, fill: float = 0.0) -> Tensor:

@@ -7,9 +7,29 @@ from torch import Tensor
 
 from diffdecode.sequence.hard_beam import Hypotheses, append_step
 from diffdecode.sequence.search_space import SearchSpace
-from diffdecode.sequence.soft_beam.beam import SoftBeamOptions
+from diffdecode.sequence.soft_beam.beam import Selection, SoftBeamOptions
 from diffdecode.sequence.soft_beam.dense import soft_beam
 from diffdecode.sequence.step_decoder import State, StepDecoder
+
+
+class _Follow:
+    """The most likely (back-pointer, symbol) ``[B, K]`` of each element, the scores, who is running.
+
+    What an element mixes may permit a symbol that its most likely symbol does not: here the latter counts.
+    """
+
+    def __init__(self, space: SearchSpace):
+        self.space = space
+        self.last: Tensor | None = None  # places [B, J] of the elements' symbols
+
+    def __call__(self, seen: Selection) -> tuple[Tensor, Tensor, Tensor]:
+        weights, transitions = seen.weights, self.space.transitions
+        if transitions is not None:
+            permitted = transitions[-1] if self.last is None else transitions[self.last][:, None]
+            weights = weights.masked_fill(~permitted, -1.0)
+        best = weights.flatten(2).argmax(2)
+        self.last = best % self.space.size
+        return best, seen.scores, seen.running[:, None]
 
 
 @torch.no_grad()
@@ -43,7 +63,7 @@ def soft_beam_decode(
         lengths,
         space,
         replace(options, cost_weight=0.0),
-        observe=lambda seen: (seen.weights.flatten(2).argmax(2), seen.scores, seen.running[:, None]),
+        observe=_Follow(space),
     )
     batch, k = found.scores.shape
     symbols = torch.zeros(batch, 1, 0, dtype=torch.long, device=lengths.device)

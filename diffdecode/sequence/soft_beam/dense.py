@@ -94,7 +94,8 @@ def _step(
     batch, width = beam.scores.shape
     log_probs, log_z, state = predict(problem.decoder, beam.state, beam.vectors, space.is_normalised)
     log_z = None if log_z is None else log_z.view(batch, width)
-    local = space.local_scores(log_probs.view(batch, width, -1), beam.finished, log_z=log_z)  # [B, J, C]
+    log_probs = log_probs.view(batch, width, -1)
+    local = space.local_scores(log_probs, beam.finished, log_z=log_z, permitted=beam.permitted)  # [B, J, C]
     local = space.without_early_end(local, space.symbols, t)
     symbol_costs = step_costs(problem.cost, t, space.symbols.expand(batch, -1)).to(local.dtype)  # line 6
     candidates = beam.scores[..., None] + local  # line 5
@@ -114,6 +115,7 @@ def _step(
         costs=torch.einsum("bkc,bc->bk", symbols, symbol_costs),  # line 12
         words=space.words(symbols, space.symbols),
         finished=space.finish_soft(symbols, space.symbols),
+        permitted=space.permitted_after_soft(symbols),
     )
     new = problem.continued(beam, state, choice, t, running)
     seen = None if observe is None else observe(Selection(by_pair.detach(), new.scores.detach(), running))

@@ -140,6 +140,7 @@ def _search(
     beam, steps = problem.first_beam(state), problem.bounds[1]
     rows = beam.scores.size(0) * (1 + max(steps - 1, 0) * options.beam_size)
     layer = OutputLayer(decoder, rows, _not_predicted(space, decoder.output_weight.size(0)))
+    looked_at = min(size + space.most_forbidden, layer.candidates)  # ``size`` of them may come next
     tail, observed = torch.zeros_like(beam.scores[:, 0], dtype=torch.float64), []
     light_features = partial(checkpoint, decoder.features, use_reentrant=False)
     for t in range(steps):
@@ -148,7 +149,7 @@ def _search(
             break
         features = light_features if options.recomputes(t) else decoder.features
         hidden, state = features(beam.state, beam.vectors)
-        found = best_continuations(problem, layer.predict(hidden, min(size, layer.candidates)), beam, t, size)
+        found = best_continuations(problem, layer.predict(hidden, looked_at), beam, t, size)
         found = found._replace(scores=problem.without_held(found.scores, t, running))
         chosen = relaxed_rows(
             found.scores, options.beam_size, options.alpha, options.operator, options.hard_forward
@@ -212,6 +213,8 @@ def best_continuations(problem: Problem, predicted: Prediction, beam: Beam, t: i
         log_running, log_absorbed = space.log_degrees(beam.finished)
         prefix, absorbed = start + log_running, start + log_absorbed
     scores = space.without_early_end(prefix[..., None] + local, symbols, t)
+    if beam.permitted is not None:  # what is left out below gains nothing by it: its bounds stay bounds
+        scores = scores + space.log_permitted(beam.permitted.gather(2, space.places(symbols)))
     cut = (
         (prefix + local[..., -1]).detach().amax(1)
         if predicted.outside
@@ -256,4 +259,5 @@ def _choice(
         costs=torch.einsum("bkm,bm->bk", chosen, symbol_costs),  # line 12
         words=space.words(chosen, found.symbols[:, None]),
         finished=space.finish_soft(chosen, found.symbols[:, None]),
+        permitted=space.permitted_after_soft(chosen, found.symbols),
     )

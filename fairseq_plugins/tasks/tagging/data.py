@@ -16,6 +16,8 @@ from fairseq.data import (
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
+from diffdecode.sequence import SearchSpace
+
 
 def load_words_and_labels(
     folder: str | Path, split: str, task: FairseqTask, combine: bool = False
@@ -54,6 +56,7 @@ def _load_shard(folder, split, task):
     labels = _load(f"{prefix}.{task.cfg.target_lang}", task.target_dictionary, task.cfg.dataset_impl)
     check_parallel(words, labels)
     words.check_spelling()
+    check_transitions(labels, task.search_space)
     return words, labels
 
 
@@ -137,6 +140,21 @@ def _load(path, dictionary, dataset_impl):
     if dataset is None:
         raise FileNotFoundError(f"{path}.idx not found: binarise both files together")
     return WithoutEos(dataset, dataset.sizes, dictionary, path)
+
+
+def check_transitions(labels: "WithoutEos", space: SearchSpace) -> None:
+    """Raise ValueError, naming the file and line, if a sentence has a label where it may not stand."""
+    if space.transitions is None:
+        return
+    for i in range(len(labels)):
+        ids = labels[i].long()
+        wrong = space.forbidden(ids).nonzero()[:, 0].tolist()
+        if wrong:
+            before = [*(labels.dictionary[n] for n in ids.tolist()), "the beginning"][wrong[0] - 1]
+            raise ValueError(
+                f"{labels.name}, line {i + 1}: {labels.dictionary[ids[wrong[0]]]} (word {wrong[0] + 1}) "
+                f"follows {before}, which --valid-transitions forbids: label in IOB2, or remove the option"
+            )
 
 
 def check_parallel(words: "WithoutEos", labels: "WithoutEos") -> None:

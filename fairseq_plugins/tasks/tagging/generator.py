@@ -13,7 +13,7 @@ from fairseq_plugins.search import check_beam_size, only_model
 def decode(
     model: nn.Module,
     net_input: dict[str, Tensor],
-    label_ids: Tensor,
+    space: SearchSpace,
     beam_size: int,
     search: Callable[..., Hypotheses] = hard_beam,
 ) -> Hypotheses:
@@ -22,7 +22,7 @@ def decode(
     Args:
         model: an encoder-decoder that :func:`fairseq_plugins.decoders.step_decoder` knows.
         net_input: ``src_tokens [B, T]`` and ``src_lengths [B]``, in words.
-        label_ids: ``[L]`` ids that may be predicted.
+        space: labels that may be predicted, and which may follow which.
         beam_size: number of hypotheses kept for each sentence.
         search: ``search(decoder, state, lengths, beam_size, space)``, hard or soft.
 
@@ -32,7 +32,7 @@ def decode(
     decoder = step_decoder(model)
     state = decoder.init_state(model.encoder.forward_torchscript(net_input))
     lengths = net_input["src_lengths"]  # 0 for an empty line typed in
-    return search(decoder, state, lengths, beam_size, SearchSpace(label_ids.to(lengths.device)))
+    return search(decoder, state, lengths, beam_size, space.to(lengths.device))
 
 
 class TaggingGenerator:
@@ -43,8 +43,8 @@ class TaggingGenerator:
 
     symbols_to_strip_from_output = frozenset()  # there is no end-of-sentence label
 
-    def __init__(self, label_ids: Tensor, beam_size: int, search: Callable[..., Hypotheses] = hard_beam):
-        self.label_ids = label_ids
+    def __init__(self, space: SearchSpace, beam_size: int, search: Callable[..., Hypotheses] = hard_beam):
+        self.space = space
         self.beam_size = check_beam_size(beam_size)
         self.search = search
 
@@ -66,7 +66,7 @@ class TaggingGenerator:
         lengths = sample["net_input"]["src_lengths"].tolist()
         if max(lengths) == 0:
             return [[_hypothesis(torch.empty(0, dtype=torch.long), torch.empty(0))] for _ in lengths]
-        best = decode(model, sample["net_input"], self.label_ids, self.beam_size, self.search)
+        best = decode(model, sample["net_input"], self.space, self.beam_size, self.search)
         return [_n_best(*rows) for rows in zip(lengths, best.symbols, best.scores, best.step_scores)]
 
 

@@ -29,6 +29,7 @@ from fairseq_plugins.tasks.tagging.data import WithoutEos, load_words_and_labels
 from fairseq_plugins.tasks.tagging.dictionaries import TrainedDictionaries, label_ids, refuse_joined
 from fairseq_plugins.tasks.tagging.generator import TaggingGenerator, decode
 from fairseq_plugins.tasks.tagging.metrics import TagCounter, reduce_counts
+from fairseq_plugins.tasks.tagging.transitions import bio_transitions
 from fairseq_plugins.words import WordDictionary, reads_letters, trained_options
 
 # fairseq's options of generation that decoding of one label per word uses.
@@ -49,6 +50,11 @@ class SequenceTaggingConfig(SearchConfig):
     eval_beam: int = option(1, "beam size of decoding in validation, by `--search`; 1 is greedy", "ours")
     upsample_primary: int = option(
         1, "how often an epoch reads `train`, where there are shards `train1`, `train2` ...", "fairseq"
+    )
+    valid_transitions: bool = option(
+        False,
+        "BIO: no search, in training and in decoding, writes an `I-X` that continues no span of X",
+        "ours",
     )
     # Options of other groups that the task has to know.
     post_process: Optional[str] = II("common_eval.post_process")
@@ -76,6 +82,9 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
             raise ValueError(f"--upsample-primary {cfg.upsample_primary} must be at least 1")
         self._words, self._labels = words, labels
         self.label_ids = label_ids(labels)
+        names = [labels[i] for i in self.label_ids.tolist()]
+        transitions = bio_transitions(names) if cfg.valid_transitions else None
+        self._space = SearchSpace(self.label_ids, transitions=transitions)
         refuse_joined(words, labels, cfg.target_lang)
         self._counter = TagCounter(labels, self.label_ids)
         self._counter.refuse_missing(cfg.best_checkpoint_metric)
@@ -161,13 +170,13 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         refuse_unused_options(
             args, "--task sequence_tagging", USED, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
         )
-        return TaggingGenerator(self.label_ids, args.beam, search_function(self.cfg))
+        return TaggingGenerator(self.search_space, args.beam, search_function(self.cfg))
 
     def valid_step(self, sample: dict, model: nn.Module, criterion: nn.Module) -> tuple[Tensor, int, dict]:
         """The criterion's loss, and counts of right labels and spans from decoding with ``--eval-beam``."""
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         search = search_function(self.cfg)
-        best = decode(model, sample["net_input"], self.label_ids, self.cfg.eval_beam, search).symbols[:, 0]
+        best = decode(model, sample["net_input"], self.search_space, self.cfg.eval_beam, search).symbols[:, 0]
         logging_output.update(self._counter.count(sample["target"], best))
         return loss, sample_size, logging_output
 
@@ -179,8 +188,8 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
 
     @property
     def search_space(self) -> SearchSpace:
-        """What a hypothesis may hold: the labels; it is as long as its sentence."""
-        return SearchSpace(self.label_ids)
+        """What a hypothesis may hold: labels, one for each word, and which may follow which."""
+        return self._space
 
     @property
     def source_dictionary(self) -> Dictionary:

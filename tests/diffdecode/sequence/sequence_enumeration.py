@@ -43,7 +43,8 @@ def local_scores(decoder, context, symbols, normalizer):
 def every_hypothesis(space):
     """All of STEPS symbols: labels, or words up to EOS and then PAD."""
     if space.eos is None:
-        return list(itertools.product(space.symbols.tolist(), repeat=STEPS))
+        every = itertools.product(space.symbols.tolist(), repeat=STEPS)
+        return [symbols for symbols in every if not space.forbidden(torch.tensor(symbols)).any()]
     words = [symbol for symbol in space.symbols.tolist() if symbol not in (EOS, PAD)]
     ended = [
         (*prefix, EOS, *[PAD] * (STEPS - length - 1))
