@@ -70,6 +70,7 @@ COMMANDS = {
     "examples.tagging.demo": "demo",
     "examples.translation.run": "translation",
     "examples.estimators.listops": "listops",
+    "examples.spacy.freda": "freda",
     "examples.spacy.parse_dm": "parse_dm",
     "examples.spacy.parse_ud": "parse_ud",
     "examples.spacy.syntax_semantics": "syntax_semantics",

@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import spacy
 from spacy import registry
@@ -9,7 +10,17 @@ from spacy.tokens import Doc
 from spacy.util import fix_random_seed
 from spacy.vocab import Vocab
 from thinc.api import Adam, Model
-from toy_pipelines import bare, example, graph_concat, parsed_docs, sdp_config, textcat_config
+from toy_pipelines import (
+    SHARED,
+    TOK2VEC,
+    bare,
+    example,
+    graph_concat,
+    parsed_docs,
+    sdp_config,
+    textcat_config,
+    thinc_gradients,
+)
 
 from spacy_components.ml.listening.mailbox import listening_nodes
 from spacy_components.sdp_graph import get_graph, graph_keys, set_graph
@@ -109,6 +120,34 @@ def test_a_listener_reads_the_graph_of_its_upstream(upstream):
         (rows,) = listener.predict([eg.reference])
         graph, labels = get_graph(eg.reference, key), nlp.get_pipe(key).labels
         assert {(head, dep, labels[label]) for head, dep, label in rows.tolist()} == set(graph.arcs)
+
+
+def shared_gradients(order, keys, together=True):
+    """Of a tok2vec that the parsers share, beside one of their own, where documents have these graphs."""
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    nlp.add_pipe("tok2vec", config={"model": TOK2VEC})
+    for name in order:
+        encoders = {"@layers": "concatenate.v1", "*": {"shared": SHARED, "own": TOK2VEC}}
+        nlp.add_pipe("spigot_sdp", name=name, config=sdp_config(encoders if together else SHARED, key=name))
+    examples = [example(doc) for doc in docs_of_two_kinds(nlp.vocab)]
+    nlp.initialize(lambda: examples)
+    for eg in examples:
+        for key in {"dm", "psd"} - set(keys):
+            eg.reference._.set(key, None)
+    nlp.update(examples, sgd=False)
+    return thinc_gradients(nlp.get_pipe("tok2vec").model)
+
+
+@pytest.mark.parametrize("order", [("dm", "psd"), ("psd", "dm")])
+def test_a_shared_encoder_learns_from_whichever_graph_a_batch_has(order):
+    """Also where the last parser that listens to it has no graph in the batch, and so no loss."""
+    both, *alone = (shared_gradients(order, keys, False) for keys in (("dm", "psd"), ("dm",), ("psd",)))
+    for place, gradient in both.items():
+        np.testing.assert_allclose(sum(one[place] for one in alone), gradient, rtol=1e-3, atol=1e-4)
+    assert all(max(np.abs(g).max() for g in one.values()) > 0.01 for one in alone)
+    concatenated = shared_gradients(order, ("dm",))
+    assert max(np.abs(g).max() for g in concatenated.values()) > 0.01
 
 
 def test_what_a_listener_was_told_is_saved(trained, tmp_path):

@@ -1,12 +1,13 @@
 """The demo's language, and a few steps of the demo itself."""
 
+import json
 import random
 
 import pytest
 import spacy
 
 from examples._shared.spacy_training import train_from_scratch, train_on
-from examples.spacy import demo
+from examples.spacy import demo, freda
 from examples.spacy._configs import CONFIGS
 from examples.spacy.toy_corpus import ENDINGS, KNOWN_ENDINGS, OPINIONS, OTHER, TOPIC, corpus, sentence
 
@@ -59,3 +60,19 @@ def test_a_few_steps_of_the_demo(tmp_path, small_sizes, capsys):
     assert [0 <= float(score) <= 100 for score in demo.accuracies(trained, paths["test"])] == [True, True]
     demo.draw_changes(start, trained, paths["test"], tmp_path / "page.html")
     assert "trees changed" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_two_formalisms_share_an_encoder(tmp_path):
+    """A few steps of ``freda``, on generated graphs."""
+    options = ["--quick", "--seeds", "0", "--steps", "2", "--systems", "freda", "--out", str(tmp_path)]
+    freda.main(options)
+    nlp = spacy.load(tmp_path / "quick" / "freda-dm-eud-0" / "model-last")
+    assert nlp.get_pipe("tok2vec").listening_components == ["dm", "eud"]
+    table = (tmp_path / "quick" / "table.md").read_text()
+    assert "after 2 steps a formalism, seeds 0" in table
+    result = json.loads((tmp_path / "quick" / "freda-dm-eud-0" / "scores.json").read_text())["result"]
+    row = next(line for line in table.splitlines() if line.startswith("| freda"))
+    assert [f"{100 * result[key]:.2f}" in row for key in ("dm_lf", "eud_lf")] == [True, True]
+    before = (tmp_path / "quick" / "freda-dm-eud-0" / "model-last" / "meta.json").stat().st_mtime_ns
+    freda.main(options)  # reads what is done
+    assert (tmp_path / "quick" / "freda-dm-eud-0" / "model-last" / "meta.json").stat().st_mtime_ns == before
