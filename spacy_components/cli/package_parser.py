@@ -18,7 +18,7 @@ from spacy.language import Language
 from spacy.tokens import DocBin
 from wasabi import msg
 
-from diffdecode.files.atomic import write_bytes, write_text
+from diffdecode.files.atomic import atomic_folder, write_bytes, write_text
 from spacy_components.cli.bad_input import load_pipeline, one_line_errors
 from spacy_components.cli.distill_parser import READY_CONFIG
 from spacy_components.pipeline.spigot_parser import DEFAULT_PARSER_MODEL, SpigotParser
@@ -120,8 +120,9 @@ def packaged(nlp: Language, corpora: list[Corpus], output: Path) -> Path:
     card = model_card(nlp, full_name, corpora, measured, names[0], ignored)
     folder = output / "package"
     folder.mkdir(parents=True, exist_ok=True)
-    nlp.to_disk(folder / "pipeline")
-    write_text(folder / "pipeline" / "README.md", card)
+    with atomic_folder(folder / "pipeline") as pipeline:
+        nlp.to_disk(pipeline)
+        write_text(pipeline / "README.md", card)
     package(folder / "pipeline", folder, create_sdist=False, create_wheel=False, force=True)
     return build_wheel(folder / f"{full_name}-{nlp.meta['version']}")
 
