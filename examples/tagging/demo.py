@@ -33,6 +33,7 @@ from fairseq_plugins.comparison import (
 )
 from fairseq_plugins.convert_conll import convert
 from fairseq_plugins.scoring.span_f1 import is_bio
+from fairseq_plugins.words import NONE, SPELLINGS
 
 USER_DIR = Path(fairseq_plugins.__file__).parent
 CROSS_ENTROPY, CONTINUED, DIRECT = "cross entropy", "cross entropy, continued", "direct loss"
@@ -58,6 +59,12 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--sentences", type=int, help="train on the first N sentences only (generated language: 6000)")
     add("--hidden", type=int, default=64, help="size of the LSTM layers and of the word embeddings")
     add("--label-embedding", type=int, default=16, help="size of the label embeddings")
+    add(
+        "--char-features",
+        choices=[*SPELLINGS, NONE],
+        default=NONE,
+        help="what the tagger reads of a word's letters: for real languages",
+    )
     add("--epochs", type=int, default=12, help="epochs of the cross-entropy model")
     add("--more-epochs", type=int, default=6, help="epochs of each continuation")
     add("--max-tokens", type=int, default=1000, help="words in a batch")
@@ -130,7 +137,7 @@ def prepare(args: argparse.Namespace, console: Console) -> list[str]:
     if not binary.exists():
         prefixes = [part for split in files for part in (f"--{split}pref", str(text / split))]
         # Words seen once become the unknown word, so that the model learns what to do with new words.
-        options = ["-s", "words", "-t", "labels", "--thresholdsrc", "2"]
+        options = ["-s", "words", "-t", "labels", "--thresholdsrc", "2", "--dataset-impl", "raw"]
         with console.status("fairseq-preprocess"), atomic_folder(binary) as unfinished:
             command = [*options, *prefixes, "--destdir", str(unfinished)]
             fairseq_command("preprocess", command, args.out / "preprocess.log")
@@ -178,6 +185,7 @@ def train(args: argparse.Namespace, seed: int, measure: str, console: Console) -
     common = [
         *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging", *where(args)],
         *["--arch", "fixed_attention_lstm", "--encoder-embed-dim", str(args.hidden)],
+        *["--char-features", args.char_features, "--word-dropout", "0"],
         *["--encoder-hidden-size", str(args.hidden), "--decoder-hidden-size", str(args.hidden)],
         *["--decoder-embed-dim", str(args.label_embedding), "--optimizer", "adam", "--clip-norm", "1"],
         *["--max-tokens", str(args.max_tokens), "--seed", str(seed), "--num-workers", "0"],
