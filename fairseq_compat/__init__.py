@@ -31,6 +31,7 @@ AFTER_IMPORT = (
     "quiet_warnings",
     "complete_help",
     "near_options",
+    "known_metric",
 )
 
 _applied: dict[str, bool] = {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from spacy import registry
@@ -15,6 +16,7 @@ from spacy.training import Example
 from spacy.training.corpus import FILE_TYPE, walk_corpus
 from spacy.vocab import Vocab
 
+from diffdecode.files.text import FormatError
 from spacy_components.sdp_graph import DEFAULT_KEY, as_doc, make_key
 from spacy_components.training.formats import read_docs
 
@@ -26,6 +28,7 @@ class Corpus:
 
     Args:
         read: the reference documents, given a vocabulary.
+        path: where they come from, for messages.
         gold_tokens: predict on the reference's tokens, not on the pipeline's tokenisation of its text.
             Documents whose spaces are unknown are always read this way.
         max_length: a document with more tokens is split into its sentences, and sentences with more are
@@ -40,6 +43,7 @@ class Corpus:
     def __init__(
         self,
         read: Callable[[Vocab], Iterable[Doc]],
+        path: Path,
         *,
         gold_tokens: bool = True,
         max_length: int = 0,
@@ -50,22 +54,34 @@ class Corpus:
             if value < 0:
                 raise ValueError(f"{name} is {value}, expected 0 (no limit) or more")
         self.read = read
+        self.path = path
         self.gold_tokens = gold_tokens
         self.max_length = max_length
         self.limit = limit
         self.shuffle = shuffle
 
     def __call__(self, nlp: Language) -> Iterator[Example]:
-        """Yields the examples. Raises ValueError where a document is too long and has no sentences."""
-        references: Iterable[Doc] = (doc for doc in self.read(nlp.vocab) if len(doc))
+        """Yields the examples.
+
+        Raises ValueError where a document is too long and has no sentences, and where there is no example.
+        """
+        parts = self._references(nlp.vocab)
+        first = next(parts, None)
+        if first is None:
+            limit = f" of at most max_length = {self.max_length} tokens" if self.max_length else ""
+            raise FormatError(self.path, None, f"no documents with words{limit}, expected at least one")
+        for part in chain([first], parts):
+            yield make_example(nlp, part, self.gold_tokens)
+
+    def _references(self, vocab: Vocab) -> Iterator[Doc]:
+        references: Iterable[Doc] = (doc for doc in self.read(vocab) if len(doc))
         if self.limit:
             references = islice(references, self.limit)
         if self.shuffle:
             references = list(references)
             random.shuffle(references)
         for reference in references:
-            for part in self._parts(reference):
-                yield make_example(nlp, part, self.gold_tokens)
+            yield from self._parts(reference)
 
     def _parts(self, reference: Doc) -> Iterator[Doc]:
         if not self.max_length or len(reference) <= self.max_length:
@@ -93,15 +109,21 @@ def create_corpus(
 ) -> Reader:
     """Reads ``.spacy`` files (one, or a folder) like ``spacy.Corpus.v1``, and keeps graphs when it splits.
 
-    See ``Corpus`` for the options. Raises FileNotFoundError if there is no such file or folder.
+    See ``Corpus`` for the options. Raises FileNotFoundError if there is no such file or folder, and ValueError
+    if it is no ``.spacy`` file and holds none.
     """
     path = _existing(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # W090, the same as a warning
+        files = walk_corpus(path, FILE_TYPE)
+    if not files:
+        raise FormatError(path, None, f"expected a {FILE_TYPE} file, or a folder that holds some")
 
     def read(vocab: Vocab) -> Iterator[Doc]:
-        for file in walk_corpus(path, FILE_TYPE):
+        for file in files:
             yield from read_docs(file, vocab, format="spacy")
 
-    return Corpus(read, gold_tokens=gold_tokens, max_length=max_length, limit=limit, shuffle=shuffle)
+    return Corpus(read, path, gold_tokens=gold_tokens, max_length=max_length, limit=limit, shuffle=shuffle)
 
 
 @registry.readers("diffdecode.Sdp2015.v1")
@@ -114,7 +136,7 @@ def create_sdp2015_corpus(
     """
     path = _existing(path)
     read = partial(read_docs, path, format="sdp2015", key=make_key(key))
-    return Corpus(read, limit=limit, shuffle=shuffle)
+    return Corpus(read, path, limit=limit, shuffle=shuffle)
 
 
 @registry.readers("diffdecode.Conllu.v1")
@@ -135,7 +157,7 @@ def create_conllu_corpus(
     path = _existing(path)
     options = {"tree": tree, "graph": graph, "subtypes": subtypes, "key": make_key(key)}
     read = partial(read_docs, path, format="conllu", **options)
-    return Corpus(read, gold_tokens=gold_tokens, limit=limit, shuffle=shuffle)
+    return Corpus(read, path, gold_tokens=gold_tokens, limit=limit, shuffle=shuffle)
 
 
 @registry.readers("diffdecode.LabelledText.v1")
@@ -145,7 +167,7 @@ def create_labelled_text_corpus(
     """Reads ``label<TAB>text`` lines (``.gz`` too) without conversion, with exclusive categories."""
     path = _existing(path)
     read = partial(read_docs, path, format="labelled-text")
-    return Corpus(read, gold_tokens=gold_tokens, limit=limit, shuffle=shuffle)
+    return Corpus(read, path, gold_tokens=gold_tokens, limit=limit, shuffle=shuffle)
 
 
 def _existing(path: Path) -> Path:

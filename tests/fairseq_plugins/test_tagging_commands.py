@@ -61,6 +61,24 @@ def test_the_best_checkpoint_is_the_best_by_f1(trained):
     assert isinstance(state["extra_state"]["best"], float)
 
 
+def test_a_misspelt_metric_is_refused_before_training(trained, tmp_path):
+    metric = ["--best-checkpoint-metric", "acuracy", "--maximize-best-checkpoint-metric"]
+    said = r"metric acuracy: .* no such metric; did you mean accuracy\? there are accuracy, .*f1.* loss"
+    with pytest.raises(ValueError, match=said):
+        toy_corpus.train(trained.data, tmp_path, *TAGGER, *trained.options, *metric)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_looking_which_metrics_there_are_changes_no_training(trained, tmp_path):
+    weights = []
+    for metric in ("loss", "accuracy"):
+        options = [*TAGGER, "--dropout", "0.3", *trained.options, "--max-epoch", "1"]
+        toy_corpus.train(trained.data, tmp_path / metric, *options, "--best-checkpoint-metric", metric)
+        weights.append(torch.load(tmp_path / metric / "checkpoint_last.pt", weights_only=True)["model"])
+    not_looked_at, looked_at = (list(values.values()) for values in weights)
+    assert all(map(torch.equal, looked_at, not_looked_at))
+
+
 def test_resuming_continues_the_epochs(trained, tmp_path, caplog):
     caplog.set_level("INFO")
     (tmp_path / "checkpoint_last.pt").write_bytes(trained.path.read_bytes())

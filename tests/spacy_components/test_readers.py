@@ -343,6 +343,32 @@ def test_graphs_are_read_under_a_key_and_written_from_it(tmp_path):
         reader("diffdecode.Sdp2015.v1", path=str(path), key="tree")
 
 
+NOTHING = {
+    "Corpus": DocBin(docs=[Doc(VOCAB)]).to_bytes(),
+    "Sdp2015": b"#SDP 2015\n",
+    "Conllu": b"\n\n",
+    "LabelledText": b"\n",
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_no_documents_is_one_line(name, tmp_path):
+    path = tmp_path / "empty.spacy"
+    path.write_bytes(NOTHING[name])
+    with pytest.raises(ValueError, match=r"empty\.spacy: no documents with words, expected at least one$"):
+        next(iter(reader(f"diffdecode.{name}.v1", path=str(path))(NLP)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_files_that_are_no_corpus_are_one_line(tmp_path):
+    for path in (write(tmp_path, "train.conllu", CONLLU), tmp_path):
+        with pytest.raises(ValueError, match=rf"{path}: expected a \.spacy file, or a folder"):
+            reader("diffdecode.Corpus.v1", path=str(path))
+    DocBin(docs=[two_sentences()], store_user_data=True).to_disk(tmp_path / "a.spacy")
+    with pytest.raises(ValueError, match=r"no documents with words of at most max_length = 1 tokens"):
+        list(reader("diffdecode.Corpus.v1", path=str(tmp_path), max_length=1)(NLP))
+
+
 @pytest.mark.parametrize("name", ["Corpus", "Sdp2015", "Conllu", "LabelledText"])
 def test_a_missing_file_is_named(name):
     with pytest.raises(FileNotFoundError, match="no training data at nowhere"):
