@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from html import escape
 from typing import Any
 
 from spacy import displacy
 from spacy.tokens import Doc
 
+from spacy_components.confidence.annotations import HEAD_PROBS, arc_probs
 from spacy_components.sdp_graph import DEFAULT_KEY, SdpGraph, get_graph, graph_keys
 
 CHANGED = " ✱"
@@ -70,8 +71,43 @@ def _arc(head: int, dep: int, label: str, marked: Collection[int]) -> dict[str, 
     }
 
 
-def render_svg(doc: Doc, source: str = DEFAULT_KEY, marked: Collection[int] = (), **options: Any) -> str:
-    """The picture as SVG. options: displaCy's, such as ``distance=90`` or ``color="#09a3d5"``."""
+def render_svg(
+    doc: Doc, source: str = DEFAULT_KEY, marked: Collection[int] = (), *, shade: bool = True, **options: Any
+) -> str:
+    """The picture as SVG.
+
+    Args:
+        source, marked: as for ``to_displacy``.
+        shade: draw arcs the fainter the less probable they are, where the document says how probable they
+            are; the number itself is shown under the pointer.
+        options: displaCy's, such as ``distance=90`` or ``color="#09a3d5"``.
+    """
     options = {"compact": True, "distance": 90} | options
     parsed = to_displacy(doc, source, marked)
-    return displacy.render(parsed, style="dep", manual=True, jupyter=False, options=options)
+    svg = displacy.render(parsed, style="dep", manual=True, jupyter=False, options=options)
+    probs = _arc_probs(doc, source) if shade else None
+    return svg if probs is None else _shaded(svg, probs)
+
+
+ARROW = '<g class="displacy-arrow">'
+FAINTEST = 0.15
+"""Opacity of an arc that is all but impossible: it has to be seen."""
+
+
+def _arc_probs(doc: Doc, source: str) -> list[float] | None:
+    """Probabilities of the arcs that ``to_displacy`` draws, in their order."""
+    if source == "tree":
+        known = doc._.get(HEAD_PROBS) is not None
+        return [token._.head_prob for token in doc if token.head.i != token.i] if known else None
+    probs = arc_probs(doc, source)
+    return None if probs is None else [p for (head, _, _), p in probs.items() if head >= 0]
+
+
+def _shaded(svg: str, probs: Sequence[float]) -> str:
+    """The picture with its arrows, which are in the order of the arcs, as faint as they are improbable."""
+    before, *arrows = svg.split(ARROW)
+    opened = (
+        f'<g class="displacy-arrow" opacity="{FAINTEST + (1 - FAINTEST) * p:.2f}"><title>{p:.3f}</title>'
+        for p in probs
+    )
+    return before + "".join(start + rest for start, rest in zip(opened, arrows, strict=True))

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from diffdecode.structure import SURROGATES, Surrogate, make_surrogate
 from diffdecode.structure.surrogates import StructuredStraightThrough
-from spacy_components.confidence.annotations import CONFIDENCE
+from spacy_components.confidence.annotations import CONFIDENCE, GRAPH_CONFIDENCE
 from spacy_components.finetuning.drift import DRIFTS, Drift
 from spacy_components.finetuning.graph_drift import GRAPH_DRIFTS
 from spacy_components.ml.graphs.losses import GRAPH_LOSSES
@@ -123,12 +123,7 @@ class SpigotParserSettings(ListenedSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        if isinstance(self.confidence, str):
-            raise ValueError(f"confidence takes a list, such as [{self.confidence!r}]")
-        object.__setattr__(self, "confidence", tuple(self.confidence))
-        for name in self.confidence:
-            if name not in CONFIDENCE:
-                raise ValueError(f"no confidence {name!r}; there are {', '.join(CONFIDENCE)}")
+        object.__setattr__(self, "confidence", _listed(self.confidence, CONFIDENCE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +138,8 @@ class SpigotSdpSettings(ListenedSettings):
         loss: ``local`` (each part by itself), ``likelihood`` (of the graph among all graphs) or ``hinge``
             (structured, with cost augmentation: the SPIGOT paper's, which from scratch learns far more slowly
             than the others).
+        confidence: what is written on a document beside its graph: ``arc_probs`` (``doc._.sdp_arc_probs``),
+            ``entropy`` (``doc._.sdp_entropy``).
     """
 
     LOSSES = GRAPH_LOSSES
@@ -151,10 +148,21 @@ class SpigotSdpSettings(ListenedSettings):
     key: str = field(default=DEFAULT_KEY, metadata=STRUCTURE)
     deterministic: Sequence[str] | None = field(default=None, metadata=STRUCTURE)
     loss: str = "local"
+    confidence: Sequence[str] = field(default=(), metadata=STRUCTURE)
 
     def __post_init__(self):
         super().__post_init__()
         make_key(self.key)
+        object.__setattr__(self, "confidence", _listed(self.confidence, GRAPH_CONFIDENCE))
+
+
+def _listed(confidence: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(confidence, str):
+        raise ValueError(f"confidence takes a list, such as [{confidence!r}]")
+    for name in confidence:
+        if name not in known:
+            raise ValueError(f"no confidence {name!r}; there are {', '.join(known)}")
+    return tuple(confidence)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from spacy_components.confidence.annotations import write
 from spacy_components.confidence.joined import SegmentScores, score_of_decisions
 from spacy_components.ml.trees.decisions import TreeDecoder
 from spacy_components.ml.trees.models import DocScores
+from spacy_components.ml.trees.scorers import TreeScores
 from spacy_components.ml.trees.sentences import trees_of
 
 
@@ -44,25 +45,30 @@ class ScoredTree(NamedTuple):
 
 
 class TreeDistribution:
-    """``p(tree) ∝ exp(sum of arc scores)`` in every segment, and segments are independent.
+    """``p(tree) ∝ exp(sum of arc scores / temperature)`` in every segment, and segments are independent.
 
     Args:
         decoder: of the parser.
         scores: of one document.
+        temperature: what the scores are divided by.
     """
 
-    def __init__(self, decoder: TreeDecoder, scores: DocScores):
+    def __init__(self, decoder: TreeDecoder, scores: DocScores, temperature: float = 1.0):
         self.decoder = decoder
         self.scores = scores
+        self.temperature = temperature
         self._kinds = [trees_of(part.batch, decoder.trees) for part in scores.scores]
         self._segments: list[SegmentScores] = []
         self._log_partition = 0.0
         for part, kind in zip(scores.scores, self._kinds):
-            arcs = part.arcs.detach().double()
+            arcs = self._arcs(part)
             self._log_partition += float(kind.log_partition(arcs, part.lengths).sum())
             for words, of_segment, length in zip(part.batch.tokens, arcs.cpu().numpy(), part.batch.lengths):
                 here = of_segment[: length + 1, : length + 1]
                 self._segments.append(SegmentScores(words[:length], here, kind))
+
+    def _arcs(self, part: TreeScores) -> Tensor:
+        return part.arcs.detach().double() / self.temperature
 
     def log_prob(self, heads: np.ndarray) -> float:
         """The logarithm of a tree's probability; white space is not looked at.
@@ -120,7 +126,7 @@ class TreeDistribution:
         if n < 1:
             raise ValueError(f"n must be 1 or more, got {n}")
         parts = [
-            kind.sample(part.arcs, part.lengths, n, generator=generator)
+            kind.sample(self._arcs(part), part.lengths, n, generator=generator)
             for kind, part in zip(self._kinds, self.scores.scores)
         ]
         drawn = (self.decoder.joined(self.scores, [heads[i] for heads in parts]) for i in range(n))

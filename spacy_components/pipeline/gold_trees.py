@@ -101,6 +101,17 @@ def gold_heads(batch: SegmentBatch, heads: np.ndarray, multi_root: bool) -> np.n
     return gold
 
 
+def counted_through(heads: Sequence[np.ndarray]) -> np.ndarray:
+    """Heads of all documents as one array, their tokens counted through.
+
+    Args:
+        heads: of each document ``[n]``, positions in it or ``UNKNOWN``.
+    """
+    starts = offsets([len(of_doc) for of_doc in heads])
+    moved = [np.where(of_doc >= 0, of_doc + start, of_doc) for of_doc, start in zip(heads, starts)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *moved])
+
+
 def offsets(lengths: Sequence[int]) -> np.ndarray:
     """Where each document begins when their tokens are counted through."""
     lengths = np.asarray(lengths, dtype=np.int64)

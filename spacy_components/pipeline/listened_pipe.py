@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, ClassVar
 
 import torch
@@ -87,6 +88,20 @@ class ListenedPipe(TrainablePipe):
     def apply_settings(self) -> None:
         """Do what the settings say, after they have changed."""
         raise NotImplementedError
+
+    def some_docs(self, get_examples: Callable[[], Iterable[Example]]) -> list[Doc]:
+        """Documents to initialize the model with.
+
+        Args:
+            get_examples: what ``initialize`` was given.
+
+        Raises:
+            ValueError: there are none.
+        """
+        docs = [example.predicted for example in islice(get_examples(), 10)]
+        if not docs:
+            raise ValueError(f"'{self.name}': no examples to initialize it with: is the corpus empty?")
+        return docs
 
     def begin_training(self) -> None:
         """Forget the steps that were made, and what the original was: this component is new."""

@@ -1,9 +1,8 @@
 """A dependency parser that is trained by its treebank and, through its trees, by the components after it."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,19 +16,21 @@ from torch.nn.functional import cross_entropy
 import spacy_components.sdp_graph  # noqa: F401  (makes doc._.sdp known)
 from diffdecode.structure import TreeKind
 from spacy_components.confidence import annotations
+from spacy_components.confidence.annotations import HEAD_PROBS
 from spacy_components.confidence.distribution import ScoredTree, TreeDistribution
-from spacy_components.confidence.measures import MEASURES
+from spacy_components.confidence.measures import measure
+from spacy_components.confidence.temperature import TEMPERATURE, Tempered
 from spacy_components.finetuning.drift import drift
 from spacy_components.ml.listening.standalone import replaced_parse_listener
 from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.hash_embed_cnn import warn_of_unused_vectors
 from spacy_components.ml.trees.decisions import TreeDecision, TreeDecoder
-from spacy_components.ml.trees.losses import TREE_LOSSES
+from spacy_components.ml.trees.losses import TREE_LOSSES, likelihood
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.ml.trees.scorers import TreeScores
 from spacy_components.ml.trees.sentences import trees_of
-from spacy_components.pipeline.gold_trees import aligned_tree, gold_heads, offsets
+from spacy_components.pipeline.gold_trees import aligned_tree, counted_through, gold_heads, offsets
 from spacy_components.pipeline.listened_pipe import ListenedPipe
 from spacy_components.settings import SpigotParserSettings, as_config, takes_settings, values_of
 
@@ -111,7 +112,7 @@ class Parses(list[np.ndarray]):
         self.confidence = confidence
 
 
-class SpigotParser(ListenedPipe):
+class SpigotParser(Tempered, ListenedPipe):
     """Graph-based dependency parser. Components after it can read its trees through
     ``diffdecode.ParseListener.v1``, and their gradients tune it (SPIGOT; Peng, Thomson and Smith, 2018).
     """
@@ -140,7 +141,7 @@ class SpigotParser(ListenedPipe):
         """
         super().__init__(vocab, model, name, settings)
         self.scorer = scorer
-        self.cfg: dict[str, Any] = {"labels": []}
+        self.cfg: dict[str, Any] = {"labels": [], TEMPERATURE: 1.0}
 
     def apply_settings(self) -> None:
         """Do what the settings say, after they have changed."""
@@ -195,9 +196,15 @@ class SpigotParser(ListenedPipe):
             get_examples: a function that returns a sample of examples.
             nlp: the pipeline.
             labels: the labels, instead of those of the examples.
+
+        Raises:
+            ValueError: no examples, or nothing to learn from: no trees, and no component downstream.
         """
         validate_get_examples(get_examples, "SpigotParser.initialize")
         require_upstreams(nlp, get_examples)
+        docs = self.some_docs(get_examples)
+        if labels is None:
+            self._require_something_to_learn(get_examples, len(docs))
         warn_of_unused_vectors(nlp)
         found = self._labels_of(get_examples()) if labels is None else labels
         if "pretrained_labels" in self.model.attrs:
@@ -207,7 +214,8 @@ class SpigotParser(ListenedPipe):
                 self.add_label(label)
         if self.model.has_dim("nO") is None:
             self.model.set_dim("nO", max(1, len(self.labels)))
-        self.model.initialize(X=[example.predicted for example in islice(get_examples(), 10)])
+        self.model.initialize(X=docs)
+        self.temperature = 1.0
         self.begin_training()
         self.require_frozen_parts()
         self.require_order(nlp)
@@ -233,6 +241,16 @@ class SpigotParser(ListenedPipe):
         }
         return sorted(found - {""})
 
+    def _require_something_to_learn(self, get_examples: Callable, count: int) -> None:
+        """Raises ValueError otherwise; one document is what ``nlp.initialize()`` makes up if it has none."""
+        if count == 1 or self.listeners or "pretrained_labels" in self.model.attrs:
+            return
+        if not any(example.reference.has_annotation("DEP") for example in get_examples()):
+            raise ValueError(
+                f"'{self.name}': no example has a dependency tree, and no component listens to it: "
+                "there is nothing to learn from. Is it the right corpus, and read with its trees?"
+            )
+
     # Prediction
 
     def predict(self, docs: Iterable[Doc]) -> Parses:
@@ -248,7 +266,7 @@ class SpigotParser(ListenedPipe):
         with culprit_named(self.name, self.model):
             chosen = self.decoder.best(scores)
             heads, labels = self.decoder.joined(scores, chosen)
-        measured = {name: MEASURES[name](scores, self.trees, chosen) for name in self.settings.confidence}
+        measured = measure(self.settings.confidence, scores, self.trees, chosen, self.temperature)
         within = heads - np.repeat(offsets(scores.segments.doc_lengths), scores.segments.doc_lengths)
         return Parses(scores.segments.by_doc(np.stack([within, labels], axis=1)), measured)
 
@@ -333,11 +351,53 @@ class SpigotParser(ListenedPipe):
             raise ValueError(f"expected {len(doc)} heads from 0 to {len(doc) - 1}, got {list(heads)!r:.60}")
         return self._distribution(doc).log_prob(np.asarray(heads, dtype=np.int64))
 
+    annotation: ClassVar[dict[str, Any]] = {"tree": True}
+    """What readers have to read for the two methods below."""
+
+    def verdicts(self, examples: Sequence[Example], scores: DocScores) -> tuple[np.ndarray, np.ndarray]:
+        """How sure the parser is of each head that it decides on, and whether it is right.
+
+        Args:
+            examples: the examples; tokens without annotation, and white space, are left out.
+            scores: the scores of their predicted documents.
+
+        Returns:
+            probabilities ``[n]``, and bool ``[n]``.
+        """
+        chosen = self.decoder.best(scores)
+        heads, _ = self.decoder.joined(scores, chosen)
+        probs = measure([HEAD_PROBS], scores, self.trees, chosen, self.temperature)[HEAD_PROBS]
+        gold = counted_through([aligned_tree(example, projective=False)[0] for example in examples])
+        counts = gold >= 0
+        counts[scores.segments.spaces] = False
+        return np.concatenate(probs)[counts], (heads == gold)[counts]
+
+    def surprise(self, examples: Sequence[Example], scores: DocScores) -> Callable[[float], float]:
+        """The negative log-likelihood of annotated trees, in nats, as a function of the temperature.
+
+        Args:
+            examples: the examples; what is not annotated is summed out.
+            scores: the scores of their predicted documents.
+        """
+        trees = [aligned_tree(example, self.trees.projective) for example in examples]
+        annotated = list(self._annotated(trees, scores))
+
+        def at(temperature: float) -> float:
+            losses = (self._surprise_of(part, gold, temperature) for part, gold in annotated)
+            return float(sum(losses))
+
+        return at
+
+    def _surprise_of(self, part: TreeScores, gold: np.ndarray, temperature: float) -> torch.Tensor:
+        heads = torch.from_numpy(gold).to(part.arcs.device)
+        arcs = part.arcs.detach().double() / temperature
+        return likelihood(arcs, part.lengths, heads, trees_of(part.batch, self.trees))
+
     def _distribution(self, doc: Doc) -> TreeDistribution:
         scores = self.model.predict([doc])
         with culprit_named(self.name, self.model):
             scores.require_finite()
-        return TreeDistribution(self.decoder, scores)
+        return TreeDistribution(self.decoder, scores, self.temperature)
 
     def _scored(self, heads: np.ndarray, labels: np.ndarray, log_prob: float) -> ScoredTree:
         names = self._label_names
@@ -373,28 +433,33 @@ class SpigotParser(ListenedPipe):
         """
         if not scores.scores or not any(example.reference.has_annotation("DEP") for example in examples):
             return 0.0, []
-        heads, labels = self._gold(examples)
-        losses = []
-        for part in scores.scores:
-            gold = gold_heads(part.batch, heads, trees_of(part.batch, self.trees).multi_root)
-            if (gold >= 0).any():
-                losses.append(self._loss_of(part, gold, labels))
+        trees = [aligned_tree(example, self.trees.projective) for example in examples]
+        labels = self._gold_labels(trees)
+        losses = [self._loss_of(*annotated, labels) for annotated in self._annotated(trees, scores)]
         if not losses:
             return 0.0, []
         total = require_finite(torch.stack(losses).sum(), "the loss")
         return float(total.detach()), [(total, None)]
 
-    def _gold(self, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-        """Heads and labels' numbers of all tokens, counted through; -1 = unknown."""
-        trees = [aligned_tree(example, self.decoder.trees.projective) for example in examples]
-        starts = offsets([len(heads) for heads, _ in trees])
-        heads = np.concatenate([np.where(h >= 0, h + start, h) for (h, _), start in zip(trees, starts)])
+    def _annotated(
+        self, trees: Sequence[tuple[np.ndarray, np.ndarray]], scores: DocScores
+    ) -> Iterator[tuple[TreeScores, np.ndarray]]:
+        """Batches of segments in which something is annotated, with their gold heads ``[B, N]``."""
+        heads = counted_through([heads for heads, _ in trees])
+        for part in scores.scores:
+            gold = gold_heads(part.batch, heads, trees_of(part.batch, self.trees).multi_root)
+            if (gold >= 0).any():
+                yield part, gold
+
+    def _gold_labels(self, trees: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Labels' numbers of all tokens; -1 = unknown."""
+        heads = counted_through([heads for heads, _ in trees])
         values, place = np.unique(np.concatenate([labels for _, labels in trees]), return_inverse=True)
         number = {self.vocab.strings[label]: i for i, label in enumerate(self.labels)}
         labels = np.array([number.get(int(value), -1) for value in values])[place]
         roots = heads == np.arange(len(heads))
         labels[roots] = number.get(self.vocab.strings["root"], -1)  # a pretrained parser may label them, too
-        return heads, labels
+        return labels
 
     def _loss_of(self, part: TreeScores, gold: np.ndarray, labels: np.ndarray) -> torch.Tensor:
         device = part.arcs.device

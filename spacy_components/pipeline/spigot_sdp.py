@@ -1,7 +1,7 @@
 """A semantic dependency parser, trained by its graphs and, through them, by the components after it."""
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,13 @@ from spacy.vocab import Vocab
 from thinc.api import Config, Model
 
 from diffdecode.structure import GraphParts, SemanticGraph
+from spacy_components.confidence.annotations import ARC_PROBS, write_graphs
+from spacy_components.confidence.graph_distribution import GraphDistribution, ScoredGraph, scaled
+from spacy_components.confidence.measures import measure_graphs
+from spacy_components.confidence.temperature import TEMPERATURE, Tempered
 from spacy_components.finetuning.graph_drift import graph_drift
 from spacy_components.ml.graphs.decisions import GraphDecision, GraphDecoder
-from spacy_components.ml.graphs.losses import GRAPH_LOSSES
+from spacy_components.ml.graphs.losses import GRAPH_LOSSES, GraphLoss, likelihood
 from spacy_components.ml.graphs.scorers import PartScores
 from spacy_components.ml.listening.standalone import replaced_graph_listener
 from spacy_components.ml.listening.upstream import require_upstreams
@@ -25,7 +29,7 @@ from spacy_components.ml.trees.models import DocScores
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
 from spacy_components.pipeline.gold_trees import offsets
 from spacy_components.pipeline.listened_pipe import ListenedPipe
-from spacy_components.sdp_graph import has_graph, set_graph
+from spacy_components.sdp_graph import SdpGraph, get_graph, has_graph, set_graph
 from spacy_components.settings import SpigotSdpSettings, as_config, takes_settings, values_of
 from spacy_components.training.graph_labels import TOP, label_inventory
 
@@ -91,7 +95,21 @@ def make_spigot_sdp(
     return SpigotSdp(nlp.vocab, model, name, SpigotSdpSettings.made(name, settings), scorer=scorer)
 
 
-class SpigotSdp(ListenedPipe):
+class Graphs(list[np.ndarray]):
+    """For each document ``[arcs, 3]``: head (-1: the dependent is a top), dependent, and the label's number.
+
+    Attributes:
+        confidence: by the names in the setting ``confidence``, a value for each document.
+    """
+
+    confidence: dict[str, list]
+
+    def __init__(self, graphs: Iterable[np.ndarray], confidence: dict[str, list]):
+        super().__init__(graphs)
+        self.confidence = confidence
+
+
+class SpigotSdp(Tempered, ListenedPipe):
     """First-order semantic dependency parser: predicates, arcs and labelled arcs. Components after it can
     read its graphs through ``diffdecode.GraphListener.v1``, and their gradients tune it (SPIGOT).
     """
@@ -120,7 +138,7 @@ class SpigotSdp(ListenedPipe):
         """
         super().__init__(vocab, model, name, settings)
         self.scorer = scorer
-        self.cfg: dict[str, Any] = {"labels": [], "deterministic": []}
+        self.cfg: dict[str, Any] = {"labels": [], "deterministic": [], TEMPERATURE: 1.0}
 
     def apply_settings(self) -> None:
         """Do what the settings say, after they have changed."""
@@ -196,6 +214,7 @@ class SpigotSdp(ListenedPipe):
         """
         validate_get_examples(get_examples, "SpigotSdp.initialize")
         require_upstreams(nlp, get_examples)
+        docs = self.some_docs(get_examples)
         warn_of_unused_vectors(nlp)
         if labels is None:
             labels = label_inventory((example.reference for example in get_examples()), self.settings.key)
@@ -211,7 +230,8 @@ class SpigotSdp(ListenedPipe):
         self.cfg["deterministic"] = sorted(chosen)
         if self.model.has_dim("nO") is None:
             self.model.set_dim("nO", len(self.labels) + 1)
-        self.model.initialize(X=[example.predicted for example in islice(get_examples(), 10)])
+        self.model.initialize(X=docs)
+        self.temperature = 1.0
         self.begin_training()
         self._tell_listeners()
         self.require_frozen_parts()
@@ -220,39 +240,55 @@ class SpigotSdp(ListenedPipe):
 
     # Prediction
 
-    def predict(self, docs: Iterable[Doc]) -> list[np.ndarray]:
+    def predict(self, docs: Iterable[Doc]) -> Graphs:
         """Parse documents without changing them.
 
         Args:
             docs: the documents.
 
         Returns:
-            For each document ``[arcs, 3]``: head (-1: the dependent is a top), dependent, and the label's
-            number.
+            For each document ``[arcs, 3]``; see ``Graphs``.
         """
         scores = self.model.predict(list(docs))
         with culprit_named(self.name, self.model):
-            arcs = self.decoder.predict(scores, self.deterministic)
-        arcs = arcs[np.argsort(arcs[:, 1], kind="stable")]
+            chosen = self.decoder.best(scores, self.deterministic)
+        arcs = self.decoder.arcs(scores, chosen)
+        order = np.argsort(arcs[:, 1], kind="stable")
+        arcs, doc = self._within(arcs[order], scores)
+        measured = measure_graphs(self.settings.confidence, scores, chosen, self.temperature)
+        if ARC_PROBS in measured:
+            measured[ARC_PROBS] = _split(measured[ARC_PROBS][order], doc, scores)
+        return Graphs(_split(arcs, doc, scores), measured)
+
+    def _within(self, arcs: np.ndarray, scores: DocScores) -> tuple[np.ndarray, np.ndarray]:
+        """Arcs with positions in their documents, and of each arc the document."""
         lengths = scores.segments.doc_lengths
         doc = np.searchsorted(np.cumsum(lengths), arcs[:, 1], side="right")
         starts = offsets(lengths)[doc]
-        arcs[:, 0] = np.where(arcs[:, 0] >= 0, arcs[:, 0] - starts, -1)
-        arcs[:, 1] -= starts
-        return np.split(arcs, np.searchsorted(doc, np.arange(1, len(lengths)))) if len(lengths) else []
+        heads = np.where(arcs[:, 0] >= 0, arcs[:, 0] - starts, -1)
+        return np.stack([heads, arcs[:, 1] - starts, arcs[:, 2]], axis=1), doc
 
     def set_annotations(self, docs: Iterable[Doc], graphs: Sequence[np.ndarray]) -> None:
-        """Write the graphs to ``doc._.sdp``, or where the setting ``key`` says.
+        """Write the graphs to ``doc._.sdp``, or where the setting ``key`` says; and the confidence.
 
         Args:
             docs: the documents.
             graphs: what ``predict`` returned.
         """
+        docs, key = list(docs), self.settings.key
+        named = [self._named(rows.tolist()) for rows in graphs]
+        for doc, arcs in zip(docs, named):
+            set_graph(doc, *arcs_and_tops(arcs), key)
+        measured = dict(getattr(graphs, "confidence", {}))
+        if ARC_PROBS in measured:
+            pairs = zip(named, measured[ARC_PROBS])
+            measured[ARC_PROBS] = [dict(zip(arcs, probs.tolist())) for arcs, probs in pairs]
+        write_graphs(docs, key, measured)
+
+    def _named(self, arcs: Iterable[Sequence[int]]) -> list[tuple[int, int, str]]:
+        """Arcs with their labels; a top has the head -1 and no label."""
         labels = self.labels
-        for doc, rows in zip(docs, graphs):
-            rows = rows.tolist()
-            arcs = [(head, dep, labels[label]) for head, dep, label in rows if head >= 0]
-            set_graph(doc, arcs, [dep for head, dep, _ in rows if head < 0], self.settings.key)
+        return [(head, dep, labels[label] if head >= 0 else "") for head, dep, label in arcs]
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """Score the graphs of the component's key.
@@ -265,6 +301,132 @@ class SpigotSdp(ListenedPipe):
             What the scorer returns.
         """
         return super().score(examples, key=self.settings.key, **kwargs)
+
+    # Confidence
+
+    def k_best(self, doc: Doc, k: int = 10, *, determinism: bool = True) -> list[ScoredGraph]:
+        """The likeliest graphs of a document, likeliest first; the first is what the parser predicts.
+
+        A graph in which a word has no arguments can come from two decisions, on whether that is a predicate:
+        the graphs are in the order of the likelier of them.
+
+        Args:
+            doc: the document; it is not changed.
+            k: how many graphs; fewer come where there are no more.
+            determinism: False takes graphs in which a predicate gives a deterministic label twice, too.
+
+        Returns:
+            the graphs, without two that are the same.
+
+        Raises:
+            ValueError: ``k`` below 1; deterministic labels, unless ``determinism`` is False.
+        """
+        self._refuse_determinism("k_best", determinism)
+        return [self._scored(*graph) for graph in self._distribution(doc).k_best(k)]
+
+    def sample(
+        self,
+        doc: Doc,
+        n: int = 1,
+        *,
+        determinism: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> list[ScoredGraph]:
+        """Independent samples from the parser's distribution over the graphs of a document.
+
+        Args:
+            doc: the document; it is not changed.
+            n: how many.
+            determinism: as for ``k_best``.
+            generator: of the random numbers, on the CPU; by default torch's own.
+
+        Returns:
+            the samples.
+
+        Raises:
+            ValueError: ``n`` below 1; deterministic labels, unless ``determinism`` is False.
+        """
+        self._refuse_determinism("sample", determinism)
+        return [self._scored(*graph) for graph in self._distribution(doc).sample(n, generator)]
+
+    def log_prob(self, doc: Doc, graph: SdpGraph | None = None) -> float:
+        """The natural logarithm of the probability that the parser gives to a graph, determinism left out.
+
+        Args:
+            doc: the document.
+            graph: by default that of the document.
+
+        Returns:
+            the logarithm; -inf for a graph that the parser cannot give.
+
+        Raises:
+            ValueError: no graph, here or on the document.
+        """
+        key = self.settings.key
+        graph = get_graph(doc, key) if graph is None else graph
+        if graph is None:
+            raise ValueError(f"{doc.text!r:.60} has no graph in doc._.{key}; say which graph you mean")
+        number = {label: i for i, label in enumerate(self.labels)}
+        arcs = [(head, dep, number.get(label, -1)) for head, dep, label in graph.arcs]
+        tops = [(-1, top, len(self.labels)) for top in graph.top]
+        return self._distribution(doc).log_prob([*arcs, *tops])
+
+    def _refuse_determinism(self, what: str, determinism: bool) -> None:
+        labels = self.cfg["deterministic"]
+        if determinism and labels:
+            shown = f"{', '.join(labels[:3])}{' ...' if labels[3:] else ''}"
+            raise ValueError(
+                f"'{self.name}': {what} does not know that {shown} are deterministic; with "
+                "determinism=False it takes graphs that give such a label twice, too"
+            )
+
+    def _distribution(self, doc: Doc) -> GraphDistribution:
+        scores = self.model.predict([doc])
+        with culprit_named(self.name, self.model):
+            scores.require_finite()
+        return GraphDistribution(scores, self.temperature)
+
+    def _scored(self, arcs: Iterable[tuple[int, int, int]], log_prob: float) -> ScoredGraph:
+        return ScoredGraph(*arcs_and_tops(sorted(self._named(arcs))), log_prob, self.settings.key)
+
+    @property
+    def annotation(self) -> dict[str, Any]:
+        """What readers have to read for the two methods below."""
+        return {"graph": True, "key": self.settings.key}
+
+    def verdicts(self, examples: Sequence[Example], scores: DocScores) -> tuple[np.ndarray, np.ndarray]:
+        """How sure the parser is of each labelled arc and top that it decides on, and whether it is right.
+
+        Args:
+            examples: the examples; what is not annotated is left out.
+            scores: the scores of their predicted documents.
+
+        Returns:
+            probabilities ``[n]``, and bool ``[n]``.
+        """
+        chosen = self.decoder.best(scores, self.deterministic)
+        found = self.decoder.arcs(scores, chosen)
+        probs = measure_graphs([ARC_PROBS], scores, chosen, self.temperature)[ARC_PROBS]
+        gold, known = aligned_arcs(examples, [*self.labels, TOP], self.settings.key)
+        counts = known[found[:, 1]] & ((found[:, 0] < 0) | known[found[:, 0]])
+        right = set(map(tuple, gold.tolist()))
+        return probs[counts], np.array([tuple(arc) in right for arc in found[counts].tolist()], dtype=bool)
+
+    def surprise(self, examples: Sequence[Example], scores: DocScores) -> Callable[[float], float]:
+        """The negative log-likelihood of annotated graphs, in nats, as a function of the temperature.
+
+        Args:
+            examples: the examples; what is not annotated is left out.
+            scores: the scores of their predicted documents.
+        """
+        arcs, known = aligned_arcs(examples, [*self.labels, TOP], self.settings.key)
+
+        def at(temperature: float) -> float:
+            parts = (replace(part, parts=scaled(part, temperature)) for part in scores.scores)
+            losses = (self._loss_of(part, arcs, known, likelihood) for part in parts)
+            return sum(float(loss) for loss in losses if loss is not None)
+
+        return at
 
     # Training
 
@@ -296,14 +458,16 @@ class SpigotSdp(ListenedPipe):
         if not scores.scores or not any(has_graph(eg.reference, self.settings.key) for eg in examples):
             return 0.0, []
         arcs, known = aligned_arcs(examples, [*self.labels, TOP], self.settings.key)
-        losses = [self._loss_of(part, arcs, known) for part in scores.scores]
+        losses = [self._loss_of(part, arcs, known, self.loss) for part in scores.scores]
         losses = [loss for loss in losses if loss is not None]
         if not losses:
             return 0.0, []
         total = require_finite(torch.stack(losses).sum(), "the loss")
         return float(total.detach()), [(total, None)]
 
-    def _loss_of(self, part: PartScores, arcs: np.ndarray, known: np.ndarray) -> torch.Tensor | None:
+    def _loss_of(
+        self, part: PartScores, arcs: np.ndarray, known: np.ndarray, loss: GraphLoss
+    ) -> torch.Tensor | None:
         labels, annotated = gold_batch(part.batch, arcs, known)
         rows = np.flatnonzero(annotated[:, 1:, 1:].any((1, 2)))
         if not len(rows):
@@ -316,4 +480,18 @@ class SpigotSdp(ListenedPipe):
         gold = SemanticGraph(labels[rows], (labels[rows] >= 0).any(1))
         deterministic = torch.zeros(label_scores.shape[3], dtype=torch.bool, device=device)
         deterministic[self.deterministic] = True
-        return self.loss(scores, gold, part.lengths[rows], deterministic)
+        return loss(scores, gold, part.lengths[rows], deterministic)
+
+
+def arcs_and_tops(
+    named: Iterable[tuple[int, int, str]],
+) -> tuple[list[tuple[int, int, str]], list[int]]:
+    """Arcs with the head -1 apart from the others, as ``set_graph`` takes them."""
+    named = list(named)
+    return [arc for arc in named if arc[0] >= 0], [dep for head, dep, _ in named if head < 0]
+
+
+def _split(rows: np.ndarray, doc: np.ndarray, scores: DocScores) -> list[np.ndarray]:
+    """Rows by their documents, whose numbers ``doc`` rise."""
+    size = len(scores.segments.doc_lengths)
+    return np.split(rows, np.searchsorted(doc, np.arange(1, size))) if size else []

@@ -109,8 +109,8 @@ def create_corpus(
 ) -> Reader:
     """Reads ``.spacy`` files (one, or a folder) like ``spacy.Corpus.v1``, and keeps graphs when it splits.
 
-    See ``Corpus`` for the options. Raises FileNotFoundError if there is no such file or folder, and ValueError
-    if it is no ``.spacy`` file and holds none.
+    See ``Corpus`` for the options. Raises FileNotFoundError if there is no such file or folder, and
+    ValueError if it is no ``.spacy`` file and holds none.
     """
     path = _existing(path)
     with warnings.catch_warnings():

@@ -62,7 +62,8 @@ def every_decision(parser, doc):
         kind = trees_of(part.batch, parser.trees)
         for b, n in enumerate(part.batch.lengths.tolist()):
             trees = all_trees(n, kind.projective, kind.multi_root)
-            log_p = score_all(part.arcs[b : b + 1], n, kind.projective, kind.multi_root).log_softmax(1)[0]
+            arcs = part.arcs[b : b + 1] / parser.temperature
+            log_p = score_all(arcs, n, kind.projective, kind.multi_root).log_softmax(1)[0]
             words = part.batch.tokens[b, :n]
             trees = [words_of(words, tree) for tree in trees.numpy()]
             segments.append([(words, tree, p) for tree, p in zip(trees, log_p.tolist())])
@@ -93,13 +94,19 @@ PRESET = st.lists(st.tuples(WORDS, st.sampled_from([-1, -1, 0, 1])), max_size=5)
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("trees", TREES, ids=str)
-@given(tokens=st.one_of(FREE, PRESET), segmenter=st.sampled_from(sorted(SEGMENTERS)))
+@given(
+    tokens=st.one_of(FREE, PRESET),
+    segmenter=st.sampled_from(sorted(SEGMENTERS)),
+    temperature=st.sampled_from([1, 0.5, 3.0]),
+)
 @settings(deadline=None, max_examples=25)
-def test_all_trees_of_a_small_document(trees, model, tokens, segmenter):
+def test_all_trees_of_a_small_document(trees, model, tokens, segmenter, temperature):
     parser = pipeline(*trees, model).get_pipe("spigot_parser")
     parser.model.attrs["segmenter"] = SEGMENTERS[segmenter]
+    parser.temperature = temperature
     doc = make_doc(parser.vocab, [word for word, _ in tokens], [start for _, start in tokens])
     check_against_enumeration(parser, doc)
+    parser.temperature = 1.0
 
 
 def check_against_enumeration(parser, doc):
@@ -218,6 +225,30 @@ def test_it_is_saved_with_document_and_pipeline(tmp_path):
     assert_same(spacy.load(tmp_path).pipe(TEXTS), expected)
     without = spacy.load(tmp_path, config={"components.spigot_parser.confidence": []})
     assert all(written(doc) == (None, None) for doc in without.pipe(TEXTS))
+
+
+def test_temperature_is_saved_and_changes_no_tree(tmp_path):
+    nlp = pipeline()
+    parser = nlp.get_pipe("spigot_parser")
+    plain = [(doc.to_array(["HEAD", "DEP"]).tolist(), doc._.tree_entropy) for doc in nlp.pipe(TEXTS)]
+    copy = pickle.loads(pickle.dumps(nlp))
+    copy.get_pipe("spigot_parser").temperature = 4
+    docs = list(copy.pipe(TEXTS))
+    assert [doc.to_array(["HEAD", "DEP"]).tolist() for doc in docs] == [tree for tree, _ in plain]
+    assert docs[0]._.tree_entropy > plain[0][1] + 0.1
+    expected = [written(doc) for doc in docs]
+    copy.to_disk(tmp_path)
+    restored = spacy.load(tmp_path)
+    assert restored.get_pipe("spigot_parser").temperature == 4
+    assert_same(restored.pipe(TEXTS), expected)
+    assert_same(copy.pipe(TEXTS, n_process=2, batch_size=3), expected)
+    assert_same(pickle.loads(pickle.dumps(copy)).pipe(TEXTS), expected)
+    other = pickle.loads(pickle.dumps(nlp)).from_bytes(copy.to_bytes())
+    assert_same(other.pipe(TEXTS), expected)
+    assert parser.temperature == 1.0
+    for wrong in (0, -1.0, float("nan"), float("inf"), "1"):
+        with pytest.raises(ValueError, match="temperature must be a number above 0"):
+            parser.temperature = wrong
 
 
 def test_off_by_default_and_nothing_stale_is_left():

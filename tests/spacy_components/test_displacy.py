@@ -54,6 +54,18 @@ def test_svg_has_every_arc(doc):
     assert svg.startswith("<svg") and svg.count('class="displacy-arc"') == 3 and "ARG2" in svg
 
 
+def test_arcs_are_shaded_by_their_probability(doc):
+    plain = render_svg(doc, "tree")
+    assert "opacity" not in plain
+    doc._.head_probs = [0.25, 0.9, 1.0, 0.5]
+    svg = ElementTree.fromstring(render_svg(doc, "tree"))
+    arrows = [g for g in svg.iter() if g.get("class") == "displacy-arrow"]
+    labels = ["".join(arrow.itertext()).split() for arrow in arrows]
+    assert labels == [["0.250", "nsubj"], ["1.000", "mark"], ["0.500", "xcomp"]]
+    assert [arrow.get("opacity") for arrow in arrows] == ["0.36", "1.00", "0.57"]
+    assert "opacity" not in render_svg(doc, "tree", shade=False) + render_svg(doc)
+
+
 def test_svg_escapes_words():
     doc = Doc(NLP.vocab, words=["<b>", "x"])
     set_graph(doc, [(0, 1, "A&B")])

@@ -18,11 +18,14 @@ from toy_pipelines import (
     bare,
     change,
     example,
+    head_concat,
     joint,
     make_pipeline,
     only,
     parsed_docs,
     parser_config,
+    sdp_config,
+    textcat_config,
     torch_gradients,
     torch_weights,
     train_step,
@@ -156,10 +159,22 @@ def test_unlabelled_parser_without_any_treebank():
     """Latent trees: no parse in the data at all, the arcs are then called 'dep'."""
     nlp = spacy.blank("en")
     nlp.add_pipe("spigot_parser", config=parser_config())
+    nlp.add_pipe("masked_textcat", "textcat", config=textcat_config(head_concat()))
     examples = [example(only(doc, "cats")) for doc in parsed_docs(nlp.vocab)]
     nlp.initialize(lambda: examples)
     assert nlp.get_pipe("spigot_parser").labels == ()
     assert set(read(nlp("the cat saw a dog"))[1]) <= {"dep", "ROOT"}
+
+
+@pytest.mark.parametrize("config", [parser_config, sdp_config])
+def test_nothing_to_learn_from_is_one_line(config):
+    factory = {parser_config: "spigot_parser", sdp_config: "spigot_sdp"}[config]
+    nlp = spacy.blank("en")
+    nlp.add_pipe(factory, config=config())
+    with pytest.raises(ValueError, match=f"'{factory}': no examples .*: is the corpus empty"):
+        nlp.initialize(lambda: iter(()))  # as a corpus that spaCy reads
+    with pytest.raises(ValueError, match=f"'{factory}': no (label found|example has a dependency tree)"):
+        nlp.initialize(lambda: [example(only(doc, "cats")) for doc in parsed_docs(nlp.vocab)])
 
 
 def test_settings_are_checked():

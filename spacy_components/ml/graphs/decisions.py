@@ -40,12 +40,33 @@ class GraphDecoder:
         Returns:
             ``[arcs, 3]``: positions of head and dependent (head -1: a top), label.
         """
-        arcs = [np.zeros((0, 3), dtype=np.int64)]
+        return self.arcs(scores, self.best(scores, deterministic))
+
+    def best(self, scores: DocScores, deterministic: Sequence[int]) -> list[SemanticGraph]:
+        """The best graphs of all segments, without gradient.
+
+        Args:
+            scores: the scores.
+            deterministic: labels that a predicate gives to one argument at most.
+
+        Returns:
+            for each batch of segments its graphs.
+        """
         scores.require_finite()
-        for part in scores.scores:
-            graph = _best(part, deterministic)
-            arcs.append(arc_positions(part.batch, graph).cpu().numpy())
-        return np.concatenate(arcs)
+        return [_best(part, deterministic) for part in scores.scores]
+
+    def arcs(self, scores: DocScores, chosen: Sequence[SemanticGraph]) -> np.ndarray:
+        """Graphs of segments as arcs of the documents.
+
+        Args:
+            scores: the scores.
+            chosen: for each batch of segments its graphs.
+
+        Returns:
+            as ``predict``.
+        """
+        arcs = [arc_positions(part.batch, graph) for part, graph in zip(scores.scores, chosen)]
+        return np.concatenate([np.zeros((0, 3), dtype=np.int64), *(rows.cpu().numpy() for rows in arcs)])
 
     def decide(self, scores: DocScores, deterministic: Sequence[int]) -> "GraphDecision":
         """Decide, and be ready for a gradient on the decision.
