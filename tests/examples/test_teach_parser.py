@@ -2,13 +2,16 @@
 
 import gzip
 import json
+import random
 
 import pytest
+from rich.console import Console
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
 from examples.spacy.teach_parser import __main__ as recipe
 from examples.spacy.teach_parser import report
+from examples.spacy.teach_parser.generated import CLASSES, MODIFIERS, SHOWN, belongs_left, generate
 from examples.spacy.teach_parser.material import RARE, Draw, words_in, write_dev
 
 
@@ -78,10 +81,25 @@ def test_too_little_data_is_said(data):
     assert not (data / "x").exists()
 
 
+def test_only_half_of_the_modifiers_are_in_the_treebank_and_their_letters_do_not_tell_their_side():
+    sides = {modifier: belongs_left(modifier) for modifier in MODIFIERS}
+    for letters in ({m[0] for m in MODIFIERS}, {m[1] for m in MODIFIERS}):
+        for letter in letters:
+            own = [left for modifier, left in sides.items() if letter in modifier[:2]]
+            assert sum(own) * 2 == len(own)
+    assert len(SHOWN) * 2 == len(MODIFIERS) and sum(sides[m] for m in SHOWN) * 2 == len(SHOWN)
+    draw = random.Random(0)
+    for words, tags, heads, relations in (generate(draw) for _ in range(50)):
+        assert [i for i, head in enumerate(heads) if head == i] == [0] and relations[0] == "ROOT"
+        for i in range(1, len(words), 2):
+            assert words[heads[i]] in CLASSES[tags[i]] and heads[i] == (i - 1 if sides[words[i]] else i + 1)
+
+
 def row(system, seed, accuracy, uas=None):
     scores = {} if uas is None else {"uas": uas, "las": uas - 10}
     start = None if uas is None else {"uas": 60.0}
     cell = {"encoder": "word", "trees": 300, "system": system, "seed": seed, "seconds": 2.0}
+    cell |= {"learn_rate": 0.002, "grad_factor": 0.75}
     return cell | scores | {"accuracy": accuracy, "start": start}
 
 
@@ -91,9 +109,9 @@ def test_differences_are_between_runs_of_the_same_seed():
     rows += [row("ste", 1, 81.0, 60.0), row("ste", 0, 73.0, 68.0)]
     text = report.tables(rows)
     lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
-    assert "+2.00 ± 1.00 (2 of 2 better)" in lines["ste"] and "-1.00 ± 4.00 (1 of 2 better)" in lines["ste"]
-    assert "-14.50 ± 4.50 (0 of 2 better)" in lines["none"] and "better" not in lines["pipeline"]
-    assert "60.50 ± 0.71" in lines["none"] and lines["none"].count("better") == 1
+    assert "+2.00 ± 1.00, 2/2" in lines["ste"] and "-1.00 ± 4.00, 1/2" in lines["ste"]
+    assert "-14.50 ± 4.50, 0/2" in lines["none"] and "/2" not in lines["pipeline"]
+    assert "60.50 ± 0.71" in lines["none"] and lines["none"].count("/2") == 1
 
 
 def test_moved_arcs_are_counted_by_gold_relation(tmp_path):
@@ -113,6 +131,28 @@ def test_moved_arcs_are_counted_by_gold_relation(tmp_path):
     assert rows["`det`"] == ["30", "30", "30", "0", "0"]
     assert rows["`nsubj`"] == ["30", "30", "0", "30", "0"] and rows["`obj`"] == ["30", "30", "0", "0", "30"]
     assert "`ROOT`" not in rows
+
+
+def test_every_system_has_the_best_of_the_same_grid():
+    """By the sentences kept aside, with a seed of its own; a control has no factor to choose."""
+
+    class Tried(list):
+        def run(self, cell):
+            self.append(cell)
+            return {"aside": -abs(cell.learn_rate - 0.002) - (cell.grad_factor > 0.25), "accuracy": 99.0}
+
+    grid = "--systems none ste --learn-rates 0.001 0.002 0.004 --grad-factors 0.75 0.25".split()
+    tried = Tried()
+    tuned = recipe._tuned(tried, recipe.arguments(grid), "word", 300, Console(quiet=True))
+    assert tuned["ste"] == {"learn_rate": 0.002, "grad_factor": 0.25} and tuned["none"] == {
+        "learn_rate": 0.002,
+        "grad_factor": 0,
+    }
+    assert [cell.system for cell in tried] == ["none"] * 3 + ["ste"] * 6
+    assert {cell.seed for cell in tried} == {recipe.TUNING_SEED}
+    tried.clear()
+    assert recipe._tuned(tried, recipe.arguments([]), "word", 300, Console(quiet=True))["ste"]["grad_factor"]
+    assert not tried  # nothing to choose
 
 
 def test_quick_needs_no_data_and_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from spacy.vocab import Vocab
 
 from diffdecode.files.atomic import atomic_folder, write_bytes, write_text
 from diffdecode.files.text import Block, FormatError, blocks
-from examples.spacy.toy_corpus import ENDINGS, KNOWN_ENDINGS, sentence
+from examples.spacy.teach_parser.generated import SHOWN, Generated, generate
 from spacy_components.training.formats import read_conllu
 
 TREEBANK, CATEGORIES = "ud_english_ewt/en_ewt-ud-{}.conllu.gz", "ccg_ewt/{}.tsv.gz"
@@ -91,9 +91,9 @@ class Draw:
 
     def _generated(self) -> tuple[list[Sentence], list[Sentence]]:
         draw = random.Random(self.seed)
-        trees = [_toy(draw, KNOWN_ENDINGS, tagged=False) for _ in range(self.trees)]
+        trees = [_with_tree(generate(draw, SHOWN)) for _ in range(self.trees)]
         number = self.sentences + max(self.sentences // 10, 1)
-        return trees, [_toy(draw, ENDINGS)._replace(heads=None, relations=None) for _ in range(number)]
+        return trees, [_with_tags(generate(draw)) for _ in range(number)]
 
 
 def write_dev(data: Path | None, folder: Path) -> None:
@@ -111,13 +111,14 @@ def write_dev(data: Path | None, folder: Path) -> None:
         return
     if data is None:
         draw = random.Random("dev")
-        trees = tagged = [_toy(draw, ENDINGS) for _ in range(GENERATED_DEV)]
+        sentences = [generate(draw) for _ in range(GENERATED_DEV)]
+        trees, tagged = [_with_tree(each) for each in sentences], map(_with_tags, sentences)
     else:
         trees = _trees([block for _, block in _named(_file(data, TREEBANK, "dev"))])
-        tagged = list(_categories(data, "dev"))
+        tagged = _categories(data, "dev")
     with _made(folder) as made:
         _save(made / "trees.spacy", trees)
-        _save(made / "tags.spacy", [each._replace(heads=None, relations=None) for each in tagged])
+        _save(made / "tags.spacy", tagged)
 
 
 def words_in(path: Path) -> int:
@@ -187,13 +188,12 @@ def _categories(data: Path, split: str) -> Iterator[Sentence]:
         yield Sentence(name, [word for word, _ in rows], tags=[tag for _, tag in rows])
 
 
-def _toy(draw: random.Random, endings: tuple[str, ...], tagged: bool = True) -> Sentence:
-    """An adjective's tag is the stem of its noun, which only the tree tells: they agree in the ending."""
-    words, heads, _ = sentence(draw, endings)
-    root = next(i for i, head in enumerate(heads) if head == i)
-    relations = ["ROOT" if i == root else "arg" if h == root else "amod" for i, h in enumerate(heads)]
-    tags = ["verb" if i == root else words[h][:-3] if h != root else "noun" for i, h in enumerate(heads)]
-    return Sentence("", words, tags if tagged else None, heads, relations)
+def _with_tree(sentence: Generated) -> Sentence:
+    return Sentence("", sentence.words, heads=sentence.heads, relations=sentence.relations)
+
+
+def _with_tags(sentence: Generated) -> Sentence:
+    return Sentence("", sentence.words, tags=sentence.tags)
 
 
 @contextmanager
@@ -203,7 +203,7 @@ def _made(folder: Path) -> Iterator[Path]:
         yield made
 
 
-def _save(path: Path, sentences: list[Sentence]) -> None:
+def _save(path: Path, sentences: Iterable[Sentence]) -> None:
     vocab = Vocab()
     docs = [
         Doc(vocab, each.words, tags=each.tags, heads=each.heads, deps=each.relations, pos=each.pos)

@@ -14,11 +14,15 @@ from spacy.vocab import Vocab
 from diffdecode.files.atomic import write_text
 from examples._shared.pictures import save_scatter
 from examples._shared.tables import markdown_table, spread
-from examples.spacy.teach_parser.systems import NO_TREES, PIPELINE
+from examples.spacy.teach_parser.systems import NO_TREES, PIPELINE, SCORES
 from spacy_components.cli.compare_parses import html_page
 from spacy_components.training.parse_changes import ParseChanges, compare_parses
 
 Row = dict[str, Any]
+EXPLANATION = (
+    "Percent on dev after the last step, mean ± standard deviation. Δ: less the pipeline of the same seed, "
+    "mean ± standard error, and how many runs are better. UAS and LAS count all words."
+)
 FEWEST = 20
 """A relation or part of speech with fewer changed heads has no line."""
 SHOWN = 12
@@ -27,7 +31,7 @@ DRAWN = 10
 
 def tables(rows: Sequence[Row]) -> str:
     """One Markdown table for each encoder and number of trees."""
-    parts = []
+    parts = [EXPLANATION, ""]
     for encoder, trees in dict.fromkeys((row["encoder"], row["trees"]) for row in rows):
         own = [row for row in rows if (row["encoder"], row["trees"]) == (encoder, trees)]
         starts = {row["seed"]: row["start"]["uas"] for row in own if row["start"]}
@@ -37,22 +41,25 @@ def tables(rows: Sequence[Row]) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    header = ["system", "seeds", "accuracy", "UAS", "LAS", "accuracy against pipeline", "UAS against it"]
+    header = ["system", "seeds", "accuracy", "UAS", "LAS", "Δ accuracy", "Δ UAS"]
     lines = []
     for system in dict.fromkeys(row["system"] for row in rows):
         own = {row["seed"]: row for row in rows if row["system"] == system}
         pipeline = {row["seed"]: row for row in rows if row["system"] == PIPELINE}
-        scores = [
-            spread([row[name] for row in own.values()], 2) if all(name in row for row in own.values()) else ""
-            for name in ("accuracy", "uas", "las")
-        ]
-        against = [
-            "" if (system in (PIPELINE, NO_TREES) and name == "uas") or system == PIPELINE else text
-            for name in ("accuracy", "uas")
-            for text in [_paired(own, pipeline, name)]
-        ]
-        lines.append([f"`{system}`", str(len(own)), *scores, *against, f"{_seconds(own):.0f} s"])
-    return markdown_table([*header, "CPU time"], lines)
+        found = {name: [row[name] for row in own.values() if name in row] for name in SCORES.values()}
+        scores = [spread(values, 2) if values else "" for values in found.values()]
+        against = ["" if system == PIPELINE else _paired(own, pipeline, name) for name in ("accuracy", "uas")]
+        lines.append(
+            [f"`{system}`", str(len(own)), *scores, *against, _setting(own), f"{_seconds(own):.0f} s"]
+        )
+    return markdown_table([*header, "rate, factor", "CPU time"], lines)
+
+
+def _setting(rows: dict[int, Row]) -> str:
+    """What was chosen for a system: its learning rate, and the factor of the gradient through its trees."""
+    row = next(iter(rows.values()))
+    factor = "" if row["system"] in (NO_TREES, PIPELINE) else f", {row['grad_factor']:g}"
+    return f"{row['learn_rate']:g}{factor}"
 
 
 def _seconds(rows: dict[int, Row]) -> float:
@@ -68,7 +75,7 @@ def _paired(rows: dict[int, Row], others: dict[int, Row], name: str) -> str:
     text = f"{mean(differences):+.2f}"
     if len(differences) > 1:
         text += f" ± {stdev(differences) / len(differences) ** 0.5:.2f}"
-    return f"{text} ({sum(d > 0 for d in differences)} of {len(differences)} better)"
+    return f"{text}, {sum(d > 0 for d in differences)}/{len(differences)}"
 
 
 def plot(path: Path, rows: Sequence[Row]) -> None:
