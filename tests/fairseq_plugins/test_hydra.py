@@ -21,7 +21,7 @@ checkpoint: {{save_dir: {folder}/run}}
 
 
 def test_hydra_trains_and_its_checkpoint_is_read(tmp_path, capsys):
-    data = toy_corpus.write_corpus(tmp_path)
+    data = toy_corpus.write_corpus(tmp_path, 60, "--dataset-impl", "raw")
     config = CONFIG.format(user_dir=toy_corpus.USER_DIR, data=data, folder=tmp_path)
     (tmp_path / "tag.yaml").write_text(config)
     command = [sys.executable, "-c", "from fairseq_cli.hydra_train import cli_main; cli_main()"]
