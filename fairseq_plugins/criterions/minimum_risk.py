@@ -261,7 +261,7 @@ class MinimumRiskCriterion(StepwiseCriterion):
         super().reduce_metrics(logging_outputs)
         found = sum(log.get("candidate_words", 0) for log in logging_outputs)
         wanted = sum(log.get("reference_words", 0) for log in logging_outputs)
-        metrics.log_scalar("length_ratio", found / wanted, weight=0, round=4)
+        metrics.log_scalar("length_ratio", found / wanted, weight=wanted, round=4)
 
 
 def sentence_noise(seed: int, epoch: int, ids: Tensor, lengths: Tensor, samples: int) -> Tensor:

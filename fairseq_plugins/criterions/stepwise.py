@@ -116,7 +116,8 @@ class StepwiseCriterion(FairseqCriterion):
         metrics.log_scalar("nll_loss", total("nll_loss") / ntokens / math.log(2), ntokens, round=3)
         for name in cls.averaged:
             if any(name in log for log in logging_outputs):
-                metrics.log_scalar(name, total(name) / total("nsentences"), weight=0, round=4)
+                sentences = total("nsentences")
+                metrics.log_scalar(name, total(name) / sentences, weight=sentences, round=4)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

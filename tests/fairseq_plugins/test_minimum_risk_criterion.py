@@ -10,12 +10,11 @@ import test_soft_beam_criterion as toy
 import torch
 import toy_corpus
 import toy_models
+from fairseq.logging import metrics
 
 from fairseq_plugins.criterions import risks
 from fairseq_plugins.criterions.minimum_risk import MinimumRiskConfig, MinimumRiskCriterion, sentence_noise
 from fairseq_plugins.decoders import without_dropout
-
-LABELS, LONG = 6, 4 * 6**2  # all sequences of up to two labels, thrice as many
 
 
 def criterion_for(model, tagging=None, **options):
@@ -286,6 +285,21 @@ def test_translation_on_the_command_line(tmp_path, caplog, arch):
     (valid,) = toy_corpus.logged(caplog, "valid")
     assert 0 < float(valid["valid_risk"]) <= 1 and float(valid["valid_length_ratio"]) > 0
     assert (tmp_path / "run" / "checkpoint_best.pt").exists()
+
+
+def test_what_is_logged_is_the_mean_over_all_batches():
+    model = toy_models.spread(toy_models.lstm(), 2.0)
+    criterion = criterion_for(model)
+    logs = [criterion(model, sample_of(model, rows))[2] for rows in ([[5, 9, 14], [8, 21], [11]], [[17]])]
+    with metrics.aggregate(new_root=True) as whole:
+        for log in logs:
+            criterion.reduce_metrics([log])
+    found = whole.get_smoothed_values()
+    total = {name: sum(float(log[name]) for log in logs) for name in logs[0]}
+    assert found["risk"] == pytest.approx(total["risk"] / 4, abs=1e-4)
+    assert found["distinct"] == pytest.approx(total["distinct"] / 4, abs=1e-4)
+    ratio = total["candidate_words"] / total["reference_words"]
+    assert found["length_ratio"] == pytest.approx(ratio, abs=1e-4)
 
 
 def test_the_configuration_names_every_risk():
