@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from pathlib import Path
@@ -119,6 +120,12 @@ def _train(nlp: Language, folder: Path) -> Language:
     torch.set_num_threads(1)
     lock(folder)
     write_text(folder / UNFINISHED, "")
-    train(nlp, folder, stdout=sys.stdout, stderr=sys.stderr)
+    try:
+        train(nlp, folder, stdout=sys.stdout, stderr=sys.stderr)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        problem = f"cannot write to {folder}: {error.strerror}. Its training is not finished: run it again"
+        raise OSError(problem) from error  # spaCy's own does not say which disk
     (folder / UNFINISHED).unlink()
     return util.load_model(folder / "model-best")

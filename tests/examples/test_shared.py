@@ -1,6 +1,7 @@
 """What the recipes share: data, runs, errors in one line; and that they share nothing else."""
 
 import ast
+import errno
 import gzip
 import importlib
 import os
@@ -151,6 +152,19 @@ def test_a_pipeline_whose_training_was_killed_is_none(tmp_path):
     assert spacy_training.whole_pipeline(tmp_path / "model-best") == tmp_path / "model-best"
     (tmp_path / spacy_training.UNFINISHED).touch()
     with pytest.raises(ValueError, match=r"training of .*model-best was interrupted: run its command again"):
+        spacy_training.whole_pipeline(tmp_path / "model-best")
+
+
+def test_a_full_disk_in_a_training_names_the_folder(tmp_path, monkeypatch):
+    def full(nlp, folder, **streams):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(spacy_training, "train", full)
+    with pytest.raises(OSError, match=rf"cannot write to {tmp_path}: No space left on device\. Its training"):
+        spacy_training._train(None, tmp_path)
+    (tmp_path / "model-best").mkdir()
+    (tmp_path / "model-best" / "config.cfg").touch()
+    with pytest.raises(ValueError, match="was interrupted: run its command again"):
         spacy_training.whole_pipeline(tmp_path / "model-best")
 
 
