@@ -1,5 +1,6 @@
 """The demo's language, and a few steps of the demo itself."""
 
+import argparse
 import json
 import random
 
@@ -76,3 +77,12 @@ def test_two_formalisms_share_an_encoder(tmp_path):
     before = (tmp_path / "quick" / "freda-dm-eud-0" / "model-last" / "meta.json").stat().st_mtime_ns
     freda.main(options)  # reads what is done
     assert (tmp_path / "quick" / "freda-dm-eud-0" / "model-last" / "meta.json").stat().st_mtime_ns == before
+
+
+def test_the_control_takes_as_many_steps_as_two_formalisms_together():
+    given = argparse.Namespace(steps=5, learn_rate=0.1)
+    steps = {
+        system: {freda._settings(system, keys, 0, given)["training.max_steps"] for keys in runs}
+        for system, runs in freda.SYSTEMS.items()
+    }
+    assert steps == {"alone": {5}, "longer": {10}, "shared": {10}, "freda": {10}}
