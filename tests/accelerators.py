@@ -57,10 +57,10 @@ class StandIn(Accelerator):
         step(*arguments, **options)
         return list(self.card.waits)
 
-    def kernels(self, step: Callable[[], object]) -> int:
-        """How many kernels a call of ``step`` starts."""
+    def kernels(self, step: Callable[..., object], *arguments) -> int:
+        """How many kernels ``step(*arguments)`` starts."""
         self.card.reset()
-        step()
+        step(*arguments)
         return self.card.kernels
 
 

@@ -125,6 +125,11 @@ class Card(TorchDispatchMode):
         torch._C._set_only_lift_cpu_tensors(False)
         return super().__exit__(*raised)
 
+    @staticmethod
+    def line_of_ours() -> str:
+        """The line of this project's packages that is being run."""
+        return line_of_ours()
+
     def reset(self) -> None:
         """Count from 0."""
         self.waits: list[str] = []
@@ -172,7 +177,7 @@ class Card(TorchDispatchMode):
             )
             waits += blocking and len({isinstance(t, CardTensor) for t in tensors[:2]} | {to_card}) == 2
         if waits:
-            self.waits += [f"{func} {_line_of_ours()}"] * int(waits)
+            self.waits += [f"{func} {line_of_ours()}"] * int(waits)
 
     @staticmethod
     def _waits_of_index(func, args) -> int:
@@ -191,7 +196,7 @@ def _on_card(leaf):
     return CardTensor(leaf) if isinstance(leaf, Tensor) and not isinstance(leaf, CardTensor) else leaf
 
 
-def _line_of_ours() -> str:
+def line_of_ours() -> str:
     stack = traceback.extract_stack()
     frames = [frame for frame in stack if frame.filename.startswith(tuple(f"{ROOT / p}/" for p in PACKAGES))]
     return f"{Path(frames[-1].filename).relative_to(ROOT)}:{frames[-1].lineno}" if frames else "elsewhere"
@@ -285,6 +290,7 @@ def standin_card() -> Iterator[Card]:
         patch.object(
             kernels, "_load", lambda name: _kernels(load("numba")) if name == "triton" else load(name)
         ),
+        torch.autograd.set_multithreading_enabled(False),  # threads are for devices there were from the start
         Card() as card,
     ):
         yield card

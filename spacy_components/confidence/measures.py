@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffdecode.structure import SemanticGraph, TreeKind
+from diffdecode.moves import on_cpu
+from diffdecode.structure import SemanticGraph, TreeKind, looked_at_once
 from spacy_components.confidence.annotations import ARC_PROBS, GRAPH_ENTROPY, HEAD_PROBS, TREE_ENTROPY
 from spacy_components.confidence.graph_distribution import entropy, marginals
 from spacy_components.ml.segments import SegmentBatch
 from spacy_components.ml.trees.models import DocScores
+from spacy_components.ml.trees.scorers import TreeScores
 from spacy_components.ml.trees.sentences import trees_of
 
 
@@ -40,22 +42,37 @@ def measure(
         return {}
     probs = np.ones(scores.segments.size)
     entropies = np.zeros(len(scores.segments.doc_lengths))
-    for part, heads in zip(scores.scores, chosen):
-        heads = heads.clamp(min=0)[:, :, None]
-        arcs = _beside_chosen(part.arcs, heads, temperature)
-        of_arcs, log_partition = trees_of(part.batch, trees).marginals(arcs, part.lengths)
-        if HEAD_PROBS in names:
-            of_heads, is_word = of_arcs[:, 1:].gather(2, heads).squeeze(2), part.batch.is_word
-            probs[part.batch.tokens[is_word]] = of_heads.clamp(0, 1).cpu().numpy()[is_word]
-        if TREE_ENTROPY in names:
-            arcs.masked_fill_(of_arcs == 0, 0)
-            expected = torch.linalg.vecdot(of_arcs.flatten(1), arcs.flatten(1))
-            _add_up(entropies, part.batch, scores, log_partition - expected)
+    wants_entropy = TREE_ENTROPY in names
+
+    def measured() -> list[tuple[Tensor, Tensor]]:
+        pairs = zip(scores.scores, chosen)
+        return [_of_trees(part, trees, heads, temperature, wants_entropy) for part, heads in pairs]
+
+    found = looked_at_once(measured)
+    of_words, of_segments = (on_cpu(tensors) for tensors in ([p for p, _ in found], [e for _, e in found]))
+    for part, of_heads, of_segment in zip(scores.scores, of_words, of_segments):
+        is_word = part.batch.is_word
+        probs[part.batch.tokens[is_word]] = of_heads.numpy()[is_word]
+        _add_up(entropies, part.batch, scores, of_segment)
     by_name = {
         HEAD_PROBS: [values.tolist() for values in scores.segments.by_doc(probs)],
         TREE_ENTROPY: entropies.tolist(),
     }
     return {name: by_name[name] for name in names}
+
+
+def _of_trees(
+    part: TreeScores, trees: TreeKind, heads: Tensor, temperature: float, wants_entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """Of a batch of segments the probability of each word's head ``[B, N]``, and the entropies ``[B]``."""
+    heads = heads.clamp(min=0)[:, :, None]
+    arcs = _beside_chosen(part.arcs, heads, temperature)
+    of_arcs, log_partition = trees_of(part.batch, trees).marginals(arcs, part.lengths)
+    of_heads = of_arcs[:, 1:].gather(2, heads).squeeze(2).clamp(0, 1)
+    if not wants_entropy:
+        return of_heads, torch.zeros_like(log_partition)
+    arcs.masked_fill_(of_arcs == 0, 0)
+    return of_heads, log_partition - torch.linalg.vecdot(of_arcs.flatten(1), arcs.flatten(1))
 
 
 def _beside_chosen(arcs: Tensor, heads: Tensor, temperature: float) -> Tensor:
@@ -72,10 +89,10 @@ def _beside_chosen(arcs: Tensor, heads: Tensor, temperature: float) -> Tensor:
 
 
 def _add_up(totals: np.ndarray, batch: SegmentBatch, scores: DocScores, of_segments: Tensor) -> None:
-    """Add numbers that are not negative, ``[B]`` of segments, to those of their documents."""
+    """Add numbers that are not negative, ``[B]`` of segments (on the CPU), to those of their documents."""
     ends = np.cumsum(scores.segments.doc_lengths)
     doc = np.searchsorted(ends, batch.tokens[:, 0], side="right")
-    np.add.at(totals, doc, of_segments.clamp(min=0).cpu().numpy())
+    np.add.at(totals, doc, of_segments.clamp(min=0).numpy())
 
 
 @torch.no_grad()
@@ -101,11 +118,13 @@ def measure_graphs(
             marginals(part, temperature).labels.gather(3, graph.labels.clamp(min=0).unsqueeze(3)).squeeze(3)
             for part, graph in zip(scores.scores, chosen)
         ]
-        of_arcs = [p[graph.labels >= 0].clamp(0, 1).cpu().numpy() for p, graph in zip(probs, chosen)]
+        here = zip(on_cpu(probs), on_cpu([graph.labels for graph in chosen]))
+        of_arcs = [p[labels >= 0].clamp(0, 1).numpy() for p, labels in here]
         found[ARC_PROBS] = np.concatenate([np.zeros(0), *of_arcs])
     if GRAPH_ENTROPY in names:
         entropies = np.zeros(len(scores.segments.doc_lengths))
-        for part in scores.scores:
-            _add_up(entropies, part.batch, scores, entropy(part, temperature))
+        of_segments = on_cpu([entropy(part, temperature) for part in scores.scores])
+        for part, of_part in zip(scores.scores, of_segments):
+            _add_up(entropies, part.batch, scores, of_part)
         found[GRAPH_ENTROPY] = entropies.tolist()
     return found

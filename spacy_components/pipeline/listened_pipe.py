@@ -15,6 +15,7 @@ from spacy.vocab import Vocab
 from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
+from diffdecode.structure import looked_at_once
 from spacy_components.finetuning.balance import GradientBalance
 from spacy_components.finetuning.original import Original
 from spacy_components.ml.listening.absence import warn_of_nobody_listening
@@ -195,8 +196,12 @@ class ListenedPipe(TrainablePipe):
         if self._original is None:
             self._original = Original(self.model, self.name)
         original = self._original.scores(docs, self.model)
-        parts = [self.distance(drift.kind, *pair) for pair in zip(scores.scores, original.scores)]
-        total = require_finite(drift.weight * torch.stack(parts).sum(), "the drift")
+
+        def summed() -> Tensor:
+            parts = [self.distance(drift.kind, *pair) for pair in zip(scores.scores, original.scores)]
+            return require_finite(drift.weight * torch.stack(parts).sum(), "the drift")
+
+        total = looked_at_once(summed)
         return float(total.detach()), [(total, None)]
 
     def distance(self, kind: str, now: Any, original: Any) -> Tensor:
@@ -241,7 +246,7 @@ class ListenedPipe(TrainablePipe):
         set_dropout_rate(self.model, drop)
         scores, backprop = self.model.begin_update(docs)
         with culprit_named(self.name, self.model):
-            scores.require_finite()
+            looked_at_once(scores.require_finite)
             loss, pairs = self.get_loss(examples, scores)
             drift, pull = self.get_drift(docs, scores)
         losses[self.name] += loss

@@ -76,6 +76,10 @@ class LabelledOnly(TextCategorizer):
         filled = self.model.ops.asarray2f([[bool(len(doc))] for doc in docs]) if docs else scores
         return scores * filled
 
+    def set_annotations(self, docs: Iterable[Doc], scores: np.ndarray) -> None:
+        """Write the scores ``[B, L]``; ``textcat`` fetches each one from a GPU by itself."""
+        super().set_annotations(docs, self.model.ops.to_numpy(scores))
+
     def _examples_to_truth(self, examples: Iterable[Example]) -> tuple[np.ndarray, np.ndarray]:
         examples = list(examples)
         truths, not_missing = super()._examples_to_truth(examples)

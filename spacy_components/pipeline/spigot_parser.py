@@ -14,7 +14,8 @@ from thinc.api import Config, Model
 from torch.nn.functional import cross_entropy
 
 import spacy_components.sdp_graph  # noqa: F401  (makes doc._.sdp known)
-from diffdecode.structure import TreeKind
+from diffdecode.moves import moved
+from diffdecode.structure import TreeKind, looked_at_once
 from spacy_components.confidence import annotations
 from spacy_components.confidence.annotations import HEAD_PROBS
 from spacy_components.confidence.distribution import ScoredTree, TreeDistribution
@@ -433,13 +434,14 @@ class SpigotParser(Tempered, ListenedPipe):
         """
         if not scores.scores or not any(example.reference.has_annotation("DEP") for example in examples):
             return 0.0, []
+        total = looked_at_once(lambda: self._summed_loss(examples, scores))
+        return (0.0, []) if total is None else (float(total.detach()), [(total, None)])
+
+    def _summed_loss(self, examples: Sequence[Example], scores: DocScores) -> torch.Tensor | None:
         trees = [aligned_tree(example, self.trees.projective) for example in examples]
         labels = self._gold_labels(trees)
         losses = [self._loss_of(*annotated, labels) for annotated in self._annotated(trees, scores)]
-        if not losses:
-            return 0.0, []
-        total = require_finite(torch.stack(losses).sum(), "the loss")
-        return float(total.detach()), [(total, None)]
+        return require_finite(torch.stack(losses).sum(), "the loss") if losses else None
 
     def _annotated(
         self, trees: Sequence[tuple[np.ndarray, np.ndarray]], scores: DocScores
@@ -463,16 +465,20 @@ class SpigotParser(Tempered, ListenedPipe):
 
     def _loss_of(self, part: TreeScores, gold: np.ndarray, labels: np.ndarray) -> torch.Tensor:
         device = part.arcs.device
-        annotated = torch.from_numpy(np.flatnonzero((gold >= 0).any(1))).to(device)
-        heads = torch.from_numpy(gold).to(device)
-        rows = (part.arcs, part.lengths, heads)
+        annotated = np.flatnonzero((gold >= 0).any(1))
+        arcs, lengths, heads = part.arcs, part.batch.lengths, gold
         if len(annotated) < len(gold):
-            rows = tuple(tensor[annotated] for tensor in rows)
-        loss = self.loss(*rows, trees_of(part.batch, self.trees))
+            arcs = arcs[moved(torch.from_numpy(annotated), device)]
+            lengths, heads = lengths[annotated], heads[annotated]
+        on_host = (
+            torch.from_numpy(lengths),
+            torch.from_numpy(heads),
+        )  # where they are looked at without a wait
+        loss = self.loss(arcs, *on_host, trees_of(part.batch, self.trees))
         label = np.where(gold >= 0, labels[np.minimum(part.batch.tokens, len(labels) - 1)], -1)
         if (label >= 0).any():
-            predicted = part.label_scores(heads).flatten(0, 1)
-            target = torch.from_numpy(label).to(device).flatten()
+            predicted = part.label_scores(moved(torch.from_numpy(gold), device)).flatten(0, 1)
+            target = moved(torch.from_numpy(label), device).flatten()
             loss = loss + cross_entropy(predicted, target, ignore_index=-1, reduction="sum")
         return loss
 

@@ -12,7 +12,8 @@ from spacy.training import Example, validate_get_examples
 from spacy.vocab import Vocab
 from thinc.api import Config, Model
 
-from diffdecode.structure import GraphParts, SemanticGraph
+from diffdecode.moves import moved
+from diffdecode.structure import GraphParts, SemanticGraph, looked_at_once
 from spacy_components.confidence.annotations import ARC_PROBS, write_graphs
 from spacy_components.confidence.graph_distribution import GraphDistribution, ScoredGraph, scaled
 from spacy_components.confidence.measures import measure_graphs
@@ -457,13 +458,14 @@ class SpigotSdp(Tempered, ListenedPipe):
         """
         if not scores.scores or not any(has_graph(eg.reference, self.settings.key) for eg in examples):
             return 0.0, []
+        total = looked_at_once(lambda: self._summed_loss(examples, scores))
+        return (0.0, []) if total is None else (float(total.detach()), [(total, None)])
+
+    def _summed_loss(self, examples: Sequence[Example], scores: DocScores) -> torch.Tensor | None:
         arcs, known = aligned_arcs(examples, [*self.labels, TOP], self.settings.key)
         losses = [self._loss_of(part, arcs, known, self.loss) for part in scores.scores]
         losses = [loss for loss in losses if loss is not None]
-        if not losses:
-            return 0.0, []
-        total = require_finite(torch.stack(losses).sum(), "the loss")
-        return float(total.detach()), [(total, None)]
+        return require_finite(torch.stack(losses).sum(), "the loss") if losses else None
 
     def _loss_of(
         self, part: PartScores, arcs: np.ndarray, known: np.ndarray, loss: GraphLoss
@@ -473,12 +475,13 @@ class SpigotSdp(Tempered, ListenedPipe):
         if not len(rows):
             return None
         device = part.lengths.device
-        rows, labels, annotated = (torch.from_numpy(array).to(device) for array in (rows, labels, annotated))
+        of_rows = (rows, labels[rows], annotated[rows])
+        rows, labels, annotated = (moved(torch.from_numpy(array), device) for array in of_rows)
         predicates, arc_scores, label_scores = part.parts
-        arc_scores = arc_scores[rows].masked_fill(~annotated[rows], -torch.inf)
+        arc_scores = arc_scores[rows].masked_fill(~annotated, -torch.inf)
         scores = GraphParts(predicates[rows], arc_scores, label_scores[rows])
-        gold = SemanticGraph(labels[rows], (labels[rows] >= 0).any(1))
-        deterministic = torch.zeros(label_scores.shape[3], dtype=torch.bool, device=device)
+        gold = SemanticGraph(labels, (labels >= 0).any(1))
+        deterministic = torch.zeros(label_scores.shape[3], dtype=torch.bool)
         deterministic[self.deterministic] = True
         return loss(scores, gold, part.lengths[rows], deterministic)
 

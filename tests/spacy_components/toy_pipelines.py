@@ -197,7 +197,7 @@ def make_pipeline(*pipes, docs=None, seed=0, initialize=None):
     for _, pipe in nlp.pipeline:
         layer = pipe.model.maybe_get_ref("output_layer") if hasattr(pipe, "model") else None
         if layer is not None and layer.has_param("W"):
-            layer.set_param("W", rng.randn(*layer.get_param("W").shape).astype("f"))
+            layer.set_param("W", layer.ops.asarray(rng.randn(*layer.get_param("W").shape).astype("f")))
     return nlp, examples
 
 

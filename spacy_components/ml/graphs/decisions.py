@@ -5,15 +5,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from thinc.api import Ops, torch2xp
+from thinc.api import Ops
 from thinc.types import Ints2d
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffdecode.structure import GraphParts, SemanticGraph, Surrogate, graph_argmax, semantic_graph
+from diffdecode.moves import moved, on_cpu
+from diffdecode.structure import (
+    GraphParts,
+    SemanticGraph,
+    Surrogate,
+    graph_argmax,
+    looked_at_once,
+    semantic_graph,
+)
 from spacy_components.ml.graphs.scorers import PartScores
 from spacy_components.ml.listening.gradients import GraphGradient
-from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
+from spacy_components.ml.segments import SegmentBatch, SegmentedDocs, split_rows
 from spacy_components.ml.trees.decisions import flat_rows, gives_gradient
 from spacy_components.ml.trees.models import DocScores
 
@@ -52,8 +60,12 @@ class GraphDecoder:
         Returns:
             for each batch of segments its graphs.
         """
-        scores.require_finite()
-        return [_best(part, deterministic) for part in scores.scores]
+
+        def best() -> list[SemanticGraph]:
+            scores.require_finite()
+            return [_best(part, deterministic) for part in scores.scores]
+
+        return looked_at_once(best)
 
     def arcs(self, scores: DocScores, chosen: Sequence[SemanticGraph]) -> np.ndarray:
         """Graphs of segments as arcs of the documents.
@@ -65,8 +77,7 @@ class GraphDecoder:
         Returns:
             as ``predict``.
         """
-        arcs = [arc_positions(part.batch, graph) for part, graph in zip(scores.scores, chosen)]
-        return np.concatenate([np.zeros((0, 3), dtype=np.int64), *(rows.cpu().numpy() for rows in arcs)])
+        return _arcs_of([part.batch for part in scores.scores], chosen)
 
     def decide(self, scores: DocScores, deterministic: Sequence[int]) -> "GraphDecision":
         """Decide, and be ready for a gradient on the decision.
@@ -78,7 +89,7 @@ class GraphDecoder:
         Returns:
             the graphs.
         """
-        batches = [self._decide(part, list(deterministic)) for part in scores.scores]
+        batches = looked_at_once(lambda: [self._decide(part, list(deterministic)) for part in scores.scores])
         return GraphDecision(self, scores.segments, batches)
 
     def _decide(self, part: PartScores, deterministic: list[int]) -> "_DecidedBatch":
@@ -99,12 +110,15 @@ def _best(part: PartScores, deterministic: Sequence[int]) -> SemanticGraph:
     return semantic_graph(arcs, labels, predicates, part.lengths, deterministic=list(deterministic))
 
 
-def arc_positions(batch: SegmentBatch, graph: SemanticGraph) -> Tensor:
-    """Arcs of a batch of graphs, ``[arcs, 3]``: positions of head (-1: the root) and dependent, label."""
-    tokens = pad(torch.from_numpy(batch.tokens).to(graph.labels.device), (1, 0), value=-1)
-    row, dependent, head = (graph.labels >= 0).nonzero(as_tuple=True)
-    columns = (tokens[row, head], tokens[row, dependent], graph.labels[row, dependent, head])
-    return torch.stack(columns, 1)
+def _arcs_of(batches: Sequence[SegmentBatch], graphs: Sequence[SemanticGraph]) -> np.ndarray:
+    """Arcs of batches of graphs, ``[arcs, 3]``: positions of head (-1: the root) and dependent, label."""
+    arcs = [np.zeros((0, 3), dtype=np.int64)]
+    for batch, of_batch in zip(batches, on_cpu([graph.labels.to(torch.int16) for graph in graphs])):
+        tokens, labels = np.pad(batch.tokens, ((0, 0), (1, 0)), constant_values=-1), of_batch.numpy()
+        row, dependent, head = np.nonzero(labels >= 0)
+        columns = (tokens[row, head], tokens[row, dependent], labels[row, dependent, head])
+        arcs.append(np.stack(columns, axis=1))
+    return np.concatenate(arcs)
 
 
 @dataclass
@@ -125,7 +139,7 @@ class _DecidedBatch:
         self, dependents: Tensor, heads: Tensor, labels: Tensor, mean: Tensor, head_labels: Tensor | None
     ) -> None:
         """Add ``dL/dz``, given as rows ``[T+1, ...]`` of all tokens; arcs of the root get 0."""
-        tokens = torch.from_numpy(self.scores.batch.tokens).to(dependents.device)
+        tokens = moved(torch.from_numpy(self.scores.batch.tokens), dependents.device)
         of_arcs = pad(dependents[tokens] @ heads[tokens].transpose(1, 2) - mean[tokens], (1, 0, 1, 0))
         without_tops = pad(labels[tokens], (0, 1)).unsqueeze(2)  # [B, N, 1, L]
         of_labels = without_tops.expand(-1, -1, tokens.shape[1], -1)
@@ -151,17 +165,16 @@ class GraphDecision:
 
     def outputs(self, ops: Ops) -> list[Ints2d]:
         """For each document rows (head, dependent, label), tops left out."""
-        if not self.batches:
-            return [ops.asarray(np.zeros((0, 3), dtype=np.int64)) for _ in self.segments.doc_lengths]
-        arcs = torch.cat([arc_positions(batch.scores.batch, batch.graph()) for batch in self.batches])
+        batches = [batch.scores.batch for batch in self.batches]
+        arcs = _arcs_of(batches, [batch.graph() for batch in self.batches])
         arcs = arcs[arcs[:, 0] >= 0]
-        arcs = arcs[arcs[:, 1].argsort(stable=True)]
-        ends = torch.from_numpy(np.cumsum(self.segments.doc_lengths)).to(arcs.device)
-        doc = torch.searchsorted(ends, arcs[:, 1].contiguous(), right=True)
-        counts = torch.bincount(doc, minlength=len(ends))
-        starts = (ends - torch.from_numpy(self.segments.doc_lengths).to(arcs.device))[doc]
-        arcs = torch.stack([arcs[:, 0] - starts, arcs[:, 1] - starts, arcs[:, 2]], 1)
-        return [ops.asarray(torch2xp(part)) for part in arcs.split(counts.tolist())]
+        arcs = arcs[np.argsort(arcs[:, 1], kind="stable")]
+        lengths = self.segments.doc_lengths
+        ends = np.cumsum(lengths)
+        doc = np.searchsorted(ends, arcs[:, 1], side="right")
+        arcs[:, :2] -= (ends - lengths)[doc][:, None]
+        counts = np.bincount(doc, minlength=len(ends)).tolist()
+        return split_rows(ops.asarray(arcs), counts)
 
     def add(self, gradients: Sequence[GraphGradient]) -> None:
         """Take a gradient on the graphs; those of several listeners add up.

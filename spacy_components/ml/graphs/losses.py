@@ -19,6 +19,8 @@ from diffdecode.structure import (
     possible_arcs,
 )
 
+IGNORED = -1
+
 GraphLoss = Callable[[GraphParts, SemanticGraph, Tensor, Tensor], Tensor]
 
 
@@ -45,13 +47,14 @@ def local(scores: GraphParts, gold: SemanticGraph, lengths: Tensor, deterministi
     """
     size = scores.arcs.shape[1]
     is_position = torch.arange(size, device=lengths.device) <= lengths[:, None]
-    wanted = gold.predicates[is_position].to(scores.predicates)
-    predicates = binary_cross_entropy_with_logits(scores.predicates[is_position], wanted, reduction="sum")
+    wanted = gold.predicates.to(scores.predicates)
+    is_predicate = scores.predicates.where(is_position, 0.0)
+    predicates = binary_cross_entropy_with_logits(is_predicate, wanted, is_position, reduction="sum")
     counts = possible_arcs(lengths, size) & (scores.arcs > -torch.inf)
-    labelled = scores.labels[counts] + scores.arcs[counts].unsqueeze(1)
-    no_arc = gold.labels.new_full((), labelled.shape[1])
-    label = torch.where(gold.labels[counts] >= 0, gold.labels[counts], no_arc)
-    return predicates + cross_entropy(pad(labelled, (0, 1)), label, reduction="sum")
+    labelled = pad(scores.labels + scores.arcs.unsqueeze(-1), (0, 1))
+    label = torch.where(gold.labels >= 0, gold.labels, labelled.shape[-1] - 1).where(counts, IGNORED)
+    arcs = cross_entropy(labelled.flatten(0, 2), label.flatten(), ignore_index=IGNORED, reduction="sum")
+    return predicates + arcs
 
 
 GRAPH_LOSSES: dict[str, GraphLoss] = {"hinge": hinge, "likelihood": likelihood, "local": local}

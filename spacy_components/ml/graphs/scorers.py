@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, pad
 
+from diffdecode.moves import moved
 from diffdecode.structure import GraphParts
 from spacy_components.ml.segments import SegmentBatch
 from spacy_components.ml.trees.scorers import DistanceScores, SegmentEncoder
@@ -64,7 +65,8 @@ class GraphScorer(nn.Module, ABC):
                 arcs = arcs + self.distance(words[:, 1:])
             labels = labels.masked_fill(_wrong_kind(labels), -torch.inf)
             parts = GraphParts(predicates, pad(arcs, (0, 0, 1, 0)), pad(labels, (0, 0, 0, 0, 1, 0)))
-            scores.append(PartScores(batch, torch.from_numpy(batch.lengths).to(vectors.device), parts))
+            lengths = moved(torch.from_numpy(batch.lengths), vectors.device)
+            scores.append(PartScores(batch, lengths, parts))
         return scores
 
 
@@ -91,6 +93,7 @@ class NeurboScorer(GraphScorer):
         )
         self.arc = PairPerceptron(width, hidden, 1)
         self.label = PairPerceptron(width, hidden, labels)
+        self.numbers_per_arc = 8 * hidden + 16 * labels
 
     def score(self, words, drop):
         arcs, labels = self.arc(words[:, 1:], words, drop), self.label(words[:, 1:], words, drop)
@@ -124,6 +127,7 @@ class BiaffineGraphScorer(GraphScorer):
         self.predicate = nn.Linear(encoder.width, 1)
         self.arc = PairBiaffine(encoder.width, hidden, 1)
         self.label = PairBiaffine(encoder.width, label_hidden, labels)
+        self.numbers_per_arc = 16 * labels
 
     def score(self, words, drop):
         arcs = self.arc(words[:, 1:], words, drop).squeeze(3)

@@ -184,7 +184,9 @@ class _Mean:
         xp = model.ops.xp
         self._label, self._has_role = xp.maximum(label, 0), (label >= 0)[:, None].astype("f")
         of_arcs = xp.concatenate([h[of], roles[self._label] * self._has_role], axis=1)
-        self._count = xp.maximum(xp.bincount(to, minlength=len(h)), 1).astype("f")[:, None]
+        count = model.ops.alloc2f(len(h), 1)
+        model.ops.scatter_add(count, to, xp.ones_like(of_arcs[:, :1]))
+        self._count = xp.maximum(count, 1)
         self.rows = model.ops.alloc2f(len(h), of_arcs.shape[1])
         model.ops.scatter_add(self.rows, to, of_arcs)
         self.rows /= self._count  # [T, w + r]

@@ -14,6 +14,8 @@ from thinc.api import ArgsKwargs, Model
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from diffdecode.moves import moved
+from spacy_components.ml.batch_size import arcs_per_batch
 from spacy_components.ml.segments import SegmentBatch, Segmenter, segment_docs, sentences
 from spacy_components.ml.stanza.checkpoint import (
     CheckpointFiles,
@@ -138,7 +140,7 @@ class StanzaScorer(nn.Module):
         diagonal = torch.eye(arcs.shape[1], dtype=torch.bool, device=device)
         arcs = arcs.masked_fill(diagonal, 0.0)  # -inf in Stanza; ours never looks at it
         arcs = pad(arcs[:, 1:], (0, 0, 1, 0))  # the root's own heads mean nothing
-        lengths = torch.from_numpy(batch.segments.lengths).to(device)
+        lengths = moved(torch.from_numpy(batch.segments.lengths), device)
         return TreeScores(batch.segments, lengths, arcs, partial(_label_scores, labels[:, 1:]))
 
 
@@ -219,7 +221,7 @@ def _parser(model: Model) -> StanzaScorer:
 
 def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
     parser = _parser(model)
-    segments = segment_docs(docs, model.attrs["segmenter"])
+    segments = segment_docs(docs, model.attrs["segmenter"], arcs_per_batch(parser))
     if not segments.batches:
         return DocScores(segments, []), lambda pairs: []
     words = word_batches(segments.batches, read_words(docs, parser.attributes))

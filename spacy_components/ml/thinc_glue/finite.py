@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from thinc.api import Model
 from torch import Tensor
 
+from diffdecode.checks import found
 from spacy_components.ml.thinc_glue.parameters import named_parameters
 
 
@@ -24,7 +25,7 @@ def require_finite(scores: Tensor, what: str) -> Tensor:
     Raises:
         NotFinite: one is NaN or inf.
     """
-    if scores.numel() and not scores.detach().max() < math.inf:  # the greatest of numbers and NaN is NaN
+    if scores.numel() and found(lambda: ~(scores.detach().max() < math.inf)):  # of numbers and NaN, NaN
         raise NotFinite(f"{what} are no finite numbers")
     return scores
 

@@ -19,6 +19,8 @@ from thinc.api import (
 )
 from thinc.types import Floats2d, Ints2d
 
+from spacy_components.ml.segments import split_rows
+
 NO_WORD = 0
 
 
@@ -69,13 +71,14 @@ def _hide_words(rate: float) -> Model[list[Ints2d], list[Ints2d]]:
 
 
 def _hide(model: Model, features: Sequence[Ints2d], is_train: bool):
-    words = [to_numpy(rows[:, 0]) for rows in features]
+    if not features:
+        return [], lambda gradient: []
+    xp, together = model.ops.xp, model.ops.xp.concatenate(features)
+    words = to_numpy(together[:, 0])
     if is_train:
-        model.attrs["seen"] = numpy.unique(numpy.concatenate([model.attrs["seen"], *words]))
-        hidden = [model.ops.get_dropout_mask(rows.shape, model.attrs["rate"]) == 0 for rows in words]
+        model.attrs["seen"] = numpy.unique(numpy.concatenate([model.attrs["seen"], words]))
+        hidden = model.ops.get_dropout_mask(words.shape, model.attrs["rate"]) == 0
     else:
-        hidden = [model.ops.asarray(~numpy.isin(rows, model.attrs["seen"])) for rows in words]
-    features = [rows.copy() for rows in features]
-    for rows, mask in zip(features, hidden):
-        rows[mask, 0] = NO_WORD
-    return features, lambda gradient: []
+        hidden = model.ops.asarray(~numpy.isin(words, model.attrs["seen"]))
+    together[:, 0] = xp.where(hidden, xp.zeros_like(together[:, 0]) + NO_WORD, together[:, 0])
+    return split_rows(together, [len(rows) for rows in features]), lambda gradient: []

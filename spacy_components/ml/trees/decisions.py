@@ -10,7 +10,8 @@ from thinc.types import Ints1d
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffdecode.structure import Surrogate, TreeKind, tree_argmax
+from diffdecode.moves import moved, on_cpu
+from diffdecode.structure import Surrogate, TreeKind, looked_at_once, tree_argmax
 from spacy_components.ml.listening.gradients import ArcGradient
 from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
 from spacy_components.ml.thinc_glue.finite import require_finite
@@ -67,6 +68,9 @@ class TreeDecoder:
         Returns:
             for each batch of segments heads ``[B, N]`` within them, 0 for the root.
         """
+        return looked_at_once(lambda: self._best(scores))
+
+    def _best(self, scores: DocScores) -> list[Tensor]:
         scores.require_finite()
         return [trees_of(part.batch, self.trees).best(part.arcs, part.lengths) for part in scores.scores]
 
@@ -82,12 +86,12 @@ class TreeDecoder:
         """
         heads, labels = np.arange(scores.segments.size), np.full(scores.segments.size, -1)
         heads[scores.segments.spaces] = scores.segments.hosts
-        for part, of_part in zip(scores.scores, chosen):
-            of_labels = require_finite(part.label_scores(of_part), "the scores of labels")
-            label = torch.where(of_part > 0, of_labels.argmax(2), -1)
+        decided = looked_at_once(lambda: [_labelled(*pair) for pair in zip(scores.scores, chosen)])
+        for part, found in zip(scores.scores, on_cpu(decided)):
+            of_part, label = found.numpy()
             words = part.batch.tokens[part.batch.is_word]
-            heads[words] = head_positions(part.batch, of_part.cpu().numpy())[part.batch.is_word]
-            labels[words] = label.cpu().numpy()[part.batch.is_word]
+            heads[words] = head_positions(part.batch, of_part)[part.batch.is_word]
+            labels[words] = label[part.batch.is_word]
         return join_trees(heads, scores.segments.inner), labels
 
     def decide(self, scores: DocScores) -> "TreeDecision":
@@ -99,13 +103,20 @@ class TreeDecoder:
         Returns:
             the trees.
         """
-        return TreeDecision(self, scores.segments, [self._decide(part) for part in scores.scores])
+        batches = looked_at_once(lambda: [self._decide(part) for part in scores.scores])
+        return TreeDecision(self, scores.segments, batches)
 
     def _decide(self, part: TreeScores) -> "_DecidedBatch":
         leaf = part.arcs.detach().requires_grad_()
         trees = trees_of(part.batch, self.trees)
         z = tree_argmax(leaf, part.lengths, surrogate=self.surrogate, **asdict(trees))
         return _DecidedBatch(part, leaf, z)
+
+
+def _labelled(part: TreeScores, heads: Tensor) -> Tensor:
+    """``[2, B, N]``: heads, and the best label for each, -1 for a root's."""
+    of_labels = require_finite(part.label_scores(heads), "the scores of labels")
+    return torch.stack([heads, torch.where(heads > 0, of_labels.argmax(2), -1)])
 
 
 def head_positions(batch: SegmentBatch, heads: np.ndarray) -> np.ndarray:
@@ -134,13 +145,13 @@ class _DecidedBatch:
     def heads(self) -> Tensor:
         """``[B, N]`` token positions, -1 for the root."""
         heads = self.z.detach()[:, 1:].argmax(2)
-        tokens = torch.from_numpy(self.scores.batch.tokens).to(heads.device)
+        tokens = moved(torch.from_numpy(self.scores.batch.tokens), heads.device)
         return torch.where(heads > 0, tokens.gather(1, (heads - 1).clamp(min=0)), -1)
 
     def add(self, dependents: Tensor, heads: Tensor, *sides: Tensor) -> None:
         """Add ``dL/dz``, given as the factors of an ``ArcGradient``, ``[T+1, ...]`` of all tokens; the root
         has no vector and gets 0."""
-        tokens = torch.from_numpy(self.scores.batch.tokens).to(dependents.device)
+        tokens = moved(torch.from_numpy(self.scores.batch.tokens), dependents.device)
         between_words = dependents[tokens] @ heads[tokens].transpose(1, 2)
         if sides:
             children, left, right = (rows[tokens] for rows in sides)
@@ -161,19 +172,21 @@ class TreeDecision:
     def outputs(self, ops: Ops) -> list[Ints1d]:
         """For each document the heads of its tokens within it, -1 for the root."""
         size = self.segments.size
-        device = self.batches[0].z.device if self.batches else "cpu"
+        device = self.batches[0].z.device if self.batches else torch.device("cpu")
+
+        def here(positions: np.ndarray) -> Tensor:
+            return moved(torch.from_numpy(positions), device)
+
         heads = torch.full((size + 1,), -1, device=device)  # the last place takes what is said of padding
-        heads[torch.from_numpy(self.segments.spaces).to(device)] = torch.from_numpy(self.segments.hosts).to(
-            device
-        )
+        heads[here(self.segments.spaces)] = here(self.segments.hosts)
         for batch in self.batches:
-            heads[torch.from_numpy(batch.scores.batch.tokens).to(device)] = batch.heads()
+            heads[here(batch.scores.batch.tokens)] = batch.heads()
         own = torch.arange(size, device=device)
         heads = torch.where(heads[:size] < 0, own, heads[:size])
         if len(self.segments.inner):
-            heads = torch.from_numpy(join_trees(heads.cpu().numpy(), self.segments.inner)).to(device)
+            heads = here(join_trees(heads.cpu().numpy(), self.segments.inner))
         starts = np.cumsum(self.segments.doc_lengths) - self.segments.doc_lengths
-        start = torch.from_numpy(np.repeat(starts, self.segments.doc_lengths)).to(device)
+        start = here(np.repeat(starts, self.segments.doc_lengths))
         within = ops.asarray(torch2xp(torch.where(heads == own, -1, heads - start)))
         return self.segments.by_doc(within)
 

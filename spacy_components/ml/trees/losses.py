@@ -10,6 +10,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from diffdecode.moves import moved
 from diffdecode.structure import (
     TreeKind,
     possible_arcs,
@@ -40,8 +41,8 @@ def cross_entropy(arcs: Tensor, lengths: Tensor, gold: Tensor, trees: TreeKind) 
 
     The gold heads must be a tree all the same: no cycle is annotated on purpose.
     """
-    gold = check_gold_heads(gold, lengths, arcs.shape[1] - 1)
-    possible = possible_arcs(lengths, arcs.shape[1])[:, 1:]
+    gold = moved(check_gold_heads(gold, lengths, arcs.shape[1] - 1), arcs.device)
+    possible = possible_arcs(moved(lengths, arcs.device), arcs.shape[1])[:, 1:]
     scores = arcs[:, 1:].masked_fill(~possible, -torch.inf).flatten(0, 1)
     return torch.nn.functional.cross_entropy(scores, gold.flatten(), ignore_index=-1, reduction="sum")
 

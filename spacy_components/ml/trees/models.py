@@ -10,6 +10,7 @@ from thinc.api import ArgsKwargs, Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 from torch import nn
 
+from spacy_components.ml.batch_size import arcs_per_batch
 from spacy_components.ml.listening.mailbox import listens
 from spacy_components.ml.segments import SegmentedDocs, Segmenter, segment_docs
 from spacy_components.ml.thinc_glue.finite import require_finite
@@ -174,7 +175,12 @@ def _init(model: Model, X=None, Y=None) -> None:
 
 
 def _forward(model: Model, docs: Sequence[Doc], is_train: bool):
-    segments = segment_docs(docs, model.attrs["segmenter"], keep_sentences=model.attrs["keep_sentences"])
+    segments = segment_docs(
+        docs,
+        model.attrs["segmenter"],
+        arcs_per_batch(model.shims[0].module),
+        keep_sentences=model.attrs["keep_sentences"],
+    )
     if not segments.size:
         return DocScores(segments, []), lambda pairs: []
     vectors, backprop_tok2vec = model.layers[0](docs, is_train)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, pad
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from diffdecode.moves import moved
 from spacy_components.ml.segments import SegmentBatch
 
 
@@ -57,8 +58,7 @@ class SegmentEncoder(nn.Module):
 
     def forward(self, vectors: Tensor, batch: SegmentBatch, drop: float) -> Tensor:
         """``vectors [T+1, d]``, the last row 0 for padding, to ``[B, N+1, width]``."""
-        tokens = torch.from_numpy(batch.tokens).to(vectors.device)
-        words = vectors[tokens]
+        words = vectors[moved(torch.from_numpy(batch.tokens), vectors.device)]
         for layer in self.layers:
             words = self._dropout(words, drop)
             packed = pack_padded_sequence(words, torch.from_numpy(batch.lengths), batch_first=True)
@@ -88,7 +88,7 @@ class TreeScorer(nn.Module, ABC):
         scores = []
         for batch in batches:
             arcs, label_scores = self.score(self.encoder(vectors, batch, drop), drop)
-            lengths = torch.from_numpy(batch.lengths).to(vectors.device)
+            lengths = moved(torch.from_numpy(batch.lengths), vectors.device)
             scores.append(TreeScores(batch, lengths, pad(arcs, (0, 0, 1, 0)), label_scores))
         return scores
 
@@ -196,6 +196,7 @@ class MlpScorer(TreeScorer):
         self.label_dependent = nn.Linear(encoder.width, label_hidden)
         self.label_head = nn.Linear(encoder.width, label_hidden, bias=False)
         self.label = nn.Linear(label_hidden, labels)
+        self.numbers_per_arc = 4 * hidden
 
     def score(self, words, drop):
         dependents, heads = self.dependent(words[:, 1:]), self.head(words)
