@@ -1,4 +1,4 @@
-# make demo | make model | make test | make lint | make docs | make bench | make life-cycle | make clean
+# make demo | make model | make test | make lint | make docs | make bench | make gpu | make life-cycle | make clean
 # Each target makes or updates $(VENV) first (tools/make_venv.py); that takes a moment if nothing has changed.
 #   PYTHON=python3.12   the Python to make the environment from
 #   VENV=.venv-312      where the environment lies
@@ -31,7 +31,7 @@ ifneq ($(DATA),)
 export DIFFDECODE_DATA = $(abspath $(DATA))
 endif
 
-.PHONY: demo model test lint docs bench life-cycle clean venv
+.PHONY: demo model test lint docs bench gpu life-cycle clean venv
 
 demo: venv
 	$(PY) -m examples.tagging.demo $(if $(DATA),--data "$(abspath $(DATA))")
@@ -47,6 +47,9 @@ test: venv
 
 bench: venv
 	$(PY) -m benchmarks $(BENCH)
+
+gpu: venv
+	$(PY) -m benchmarks.gpu
 
 life-cycle: venv
 	$(PY) tests/fairseq_compat/life_cycle.py

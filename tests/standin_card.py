@@ -40,7 +40,11 @@ SIZED_BY_VALUES = {
 }
 INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 COPIES = (aten._to_copy.default, aten.copy_.default)
-TAKES_LENGTHS_OF_THE_CPU = (aten._pack_padded_sequence.default,)
+WITH_SIZES_ON_THE_CPU = (
+    aten._pack_padded_sequence.default,
+    aten._pack_padded_sequence_backward.default,
+    aten._pad_packed_sequence.default,
+)
 
 
 class CardTensor(Tensor):
@@ -153,6 +157,8 @@ class Card(TorchDispatchMode):
         found = _by_hand(func)(*tree_map(_held, args), **tree_map(_held, kwargs))
         if not to_card:
             return found
+        if func is aten._pack_padded_sequence.default:
+            return _on_card(found[0]), found[1]
         known = {id(tensor.held): tensor for tensor in ours}
         return tree_map(lambda leaf: known[id(leaf)] if id(leaf) in known else _on_card(leaf), found)
 
@@ -160,7 +166,7 @@ class Card(TorchDispatchMode):
         generator = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Generator)), None)
         if generator is not None and generator._cdata not in CardGenerator.made:
             raise RuntimeError(f"{func}: expected a 'card' device type for generator but found 'cpu'")
-        free = (*INDEXED, *COPIES, *TAKES_LENGTHS_OF_THE_CPU)
+        free = (*INDEXED, *COPIES, *WITH_SIZES_ON_THE_CPU)
         strange = [tensor for tensor in tensors if not isinstance(tensor, CardTensor) and tensor.dim()]
         if ours and strange and func not in free:
             raise RuntimeError(f"{func}: expected all tensors to be on the same device, found card:0 and cpu")

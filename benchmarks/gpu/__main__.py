@@ -1,0 +1,131 @@
+"""Everything that needs a CUDA device, proved and measured: ``python -m benchmarks.gpu`` (``make gpu``).
+
+The stages are the tests with the mark ``gpu`` and four measurements. Each runs in a process of its own with a
+time limit, in all less than nine minutes; one that fails or takes too long stops no other. What a stage found
+is written to ``benchmarks/results/gpu-CARD/`` as soon as it ends, and it is not run again unless it is named
+or ``--again`` is given. Without a card nothing is done; ``--rehearse`` runs the measurements on the CPU, with
+tiny sizes, and writes to ``--out`` only.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from benchmarks._measure import RESULTS
+from benchmarks.gpu.card import Card
+from benchmarks.gpu.report import markdown, plot
+from diffdecode.files.atomic import read_json, write_json, write_text
+
+STAGES = {"tests": 150, "structure": 110, "sequence": 60, "fairseq": 110, "spacy": 100}
+"""Seconds that each may take."""
+MODULES = {
+    "structure": "benchmarks.gpu.structure",
+    "sequence": "benchmarks.gpu.sequence",
+    "fairseq": "benchmarks.gpu.fairseq_criterions",
+    "spacy": "benchmarks.gpu.spacy_parsers",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command.
+
+    Args:
+        arguments: those of the command line by default.
+
+    Returns:
+        The exit status: 1 if a stage failed.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("--again", action="store_true", help="also stages that have their results")
+    parser.add_argument("--rehearse", action="store_true", help="the measurements on the CPU, tiny")
+    parser.add_argument("--out", type=Path, help="where results go (default: benchmarks/results/gpu-CARD)")
+    parser.add_argument(
+        "--measure", action="store_true", help=argparse.SUPPRESS
+    )  # the one stage, in this process
+    options = parser.parse_args(arguments)
+    if unknown := set(options.stages) - set(STAGES):
+        parser.error(f"no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+    if options.rehearse and options.out is None:
+        parser.error("--rehearse writes no results of a card: name another folder with --out")
+    card = Card.found(options.rehearse)
+    if card is None:
+        print("nothing done: there is no CUDA device (--rehearse runs the measurements on the CPU)")
+        return 0
+    out = options.out or RESULTS / f"gpu-{re.sub('[^A-Za-z0-9]+', '-', card.name).strip('-')}"
+    out.mkdir(parents=True, exist_ok=True)
+    if options.measure:
+        (stage,) = options.stages
+        return _measure(stage, card, out)
+    chosen = options.stages or [s for s in STAGES if options.again or not (out / f"{s}.json").exists()]
+    failed = [stage for stage in chosen if not _run(stage, options.rehearse, out)]
+    _report(out)
+    print(f"{'failed: ' + ', '.join(failed) if failed else 'all stages passed'}; results in {out}")
+    return int(bool(failed))
+
+
+def _run(stage: str, rehearse: bool, out: Path) -> bool:
+    """Run a stage in its own process, its output in a log."""
+    own = [sys.executable, "-m", "benchmarks.gpu", stage, "--measure", "--out", str(out)]
+    command = [*own, *(["--rehearse"] if rehearse else [])]
+    start = time.perf_counter()
+    with (out / f"{stage}.log").open("w") as log:
+        try:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, stdout=log, stderr=log, timeout=STAGES[stage], env=environment)
+            status = "passed" if done.returncode == 0 else f"failed with status {done.returncode}"
+        except subprocess.TimeoutExpired:
+            status = f"took longer than {STAGES[stage]} s"
+    print(f"{stage}: {status} after {time.perf_counter() - start:.0f} s", flush=True)
+    return status == "passed"
+
+
+def _measure(stage: str, card: Card, out: Path) -> int:
+    """One stage in this process; its results are written only when it has come to its end."""
+    tables: dict[str, list[dict]] = {}
+    if stage == "tests":
+        if card.is_real:
+            workers = ["-n", "6"] if importlib.util.find_spec("xdist") else []
+            command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *workers]
+            if status := subprocess.run([*command, "tests"]).returncode:
+                return status
+        tables = {"pytest -m gpu": [{"what": "passed" if card.is_real else "needs a card"}]}
+    else:
+        tables = importlib.import_module(MODULES[stage]).measure(card)
+    about = {
+        "card": card.name,
+        "torch": torch.__version__,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+    }
+    write_json(out / f"{stage}.json", {"about": about, "tables": tables})
+    print(markdown(stage, tables))
+    return 0
+
+
+def _report(out: Path) -> None:
+    """The tables of all stages that have results, and a plot of their ratios."""
+    found = {stage: read_json(out / f"{stage}.json") for stage in STAGES if (out / f"{stage}.json").exists()}
+    if not found:
+        return
+    about = next(iter(found.values()))["about"]
+    lines = [
+        f"# {about['card']}\n",
+        f"torch {about['torch']}, {about['date']}; the first row of its kind is 1.\n",
+    ]
+    tables = {stage: result["tables"] for stage, result in found.items()}
+    write_text(out / "tables.md", "\n".join([*lines, *(markdown(*pair) for pair in tables.items())]))
+    if any(one.get("ratio") for of_stage in tables.values() for rows in of_stage.values() for one in rows):
+        plot(tables, out / "ratios.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

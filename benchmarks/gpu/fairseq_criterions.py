@@ -1,0 +1,52 @@
+"""fairseq's criterions on the card: an LSTM and the base Transformer, float32 and mixed precision."""
+
+import argparse
+
+import torch
+from fairseq import utils
+
+from benchmarks.fairseq_step import CRITERIONS, Problem
+from benchmarks.gpu.card import Card, Step, row
+
+PRECISIONS = {"float32": None, "amp, bfloat16": torch.bfloat16, "amp, float16": torch.float16}
+
+
+def measure(card: Card) -> dict[str, list[dict]]:
+    """Tables by model, size and precision; a criterion that fails has a row that says so."""
+    tables = {}
+    sizes = [(16, 20, 32_000), (128, 30, 32_000)] if card.is_real else [(2, 3, 70)]
+    for model, (batch, words, vocabulary) in ((m, s) for s in sizes for m in ("lstm", "transformer")):
+        for precision, dtype in PRECISIONS.items():
+            if not card.is_real and dtype == torch.float16:
+                continue
+            arguments = argparse.Namespace(batch=batch, words=words, vocabulary=vocabulary)
+            problem = Problem(model, arguments)
+            problem.model.to(card.device)
+            problem.sample = utils.move_to_cuda(problem.sample) if card.is_real else problem.sample
+            steps = {name: _step(card, problem, name, dtype) for name in CRITERIONS}
+            seconds = card.medians(steps, repeats=4, seconds=1.0)
+            megabytes = {name: card.peak_megabytes(step) for name, step in steps.items()}
+            base = megabytes["cross entropy"]
+            tables[f"{model}, {batch} sentences of {words} words, {precision}"] = [
+                row(
+                    name,
+                    seconds[name],
+                    seconds["cross entropy"],
+                    memory_ratio=megabytes[name] / base if base else None,
+                    waits=card.waits(steps[name]),
+                )
+                for name in steps
+            ]
+    return tables
+
+
+def _step(card: Card, problem: Problem, name: str, dtype: torch.dtype | None) -> Step:
+    criterion = CRITERIONS[name](problem.task).train().to(card.device)
+
+    def step():
+        with torch.autocast(card.device.type, dtype, enabled=dtype is not None):
+            loss = criterion(problem.model, problem.sample)[0]
+        loss.backward()
+        problem.model.zero_grad(set_to_none=True)
+
+    return step

@@ -1,0 +1,61 @@
+"""``make gpu``: nothing without a card, and a rehearsal of its stages on the CPU."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from benchmarks.gpu.__main__ import STAGES, main
+from benchmarks.gpu.card import Card
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_does_nothing_without_a_card(capsys):
+    assert main([]) == 0
+    assert capsys.readouterr().out.startswith("nothing done: there is no CUDA device")
+
+
+def test_takes_less_than_nine_minutes():
+    assert sum(STAGES.values()) < 9 * 60
+
+
+def test_a_rehearsal_writes_where_it_is_told(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--rehearse"])
+    assert "--out" in capsys.readouterr().err
+
+
+def test_what_has_its_results_is_not_run_again(tmp_path, capsys, monkeypatch):
+    run = []
+    monkeypatch.setattr(
+        "benchmarks.gpu.__main__._run", lambda stage, *rest: run.append(stage) or stage != "fairseq"
+    )
+    (tmp_path / "structure.json").write_text(
+        json.dumps({"about": {"card": "c", "torch": "t", "date": "d"}, "tables": {}})
+    )
+    assert main(["--rehearse", "--out", str(tmp_path)]) == 1
+    assert run == [stage for stage in STAGES if stage != "structure"]
+    assert "failed: fairseq" in capsys.readouterr().out
+    run.clear()
+    main(["--rehearse", "--out", str(tmp_path), "structure"])
+    assert run == ["structure"]
+
+
+@pytest.mark.parametrize("stage", ["structure", "sequence"])
+def test_stages_are_rehearsed(tmp_path, stage, monkeypatch):
+    """Those without frameworks; the others take longer, and are rehearsed by ``--rehearse`` alone."""
+    monkeypatch.setattr(
+        Card,
+        "medians",
+        lambda self, steps, **_: {name: (step() and 1.0) or 1.0 for name, step in steps.items()},
+    )
+    out = str(tmp_path / "out")
+    assert main(["--rehearse", "--measure", "--out", out, stage]) == 0
+    tables = json.loads((tmp_path / "out" / f"{stage}.json").read_text())["tables"]
+    assert all(one["ms"] > 0 for rows in tables.values() for one in rows)
+    monkeypatch.setattr("benchmarks.gpu.__main__._run", lambda *_: True)
+    assert main(["--rehearse", "--out", out, stage]) == 0
+    assert "| what | ms | ratio |" in (tmp_path / "out" / "tables.md").read_text()
+    assert (tmp_path / "out" / "ratios.png").stat().st_size > 1000
+    assert "matplotlib" in sys.modules
