@@ -28,6 +28,7 @@ ALLOWED = {
     ("examples/_shared/pictures.py", "savefig"): "into an atomic file",
     ("examples/_shared/runs.py", "save"): "into memory",
     ("benchmarks/structure.py", "savefig"): "into an atomic file",
+    ("benchmarks/gpu/report.py", "savefig"): "into an atomic file",
     ("benchmarks/top_k.py", "savefig"): "into an atomic file",
     ("benchmarks/_measure.py", "write_text"): "to the kernel",
 }

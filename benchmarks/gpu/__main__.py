@@ -77,14 +77,14 @@ def _run(stage: str, rehearse: bool, out: Path) -> bool:
     """Run a stage in its own process, its output in a log."""
     own = [sys.executable, "-m", "benchmarks.gpu", stage, "--measure", "--out", str(out)]
     command = [*own, *(["--rehearse"] if rehearse else [])]
-    start = time.perf_counter()
-    with (out / f"{stage}.log").open("w") as log:
-        try:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, stdout=log, stderr=log, timeout=STAGES[stage], env=environment)
-            status = "passed" if done.returncode == 0 else f"failed with status {done.returncode}"
-        except subprocess.TimeoutExpired:
-            status = f"took longer than {STAGES[stage]} s"
+    start, environment = time.perf_counter(), {**os.environ, "OMP_NUM_THREADS": "1"}
+    together = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": environment}
+    try:
+        done = subprocess.run(command, timeout=STAGES[stage], **together)
+        status, output = f"failed with status {done.returncode}" if done.returncode else "passed", done.stdout
+    except subprocess.TimeoutExpired as late:
+        status, output = f"took longer than {STAGES[stage]} s", late.stdout or b""
+    write_text(out / f"{stage}.log", output.decode(errors="replace"))
     print(f"{stage}: {status} after {time.perf_counter() - start:.0f} s", flush=True)
     return status == "passed"
 
