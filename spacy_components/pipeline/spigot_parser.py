@@ -470,11 +470,8 @@ class SpigotParser(Tempered, ListenedPipe):
         if len(annotated) < len(gold):
             arcs = arcs[moved(torch.from_numpy(annotated), device)]
             lengths, heads = lengths[annotated], heads[annotated]
-        on_host = (
-            torch.from_numpy(lengths),
-            torch.from_numpy(heads),
-        )  # where they are looked at without a wait
-        loss = self.loss(arcs, *on_host, trees_of(part.batch, self.trees))
+        given = torch.from_numpy(lengths), torch.from_numpy(heads)  # looked at on the CPU, without a wait
+        loss = self.loss(arcs, *given, trees_of(part.batch, self.trees))
         label = np.where(gold >= 0, labels[np.minimum(part.batch.tokens, len(labels) - 1)], -1)
         if (label >= 0).any():
             predicted = part.label_scores(moved(torch.from_numpy(gold), device)).flatten(0, 1)
