@@ -21,6 +21,8 @@ ALLOWED = {
     ("fairseq_plugins/comparison/processes.py", "open"): "a log grows while it is written",
     ("spacy_components/ml/stanza/checkpoint.py", "write_bytes"): "a temporary folder",
     ("spacy_components/ml/stanza/checkpoint.py", "save"): "into memory, and into a temporary folder",
+    ("spacy_components/cli/calibrate_parser.py", "to_disk"): "into an atomic folder",
+    ("spacy_components/cli/calibrate_parser.py", "savefig"): "into an atomic file",
     ("spacy_components/cli/package_parser.py", "to_disk"): "into an atomic folder",
     ("spacy_components/pipeline/listened_pipe.py", "to_disk"): "spaCy writes components",
     ("spacy_components/stanza/import_parser.py", "to_disk"): "into an atomic folder",
