@@ -2,7 +2,7 @@
 
 Kernels are compiled when they are first called, and kept in numba's cache (beside the kernels, or below the
 user's cache folder where that cannot be written; ``NUMBA_CACHE_DIR`` names another). With all of them there,
-this takes a few seconds. Two processes share the work, each with kernels of its own.
+this takes a few seconds. Two processes share the work.
 """
 
 import gc
@@ -20,20 +20,18 @@ Steps = dict[str, Callable[[], object]]
 PROJECTIVE, ANY = TreeKind(True), TreeKind(False)
 
 
-def shared_steps() -> Steps:
-    """What calls for the kernels that others build on, in every form, by the name to be shown."""
+def halves() -> tuple[Steps, Steps]:
+    """What calls for all kernels in every form, by the name to be shown: two halves, to be done at once.
+
+    The second one begins with kernels of its own. It also needs some of the first one's, which lie in the
+    cache by then.
+    """
 
     def decide(trees: TreeKind) -> None:
         for count in (2, 64):
             scores = torch.randn(count, 5, 5)
             trees.best(scores)
             trees.best(scores.double())
-
-    return {"best projective trees": lambda: decide(PROJECTIVE), "best trees": lambda: decide(ANY)}
-
-
-def separate_steps() -> tuple[Steps, Steps]:
-    """What calls for all other kernels. No kernel is in both halves: two may be compiled at once."""
 
     def differentiate(trees: TreeKind) -> None:
         few, groups, too_long_for_a_group = (2, 5), (64, 5), (1, 101)
@@ -60,12 +58,14 @@ def separate_steps() -> tuple[Steps, Steps]:
 
     scores = torch.randn(2, 5, 5)
     return {
+        "best projective trees": lambda: decide(PROJECTIVE),
+        "best trees": lambda: decide(ANY),
         "projective marginals": lambda: differentiate(PROJECTIVE),
-        "samples of projective trees": lambda: sample(PROJECTIVE),
-        "projections on the simplex": simplex,
-        "projections on trees": lambda: (PROJECTIVE.project(scores), ANY.project(scores)),
     }, {
         "marginals of all trees": lambda: differentiate(ANY),
+        "projections on the simplex": simplex,
+        "projections on trees": lambda: (PROJECTIVE.project(scores), ANY.project(scores)),
+        "samples of projective trees": lambda: sample(PROJECTIVE),
         "samples of all trees": lambda: sample(ANY),
     }
 
@@ -77,15 +77,14 @@ def main() -> int:
         the exit status: 0, unless a process failed.
     """
     if len(sys.argv) > 1:
-        _compile(separate_steps()[int(sys.argv[1])])
+        _compile(halves()[int(sys.argv[1])])
         return 0
     if not is_installed("numba"):
         print("nothing to compile: numba is not installed")
         return 0
     start = time.monotonic()
-    _compile(shared_steps())
-    halves = [subprocess.Popen([sys.executable, "-m", "diffdecode.compile", str(i)]) for i in (0, 1)]
-    failures = [half.wait() for half in halves]
+    processes = [subprocess.Popen([sys.executable, "-m", "diffdecode.compile", str(i)]) for i in (0, 1)]
+    failures = [process.wait() for process in processes]
     if not any(failures):
         print(f"all kernels are compiled ({time.monotonic() - start:.0f} s)", flush=True)
     return int(any(failures))

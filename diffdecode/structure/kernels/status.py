@@ -17,6 +17,9 @@ OK, NOT_A_SCORE, NO_TREE, TOO_LARGE = 0, 1, 2, 3
 LOST_DIGITS = 4
 """Status of a sentence that a fast kernel leaves to a slower one, before anything is reported."""
 
+UNUSUAL = 5
+"""Status of a sentence that a fast kernel refuses, before it is looked at again to say why."""
+
 LARGEST_SUMMABLE = {torch.float32: 1e36, torch.float64: 1e300}
 """Scores above this size could overflow when a tree's arcs are added up."""
 

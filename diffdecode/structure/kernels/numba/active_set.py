@@ -5,11 +5,14 @@ of the active trees is kept as a Cholesky factor that grows and shrinks with the
 deleted by rotations), which makes a step O(K^2) for K active trees instead of a solve from scratch.
 """
 
+import math
+
 import numpy as np
 
-from diffdecode.structure.kernels.numba.compiled import ONE, ZERO, inlined, kernel, part
-from diffdecode.structure.kernels.numba.edmonds import arborescence
+from diffdecode.structure.kernels.numba.compiled import ZERO, inlined, kernel, part
+from diffdecode.structure.kernels.numba.edmonds import edmonds
 from diffdecode.structure.kernels.numba.eisner import best_projective_tree
+from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
 
 DEPENDENT = 1e-9  # a squared pivot below this: the tree lies in the affine hull of the active ones
 PADDED = 64  # more than the rows of Eisner's charts are padded by
@@ -30,6 +33,13 @@ def project_trees(
     active_set = np.empty((most, most)), np.empty((most, size - 1), np.int64), np.empty((4, most))
     residual, tree = np.empty((1, size, size)), np.empty((1, size - 1), np.int64)
     charts, agenda = np.empty(4 * size * (size + PADDED)), np.empty((2 * size + 4, 3), np.int64)
+    row = (size + LANES - 1) // LANES * LANES
+    weights, values, none = (
+        np.empty((2 * size, row)),
+        np.empty((3, 2 * size)),
+        np.empty((0, 0, 0), np.float32),
+    )
+    enters, nodes = np.empty((2 * size, row), np.int32), np.empty((11, 2 * size), np.int32)
     for b in range(start, stop):
         gaps[b], steps[b] = np.inf, 0
         active = _start(active_set, heads[b], points[b], lengths[b])
@@ -40,9 +50,10 @@ def project_trees(
                     residual, ZERO, lengths[b], multi_root, charts, agenda, tree[0]
                 )
             else:
-                arborescence(
-                    ZERO, ONE, residual, lengths[b : b + 1], multi_root, largest, tree, status[b : b + 1]
-                )
+                status[b] = edmonds(
+                    none, residual, ZERO, lengths[b] + 1, multi_root, largest, weights, enters, nodes, values,
+                    tree,
+                )  # fmt: skip
             if status[b] != 0:
                 break
             gaps[b] = _score(residual[0], tree[0], lengths[b]) - within
@@ -92,7 +103,9 @@ def _score(scores, heads, n):
 def _residual(active_set, active, point, n, mean, residual):
     """mean <- the average of the active trees, residual <- point - mean; returns <residual, mean>."""
     _, trees, vectors = active_set
-    mean[:] = 0.0
+    for m in range(len(mean)):
+        for h in range(len(mean)):
+            mean[m, h] = 0.0
     for k in range(active):
         for m in range(n):
             mean[m + 1, trees[k, m]] += vectors[0, k]
@@ -123,7 +136,7 @@ def _append(factor, trees, vectors, active, heads, point, n):
         one -= row[k] * by_ones[k]
     if pivot <= DEPENDENT:
         return active
-    row[active] = np.sqrt(pivot)
+    row[active] = math.sqrt(pivot)
     by_scores[active], by_ones[active] = score / row[active], one / row[active]
     for m in range(n):
         trees[active, m] = heads[m]
@@ -171,7 +184,7 @@ def _affine_minimum(factor, vectors, active):
 @inlined()
 def _remove(factor, trees, vectors, active, gone, n):
     """Take tree ``gone`` out: delete its row, then rotate pairs of columns back to a triangle."""
-    weights, by_scores, by_ones = vectors[0], vectors[1], vectors[2]
+    weights = vectors[0]
     for k in range(gone, active - 1):
         for i in range(k + 2):
             factor[k, i] = factor[k + 1, i]
@@ -179,11 +192,11 @@ def _remove(factor, trees, vectors, active, gone, n):
             trees[k, m] = trees[k + 1, m]
         weights[k] = weights[k + 1]
     for k in range(gone, active - 1):
-        length = np.hypot(factor[k, k], factor[k, k + 1])
+        length = math.hypot(factor[k, k], factor[k, k + 1])
         cos, sin = factor[k, k] / length, factor[k, k + 1] / length
         for i in range(k, active - 1):
             a, b = factor[i, k], factor[i, k + 1]
             factor[i, k], factor[i, k + 1] = cos * a + sin * b, cos * b - sin * a
-        for vector in (by_scores, by_ones):
-            a, b = vector[k], vector[k + 1]
-            vector[k], vector[k + 1] = cos * a + sin * b, cos * b - sin * a
+        for row in (1, 2):
+            a, b = vectors[row, k], vectors[row, k + 1]
+            vectors[row, k], vectors[row, k + 1] = cos * a + sin * b, cos * b - sin * a

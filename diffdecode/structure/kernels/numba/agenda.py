@@ -1,12 +1,13 @@
-"""A stack of items (left end, right end, kind), rows of an integer array.
+"""A stack of items (left end, right end, kind), rows of an integer array."""
 
-Item by item: numba takes seconds to compile the assignment of a tuple to a row.
-"""
+import numpy as np
 
-from diffdecode.structure.kernels.numba.compiled import inlined
+from diffdecode.structure.kernels.numba.compiled import part
+
+RIGHT, LEFT, ARC_RIGHT, ARC_LEFT, ARC = np.arange(5)  # not literals, as ZERO and ONE
 
 
-@inlined()
+@part()
 def push(agenda, top, i, j, kind):
     """Put an item on the stack of ``top`` items; how many there are now."""
     agenda[top, 0] = i

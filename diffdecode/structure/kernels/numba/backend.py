@@ -24,7 +24,8 @@ from diffdecode.structure.kernels.numba import projections as numba_projections
 from diffdecode.structure.kernels.numba import sampling as numba_sampling
 from diffdecode.structure.kernels.numba.checks import LARGEST
 from diffdecode.structure.kernels.numba.vectors import DUAL_LANES, FLOAT32_LANES, FLOAT64_LANES
-from diffdecode.structure.kernels.status import LOST_DIGITS
+from diffdecode.structure.kernels.numba.word_by_word import draw_word_by_word
+from diffdecode.structure.kernels.status import LOST_DIGITS, UNUSUAL, status_of_scores
 from diffdecode.structure.kernels.threads import run_over_batch
 
 
@@ -45,7 +46,7 @@ def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, T
         lambda n: 3e-7 + 4e-9 * n**2 + 6e-11 * n**3,
         (scores_, lengths_, multi_root, largest, heads, status),
     )
-    return _tensor(heads, scores.device), _tensor(status, scores.device)
+    return _tensor(heads, scores.device), _explained(status, scores, lengths)
 
 
 LONGEST_IN_FLOAT32_LANES, LONGEST_IN_FLOAT64_LANES = 100, 80
@@ -73,8 +74,20 @@ def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Ten
     scores_, lengths_, largest, heads, status = _decision_arrays(scores, lengths)
     seconds = 2e-7 + 1.4e-9 * lengths_**2
     kernel = numba_edmonds.arborescence
-    run_over_batch(kernel, seconds, scores_, lengths_, multi_root, largest, heads, status)
-    return _tensor(heads, scores.device), _tensor(status, scores.device)
+    both = (scores_, NONE[1]) if scores_.dtype == np.float32 else (NONE[0], scores_)
+    run_over_batch(kernel, seconds, *both, lengths_, multi_root, float(largest), heads, status)
+    return _tensor(heads, scores.device), _explained(status, scores, lengths)
+
+
+NONE = np.empty((0, 0, 0), np.float32), np.empty((0, 0, 0))
+
+
+def _explained(status: np.ndarray, scores: Tensor, lengths: Tensor) -> Tensor:
+    """The status ``[B]`` of every sentence, with what is unusual about unusual scores."""
+    if UNUSUAL in status.tobytes():
+        unusual = torch.from_numpy(status == UNUSUAL).to(scores.device)
+        status[status == UNUSUAL] = _array(status_of_scores(scores[unusual], lengths[unusual]))
+    return _tensor(status, scores.device)
 
 
 def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,22 +105,32 @@ def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[T
         _inside_outside_seconds,
         (scores_, lengths_, multi_root, largest, *results),
     )
-    _again(
-        numba_inside_outside.inside_outside_in_logs,
-        lambda n: 20 * _inside_outside_seconds(n),
-        (scores_, lengths_, multi_root, *results),
-        results[-1],
-    )
-    marginals, log_partition, status = (_tensor(result, scores.device) for result in results)
-    return marginals, log_partition, status
+    _projective_again(scores_, lengths_, multi_root, *results)
+    return _marginal_tensors(*results, scores, lengths)
 
 
-def _again(kernel, seconds, arguments, status) -> None:
-    """Run the slower ``kernel`` on the sentences where a faster one lost digits."""
+def _projective_again(scores, lengths, multi_root, marginals, log_partition, status) -> None:
+    seconds = 40 * _inside_outside_seconds(lengths)
+    kernel, options = numba_inside_outside.inside_outside_in_logs, (multi_root,)
+    _again(kernel, seconds, scores, lengths, options, None, marginals, log_partition, None, status)
+
+
+def _all_trees_again(scores, lengths, multi_root, marginals, log_partition, status) -> None:
+    seconds, all_words = 400 * _matrix_tree_seconds(lengths), 0
+    kernel, options = numba_matrix_tree.matrix_tree_in_logs, (multi_root, all_words)
+    _again(kernel, seconds, scores, lengths, options, None, marginals, log_partition, None, status)
+
+
+def _again(
+    kernel, seconds, scores, lengths, options, vector, marginals, log_partition, product, status
+) -> None:
+    """Run the slower ``kernel`` where a faster one lost digits; what is None is not wanted."""
     if LOST_DIGITS in status.tobytes():
-        scores, lengths, *others = arguments
-        lost = np.flatnonzero(status == LOST_DIGITS)
-        run_over_batch(kernel, seconds(lengths[lost]), scores, lengths, lost, *others)
+        lost, unused = np.flatnonzero(status == LOST_DIGITS), np.zeros_like(scores)
+        vector, marginals, product = (unused if x is None else x for x in (vector, marginals, product))
+        log_partition = np.empty(len(scores)) if log_partition is None else log_partition
+        results = marginals, log_partition, product, status
+        run_over_batch(kernel, seconds[lost], scores, lengths, lost, *options, vector, *results)
 
 
 def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
@@ -123,12 +146,9 @@ def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector:
         lambda n: 4 * _inside_outside_seconds(n),
         (scores_, lengths_, multi_root, vector_, product, status),
     )
-    _again(
-        numba_inside_outside.covariance_product_in_logs,
-        lambda n: 40 * _inside_outside_seconds(n),
-        (scores_, lengths_, multi_root, vector_, product),
-        status,
-    )
+    seconds = 40 * _inside_outside_seconds(lengths_)
+    kernel, options = numba_inside_outside.inside_outside_in_logs, (multi_root,)
+    _again(kernel, seconds, scores_, lengths_, options, vector_, None, None, product, status)
     return _tensor(product, scores.device)
 
 
@@ -144,34 +164,25 @@ def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tens
         _matrix_tree_seconds,
         (scores_, lengths_, multi_root, largest, *results),
     )
-    _all_trees_again(scores_, lengths_, multi_root, results)
-    marginals, log_partition, status = (_tensor(result, scores.device) for result in results)
-    return marginals, log_partition, status
-
-
-def _all_trees_again(scores, lengths, multi_root, results) -> None:
-    _again(
-        numba_matrix_tree.matrix_tree_in_logs,
-        lambda n: 100 * _matrix_tree_seconds(n),
-        (scores, lengths, multi_root, *results),
-        results[-1],
-    )
+    _all_trees_again(scores_, lengths_, multi_root, *results)
+    return _marginal_tensors(*results, scores, lengths)
 
 
 def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
     """See :func:`diffdecode.structure.kernels.reference.matrix_tree_covariance_product`."""
     scores_, lengths_, vector_ = _array(scores.double()), _array(lengths), _array(vector.double())
     product, status = np.empty_like(scores_), np.empty(len(scores_), np.int8)
-    arguments = scores_, lengths_, multi_root, vector_, product
-    seconds = 4 * _matrix_tree_seconds(lengths_)
-    run_over_batch(numba_matrix_tree.covariance_product, seconds, *arguments, status)
-    _again(
-        numba_matrix_tree.covariance_product_in_logs,
-        lambda n: 400 * _matrix_tree_seconds(n),
-        arguments,
-        status,
-    )
+    arguments = scores_, lengths_, multi_root, vector_, product, status
+    run_over_batch(numba_matrix_tree.covariance_product, 4 * _matrix_tree_seconds(lengths_), *arguments)
+    seconds, all_words = 400 * _matrix_tree_seconds(lengths_), 0
+    kernel, options = numba_matrix_tree.matrix_tree_in_logs, (multi_root, all_words)
+    _again(kernel, seconds, scores_, lengths_, options, vector_, None, None, product, status)
     return _tensor(product, scores.device)
+
+
+def _marginal_tensors(marginals, log_partition, status, scores, lengths) -> tuple[Tensor, Tensor, Tensor]:
+    marginals, log_partition = (_tensor(array, scores.device) for array in (marginals, log_partition))
+    return marginals, log_partition, _explained(status, scores, lengths)
 
 
 def _inside_outside_seconds(n):
@@ -208,10 +219,7 @@ def sample_arborescence(
         arguments = scores_, lengths_, multi_root, roots, patience, states, given_up, heads
         run_over_batch(numba_sampling.sample_arborescence, seconds, *arguments)
         if given_up.any():
-            lost = np.flatnonzero(given_up.any(0))
-            seconds = 1e-7 * lengths_[lost] ** 4.0 * given_up[:, lost].sum(0)
-            kernel = numba_sampling.sample_word_by_word
-            run_over_batch(kernel, seconds, scores_, lengths_, lost, multi_root, states, given_up, heads)
+            draw_word_by_word(scores_, lengths_, multi_root, states, given_up, heads)
     return _tensor(heads, scores.device), status
 
 
@@ -226,7 +234,7 @@ def _root_probabilities(scores: Tensor, lengths: Tensor, multi_root: bool) -> np
         order = np.arange(len(scores_))
         arguments = scores_, lengths_, order, multi_root, largest, *results
         run_over_batch(numba_matrix_tree.matrix_tree, _matrix_tree_seconds(lengths_), *arguments)
-        _all_trees_again(scores_, lengths_, multi_root, results)
+        _all_trees_again(scores_, lengths_, multi_root, *results)
     return np.ascontiguousarray(marginals[:, 1:, 0]).clip(min=0)
 
 
@@ -284,14 +292,24 @@ def simplex(rows: Tensor) -> Tensor:
     """See :func:`diffdecode.structure.kernels.reference.simplex`, which does it on other devices."""
     if rows.device.type != "cpu":
         return reference.simplex(rows)
-    return torch.from_numpy(numba_projections.simplex(_array(rows)))
+    return _project_rows(rows, EVERY_ROW)
 
 
 def p_dep(point: Tensor, lengths: Tensor) -> Tensor:
     """See :func:`diffdecode.structure.kernels.reference.p_dep`, which does it on other devices."""
     if point.device.type != "cpu":
         return reference.p_dep(point, lengths)
-    return torch.from_numpy(numba_projections.p_dep(_array(point), _array(lengths)))
+    return _project_rows(point.flatten(0, 1), _array(lengths)).view(point.shape)
+
+
+EVERY_ROW = np.empty(0, np.int64)
+
+
+def _project_rows(rows: Tensor, lengths: np.ndarray) -> Tensor:
+    rows_ = _array(rows)
+    scratch, out = np.empty((2, rows_.shape[1]), rows_.dtype), np.empty_like(rows_)
+    numba_projections.project_rows(rows_, lengths, scratch, out)
+    return torch.from_numpy(out)
 
 
 BACKEND = Backend(

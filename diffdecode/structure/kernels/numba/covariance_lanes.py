@@ -9,17 +9,18 @@ The covariance of the arcs times a vector is the derivative of the marginals alo
 import numpy as np
 from numba import uintp
 
-from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
     LARGEST_SUM,
     SMALLEST,
+    differentiate,
     exponentiate,
     rows_sum_to_one,
 )
 from diffdecode.structure.kernels.numba.inside_outside_lanes import CHARTS, fill_charts, hand_down
 from diffdecode.structure.kernels.numba.vectors import DUAL_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import empty_cells
-from diffdecode.structure.kernels.status import LOST_DIGITS
+from diffdecode.structure.kernels.status import LOST_DIGITS, OK
 
 CELL = 2 * LANES  # values, then derivatives
 
@@ -32,84 +33,58 @@ def covariance_product_lanes(start, stop, scores, lengths, order, multi_root, ve
     """
     longest = scores.shape[1]
     values, along = np.empty((longest, longest)), np.empty((longest, longest))
-    duals = empty_cells((CHARTS * longest * longest + 2) * LANES, np.empty(0, np.complex128))
-    cells = duals.view(np.float64)
-    roots, scales = np.empty((2, longest, LANES)), np.empty(LANES)
+    cells = empty_cells((CHARTS * longest * longest + 2) * CELL)
+    duals = cells.view(np.complex128)
+    roots, scales = np.empty(2 * longest * LANES), np.empty(LANES)
     first = 0 if multi_root else 1
     for g in range(start, stop):
-        group = order[LANES * g : LANES * (g + 1)]
-        size = lengths[group[0]] + 1 - first
+        count = min(LANES, len(order) - LANES * g)
+        size = lengths[order[LANES * g]] + 1 - first
         block = size * size * CELL
-        weights = cells[3 * block : 4 * block]
-        weights[:] = 0
-        for lane in range(len(group)):
-            b, n = group[lane], lengths[group[lane]]
+        weights = 3 * block
+        for k in range(weights, weights + block):
+            cells[k] = 0
+        for lane in range(count):
+            b = order[LANES * g + lane]
+            n = lengths[b]
             exponentiate(scores[b], n, values)
-            scales[lane] = _differentiate(values, vector[b], n, along)
-            _put_into_lane(values, along, n, first, size, weights[lane:])
+            scales[lane] = differentiate(values, vector[b], n, along)
             for m in range(1, n + 1):
-                roots[0, m, lane], roots[1, m, lane] = values[m, 0], along[m, 0]
+                for h in range(first, n + 1):
+                    at = weights + ((m - first) * size + (h - first)) * CELL + lane
+                    cells[at], cells[at + LANES] = values[m, h], along[m, h]
+                roots[m * CELL + lane], roots[m * CELL + LANES + lane] = values[m, 0], along[m, 0]
         fill_charts(uintp(size), uintp(LANES), duals)
-        cells[5 * block : 7 * block] = 0
-        for lane in range(len(group)):
-            _start_adjoints(lengths[group[lane]], first, size, cells[lane:], roots[:, :, lane])
+        for k in range(5 * block, 7 * block):
+            cells[k] = 0
+        for lane in range(count):
+            _start_adjoints(lengths[order[LANES * g + lane]], first, size, cells, lane, roots)
         hand_down(uintp(size), uintp(LANES), duals)
-        for lane in range(len(group)):
-            b, n = group[lane], lengths[group[lane]]
-            _take_from_lane(weights[lane:], n, first, size, values, along)
-            if not multi_root:
-                for m in range(1, n + 1):
-                    values[m, 0], along[m, 0] = roots[0, m, lane], roots[1, m, lane]
-            product[b] = 0
-            status[b] = 0 if rows_sum_to_one(values, n) else LOST_DIGITS
-            if status[b] == 0:
-                for m in range(1, n + 1):
-                    for h in range(n + 1):
-                        product[b, m, h] = along[m, h] * scales[lane]
+        for lane in range(count):
+            b = order[LANES * g + lane]
+            n = lengths[b]
+            for m in range(1, n + 1):
+                values[m, 0], along[m, 0] = roots[m * CELL + lane], roots[m * CELL + LANES + lane]
+                for h in range(first, n + 1):
+                    at = weights + ((m - first) * size + (h - first)) * CELL + lane
+                    values[m, h], along[m, h] = cells[at], cells[at + LANES]
+                values[m, m] = along[m, m] = 0
+            status[b] = OK if rows_sum_to_one(values, n) else LOST_DIGITS
+            for m in range(longest):
+                for h in range(longest):
+                    inside = 0 < m <= n and h <= n
+                    product[b, m, h] = along[m, h] * scales[lane] if inside else 0.0
 
 
 @part()
-def _differentiate(values, vector, n, along):
-    """``along = values * vector / scale``, so that no derivative is larger than its value; the scale."""
-    scale = 0.0
-    for m in range(1, n + 1):
-        for h in range(n + 1):
-            if values[m, h] > 0:  # elsewhere, the vector may hold anything
-                scale = max(scale, abs(np.float64(vector[m, h])))
-    inverse = 1 / scale if scale > 0 else 0.0
-    along[0, : n + 1] = 0
-    for m in range(1, n + 1):
-        for h in range(n + 1):
-            along[m, h] = values[m, h] * (vector[m, h] * inverse) if values[m, h] > 0 else 0.0
-    return scale
-
-
-@part()
-def _put_into_lane(values, along, n, first, size, cells):
-    for m in range(1, n + 1):
-        for h in range(first, n + 1):
-            at = ((m - first) * size + (h - first)) * CELL
-            cells[at], cells[at + LANES] = values[m, h], along[m, h]
-
-
-@part()
-def _take_from_lane(cells, n, first, size, values, along):
-    for m in range(1, n + 1):
-        for h in range(first, n + 1):
-            at = ((m - first) * size + (h - first)) * CELL
-            values[m, h], along[m, h] = cells[at], cells[at + LANES]
-        values[m, m] = along[m, m] = 0
-
-
-@part()
-def _start_adjoints(n, first, size, cells, roots):
+def _start_adjoints(n, first, size, cells, lane, roots):
     """``_start_adjoints`` of ``inside_outside_lanes`` for one lane, with derivatives.
 
     A lane out of float64's range keeps adjoints of 0.
     """
     row = size * CELL
     block = size * row
-    right, left, by_right, by_left = 0, block, 5 * block, 6 * block
+    right, left, by_right, by_left = lane, block + lane, 5 * block + lane, 6 * block + lane
     if first == 0:
         top = n * CELL
         if SMALLEST < cells[right + top] < LARGEST_SUM:
@@ -120,25 +95,25 @@ def _start_adjoints(n, first, size, cells, roots):
     total, total_along = 0.0, 0.0
     for r in range(n):
         a, a_along, b, b_along = _beside_root(cells, left + r * CELL, right + r * row + (n - 1) * CELL)
-        w, w_along = roots[0, r + 1], roots[1, r + 1]
+        w, w_along = roots[(r + 1) * CELL + lane], roots[(r + 1) * CELL + LANES + lane]
         total += a * w * b
         total_along += a_along * w * b + a * w_along * b + a * w * b_along
     usual = SMALLEST < total < LARGEST_SUM
     growth = total_along / total if usual else 0.0
     for r in range(n):
-        at_left, at_right = r * CELL, r * row + (n - 1) * CELL
+        at_left, at_right, at_root = r * CELL, r * row + (n - 1) * CELL, (r + 1) * CELL + lane
         a, a_along, b, b_along = _beside_root(cells, left + at_left, right + at_right)
-        w = roots[0, r + 1] / total if usual else 0.0
-        w_along = roots[1, r + 1] / total - w * growth if usual else 0.0
+        w = roots[at_root] / total if usual else 0.0
+        w_along = roots[at_root + LANES] / total - w * growth if usual else 0.0
         cells[by_left + at_left] += w * b
         cells[by_left + at_left + LANES] += w_along * b + w * b_along
         cells[by_right + at_right] += w * a
         cells[by_right + at_right + LANES] += w_along * a + w * a_along
-        roots[0, r + 1] = a * w * b
-        roots[1, r + 1] = a_along * w * b + a * w_along * b + a * w * b_along
+        roots[at_root] = a * w * b
+        roots[at_root + LANES] = a_along * w * b + a * w_along * b + a * w * b_along
 
 
-@part()
+@inlined()
 def _beside_root(cells, at_left, at_right):
     """Sums left and right of a root word, each with its derivative."""
     return cells[at_left], cells[at_left + LANES], cells[at_right], cells[at_right + LANES]

@@ -3,16 +3,15 @@
 import numpy as np
 from numba import uintp
 
-from diffdecode.structure.kernels.numba.checks import status_of_scores
 from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
 from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import greatest, keep_greater, place_of
-from diffdecode.structure.kernels.status import NO_TREE, PADDING
+from diffdecode.structure.kernels.status import NO_TREE, OK, PADDING, UNUSUAL
 
 # Rows of ``nodes``: the node that holds a word; and for each node, the cycle that it is part of, the head of
 # its entering arc, its best head beside the root, the word that the root would enter, and the words that it
-# holds (a linked list through ``FOLLOWING``). ``PATH`` and ``ROOTED`` are lists of nodes.
-NODE_OF, CYCLE, HEAD, OTHER_HEAD, ROOT_ENTERS, FIRST, LAST, FOLLOWING, PATH, ROOTED = range(10)
+# holds (a linked list through ``FOLLOWING``), and its state. ``PATH`` and ``ROOTED`` are lists of nodes.
+NODE_OF, CYCLE, HEAD, OTHER_HEAD, ROOT_ENTERS, FIRST, LAST, FOLLOWING, STATE, PATH, ROOTED = range(11)
 # Rows of ``values``: for each node, the weights of its entering arc, of the root's and of the best other one.
 ENTERING, ROOT, OTHER = range(3)
 # States of a node.
@@ -20,57 +19,75 @@ NEW, ON_PATH, FINISHED, BROKEN = range(4)
 
 
 @kernel()
-def arborescence(start, stop, scores, lengths, multi_root, largest, heads, status):
-    """Fill ``heads [B, N]`` and ``status [B]`` for the sentences ``start <= b < stop``."""
-    size = scores.shape[1]
-    weights = np.empty((2 * size, (size + LANES - 1) // LANES * LANES))
-    enters = np.empty(weights.shape, np.int32)
-    nodes, values = np.empty((10, 2 * size), np.int32), np.empty((3, 2 * size))
-    state = np.empty(2 * size, np.int8)
+def arborescence(start, stop, scores32, scores64, lengths, multi_root, largest, heads, status):
+    """Fill ``heads [B, N]`` and ``status [B]`` for the sentences ``start <= b < stop``.
+
+    Either array holds the scores, and the other nothing: all but reading them is the same.
+    """
+    size = heads.shape[1] + 1
+    row = (size + LANES - 1) // LANES * LANES
+    weights, values = np.empty((2 * size, row)), np.empty((3, 2 * size))
+    enters, nodes = np.empty((2 * size, row), np.int32), np.empty((11, 2 * size), np.int32)
     for b in range(start, stop):
-        heads[b] = PADDING
-        status[b] = status_of_scores(scores, b, lengths[b], largest)
-        if status[b] == 0:
-            found = edmonds(
-                scores[b], lengths[b] + 1, multi_root, weights, enters, nodes, values, state, heads[b]
-            )
-            status[b] = 0 if found else NO_TREE
+        status[b] = edmonds(
+            scores32, scores64, b, lengths[b] + 1, multi_root, largest, weights, enters, nodes, values, heads
+        )
 
 
 @part()
-def edmonds(scores, size, multi_root, weights, enters, nodes, values, state, heads):
-    """Fill ``heads`` with the best tree over the positions below ``size``; whether there is one.
+def edmonds(scores32, scores64, b, size, multi_root, largest, weights, enters, nodes, values, heads):
+    """Fill ``heads[b]`` with the best tree over the positions below ``size``; the status.
 
     ``weights[node, u]`` is the best arc from word ``u`` into a node, ``enters[node, u]`` the word it enters.
     """
-    if not _every_word_by_itself(scores, size, weights, enters, nodes, values, state):
-        return False
-    created = _grow_paths(size, weights, enters, nodes, values, state)
-    if created > 0 and not multi_root:
-        created = _leave_one_root(created, size, weights, enters, nodes, values, state)
-    if created > 0:
-        _expand(created, enters, nodes, state, heads)
-    return created > 0
+    for m in range(heads.shape[1]):
+        heads[b, m] = PADDING
+    created = 0
+    status = _every_word_by_itself(scores32, scores64, b, size, largest, weights, enters, nodes, values)
+    if status == OK:
+        created = _grow_paths(size, weights, enters, nodes, values)
+        if created > 0 and not multi_root:
+            created = _leave_one_root(created, size, weights, enters, nodes, values)
+        if created == 0:
+            status = NO_TREE
+    for node in range(created - 1, 0, -1):  # from the last contraction to the first, arcs break cycles
+        if nodes[STATE, node] != BROKEN:
+            head = nodes[HEAD, node]
+            word = enters[node, head] if head > 0 else nodes[ROOT_ENTERS, node]
+            heads[b, word - 1] = head
+            while word != node:
+                nodes[STATE, word] = BROKEN
+                word = nodes[CYCLE, word]
+    return status
 
 
-@part()
-def _every_word_by_itself(scores, size, weights, enters, nodes, values, state):
-    """Nodes of one word with their best entering arcs; whether each has one."""
-    possible = True
-    nodes[NODE_OF, 0], state[0] = 0, FINISHED
+@inlined()
+def _every_word_by_itself(scores32, scores64, b, size, largest, weights, enters, nodes, values):
+    """Nodes of one word with their best entering arcs; ``NO_TREE`` or ``UNUSUAL`` unless all have one."""
+    possible, unusual = True, False
+    nodes[NODE_OF, 0], nodes[STATE, 0] = 0, FINISHED
     for v in range(1, size):
-        for u in range(size):
-            weights[v, u] = scores[v, u]
-        for u in range(size, (size + LANES - 1) // LANES * LANES):
+        if len(scores64) > 0:
+            for u in range(size):
+                weights[v, u] = scores64[b, v, u]
+        else:
+            for u in range(size):
+                weights[v, u] = scores32[b, v, u]
+        for u in range(size, weights.shape[1]):
             weights[v, u] = -np.inf
+        weights[v, v] = -np.inf
         for u in range(size):
             enters[v, u] = v
-        weights[v, 0] = weights[v, v] = -np.inf
-        values[ROOT, v] = scores[v, 0]
+            score = weights[v, u]
+            unusual |= not ((score <= largest) & ((score >= -largest) | (score == -np.inf)))
+        values[ROOT, v] = weights[v, 0]
+        weights[v, 0] = -np.inf
         nodes[NODE_OF, v] = nodes[ROOT_ENTERS, v] = nodes[FIRST, v] = nodes[LAST, v] = v
-        state[v] = NEW
-        possible &= _choose(v, size, weights, nodes, values)
-    return possible
+        nodes[STATE, v] = NEW
+        possible = possible and not unusual and _choose(v, size, weights, nodes, values)
+    if unusual:
+        return UNUSUAL
+    return OK if possible else NO_TREE
 
 
 @part()
@@ -85,35 +102,35 @@ def _choose(node, size, weights, nodes, values):
 
 
 @part()
-def _grow_paths(size, weights, enters, nodes, values, state):
+def _grow_paths(size, weights, enters, nodes, values):
     """Follow best arcs backwards from each word and contract cycles; the number of nodes, 0 for no tree."""
     created = size
     for start in range(1, size):
         top, node = 0, nodes[NODE_OF, start]
-        while state[node] != FINISHED:
-            if state[node] == ON_PATH:
-                top = _contract(created, node, top, size, weights, enters, nodes, values, state)
+        while nodes[STATE, node] != FINISHED:
+            if nodes[STATE, node] == ON_PATH:
+                top = _contract(created, node, top, size, weights, enters, nodes, values)
                 node = created
                 created += 1
                 if not _choose(node, size, weights, nodes, values):
                     return 0
-            state[node] = ON_PATH
+            nodes[STATE, node] = ON_PATH
             nodes[PATH, top] = node
             top += 1
             node = nodes[NODE_OF, nodes[HEAD, node]]
         for k in range(top):
-            state[nodes[PATH, k]] = FINISHED
+            nodes[STATE, nodes[PATH, k]] = FINISHED
     return created
 
 
 @part()
-def _leave_one_root(created, size, weights, enters, nodes, values, state):
+def _leave_one_root(created, size, weights, enters, nodes, values):
     """Take arcs from the root until one is left; the number of nodes, 0 for no tree."""
     roots = 0
     for word in range(1, size):
         node = nodes[NODE_OF, word]
-        if nodes[HEAD, node] == 0 and state[node] == FINISHED:
-            state[node] = NEW  # listed
+        if nodes[HEAD, node] == 0 and nodes[STATE, node] == FINISHED:
+            nodes[STATE, node] = NEW  # listed
             nodes[ROOTED, roots] = node
             roots += 1
     while roots > 1:
@@ -131,7 +148,7 @@ def _leave_one_root(created, size, weights, enters, nodes, values, state):
             roots -= 1
             nodes[ROOTED, place] = nodes[ROOTED, roots]
         else:
-            _contract(created, node, top, size, weights, enters, nodes, values, state)
+            _contract(created, node, top, size, weights, enters, nodes, values)
             if not _choose(created, size, weights, nodes, values):
                 return 0
             nodes[HEAD, created] = 0
@@ -153,11 +170,12 @@ def _smallest_loss(roots, nodes, values):
 
 
 @part()
-def _contract(merged, node, top, size, weights, enters, nodes, values, state):
+def _contract(merged, node, top, size, weights, enters, nodes, values):
     """Merge the cycle from ``node`` to the path's end into node ``merged``; the path's new length."""
     row, vectors = weights.shape[1], uintp((size + LANES - 1) // LANES)
-    weights[merged] = -np.inf
-    values[ROOT, merged], state[merged] = -np.inf, NEW
+    for u in range(row):
+        weights[merged, u] = -np.inf
+    values[ROOT, merged], nodes[STATE, merged] = -np.inf, NEW
     front = back = -1
     part = -1
     while part != node:
@@ -181,16 +199,3 @@ def _contract(merged, node, top, size, weights, enters, nodes, values, state):
         weights[merged, word] = -np.inf
         word = nodes[FOLLOWING, word]
     return top
-
-
-@inlined()
-def _expand(created, enters, nodes, state, heads):
-    """Heads of the words: from the last contraction to the first, entering arcs break cycles."""
-    for node in range(created - 1, 0, -1):
-        if state[node] != BROKEN:
-            head = nodes[HEAD, node]
-            word = enters[node, head] if head > 0 else nodes[ROOT_ENTERS, node]
-            heads[word - 1] = head
-            while word != node:
-                state[word] = BROKEN
-                word = nodes[CYCLE, word]

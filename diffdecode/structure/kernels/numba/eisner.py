@@ -8,21 +8,20 @@ that it is part of, so that all inner loops run over contiguous memory without a
     left[j, :i]  max=  left[i, :i]    + arc_left(i, j)
     right[j, :i] max=  arc_right[i, :i] + right(i, j)
 
-Rows are padded to whole vectors with -inf, so there is no remainder loop. No back-pointers are kept: the
-walk down finds each split again as the leftmost whose sum is exactly the cell's value. Each sum is the
-single addition that the reference makes, so values, ties and trees are the same.
+Rows are padded to whole vectors with -inf, so there is no remainder loop. ``arc_left(i, j)``, which nothing
+is pushed from, is kept for the walk down, above the diagonal of ``arc``. Each sum is the single addition that
+the reference makes, so values, ties and trees are the same.
 """
 
 import numpy as np
 from numba import uintp
 
-from diffdecode.structure.kernels.numba.agenda import push
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
-from diffdecode.structure.kernels.status import NO_TREE, PADDING
+from diffdecode.structure.kernels.numba.compiled import ONE, kernel, part
+from diffdecode.structure.kernels.numba.walk import best_tree
+from diffdecode.structure.kernels.status import NO_TREE, OK, PADDING
 
 LANES = 16
-RIGHT, LEFT, ARC_RIGHT, ARC_LEFT = 0, 1, 2, 3
 # Unsigned offsets (signed ones may wrap, which blocks vectorisation), and no NaN (checked before).
 FAST = {"nnan", "nsz"}
 
@@ -34,11 +33,13 @@ def eisner(start, stop, scores, lengths, order, multi_root, largest, heads, stat
     row = (size + LANES - 1) // LANES * LANES
     charts = np.empty(4 * size * row, scores.dtype)
     agenda = np.empty((2 * size + 4, 3), np.int64)
-    for b in order[start:stop]:
+    for g in range(start, stop):
+        b = order[g]
         n = lengths[b]
-        heads[b] = PADDING
+        for m in range(size - 1):
+            heads[b, m] = PADDING
         status[b] = status_of_scores(scores, b, n, largest)
-        if status[b] == 0:
+        if status[b] == OK:
             status[b] = best_projective_tree(scores, b, n, multi_root, charts, agenda, heads[b])
 
 
@@ -49,29 +50,9 @@ def best_projective_tree(scores, b, n, multi_root, charts, agenda, heads):
     size = n + 1 - first
     row = (size + LANES - 1) // LANES * LANES
     fill_charts(scores[b], uintp(first), uintp(size), charts, uintp(row))
-    if multi_root:
-        if not charts[n * row] > -np.inf:
-            return NO_TREE
-        top = push(agenda, 0, 0, n, RIGHT)
-    else:
-        root, best = best_root(scores[b], n, charts, row, size * row)
-        if not best > -np.inf:
-            return NO_TREE
-        heads[root] = 0
-        top = push(agenda, push(agenda, 0, 0, root, LEFT), root, n - 1, RIGHT)
-    _follow_best_splits(scores[b], first, size, charts, row, agenda, top, heads)
-    return 0
-
-
-@inlined()
-def best_root(scores, n, charts, row, left):
-    """Leftmost best root word (counted from 0) and the value of its tree."""
-    best, root = scores.dtype.type(-np.inf), 0
-    for r in range(n):
-        value = charts[left + r * row] + scores[r + 1, 0] + charts[(n - 1) * row + r]
-        if value > best:
-            best, root = value, r
-    return root, best
+    bases = size * row, 2 * size * row, 3 * size * row, 3 * size * row
+    found = best_tree(scores[b], n, first, charts, row, ONE, ONE, row, bases, agenda, heads)
+    return OK if found else NO_TREE
 
 
 @part(fastmath=FAST)
@@ -100,6 +81,7 @@ def fill_charts(scores, first, size, charts, row):
             best_right = max(charts[right_j + i], to_right)
             charts[left_j + i], charts[right_j + i] = best_left, best_right
             charts[arc_right_j + i] = to_right
+            charts[arc + i * row + j] = to_left
             if i > 0:
                 count = (i + uintp(LANES - 1)) & ~uintp(LANES - 1)
                 _push(charts, arc_j, right + (i - one) * row, best_left, count)
@@ -111,34 +93,3 @@ def fill_charts(scores, first, size, charts, row):
 def _push(charts, target, source, value, count):
     for t in range(count):
         charts[target + t] = max(charts[target + t], charts[source + t] + value)
-
-
-@part()
-def _follow_best_splits(scores, first, size, charts, row, agenda, top, heads):
-    """Walk down from the agenda's items (left end, right end, kind), setting the head of each arc."""
-    right, left, arc_right, arc = 0, size * row, 2 * size * row, 3 * size * row
-    while top > 0:
-        top -= 1
-        i, j, kind = agenda[top, 0], agenda[top, 1], agenda[top, 2]
-        if i == j:
-            continue
-        if kind == RIGHT:
-            value, r = charts[right + j * row + i], i + 1
-            while r < j and charts[arc_right + r * row + i] + charts[right + j * row + r] != value:
-                r += 1
-            first_kind, second_kind, start = ARC_RIGHT, RIGHT, r
-        elif kind == LEFT:
-            value, r = charts[left + j * row + i], i
-            while r < j - 1 and value != charts[left + r * row + i] + (
-                charts[arc + j * row + r] + scores[r + first, j + first]
-            ):
-                r += 1
-            first_kind, second_kind, start = LEFT, ARC_LEFT, r
-        else:
-            dependent, head = (j, i) if kind == ARC_RIGHT else (i, j)
-            heads[dependent + first - 1] = head + first
-            value, r = charts[arc + j * row + i], i
-            while r < j - 1 and charts[right + r * row + i] + charts[left + j * row + r + 1] != value:
-                r += 1
-            first_kind, second_kind, start = RIGHT, LEFT, r + 1
-        top = push(agenda, push(agenda, top, i, r, first_kind), start, j, second_kind)

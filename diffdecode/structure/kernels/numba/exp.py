@@ -1,9 +1,8 @@
 """An exponential that loops over contiguous arrays vectorise; calls of the C library's do not."""
 
-import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from diffdecode.structure.kernels.numba.compiled import part
 
@@ -53,15 +52,3 @@ def exp_to_one(x):
     p = 1.0 + r * p
     power = _from_bits((_bits(shifted) + 1023) << 52)
     return p * power if x > SMALLEST else 0.0
-
-
-def exp_to_one_or_along(x):
-    """``exp_to_one`` of a real number; of a complex one, the exponential itself (compiled code only)."""
-    raise NotImplementedError
-
-
-@overload(exp_to_one_or_along)
-def _exp_by_type(x):
-    if isinstance(x, types.Complex):
-        return lambda x: np.exp(x) if x.real > SMALLEST else 0j
-    return lambda x: exp_to_one(x)

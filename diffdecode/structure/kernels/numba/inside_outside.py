@@ -11,20 +11,23 @@ the outside pass hands probabilities down from spans to their parts. A number is
 ``exp(peak) * total``: peaks are sums of scores, and a logarithm of some trees' number, which a score of 1e12
 would swallow, is never added to them.
 
-Second derivatives. The code is generic in the type of the weights. With ``exp(scores + 1j * STEP *
+Second derivatives. The code is generic in the type of the weights (in the log domain, which hardly any
+sentence needs, it is compiled for these alone). With ``exp(scores + 1j * STEP *
 vector)`` the imaginary part of the marginals is ``STEP`` times their derivative in the direction
 ``vector``, which is the covariance product ``Sigma vector``; nothing is subtracted, so it is exact to
 rounding (the complex step of Squire and Trapp 1998).
 """
 
-import numpy as np
-from numba import types, uintp
-from numba.extending import overload
+import math
 
+import numpy as np
+from numba import uintp
+
+from diffdecode.structure.kernels.numba.agenda import ARC, ARC_LEFT, ARC_RIGHT, LEFT, RIGHT
 from diffdecode.structure.kernels.numba.checks import status_of_scores
 from diffdecode.structure.kernels.numba.compiled import ONE, ZERO, inlined, kernel, part
 from diffdecode.structure.kernels.numba.exp import exp_to_one
-from diffdecode.structure.kernels.status import LOST_DIGITS, NO_TREE
+from diffdecode.structure.kernels.status import LOST_DIGITS, NO_TREE, OK
 
 STEP = 1e-12
 SMALLEST, LARGEST_SUM = 1e-200, 1e200  # of the partition function in the real domain
@@ -42,118 +45,123 @@ def inside_outside(
     ``LOST_DIGITS`` where the real domain did not do.
     """
     size = scores.shape[1]
-    weights = np.empty((size, size))
+    weights = np.empty((2, size, size))
     charts = np.empty(8 * size * _row(size))
-    result = np.empty((size, size))
-    for b in order[start:stop]:
+    for g in range(start, stop):
+        b = order[g]
         n = lengths[b]
-        marginals[b] = 0
         status[b] = status_of_scores(scores, b, n, largest)
-        if status[b] == 0:
-            shift = exponentiate(scores[b], n, weights)
-            log_partition[b] = projective_marginals(weights, n, multi_root, charts, result) + shift
-            if log_partition[b] > -np.inf:
-                for m in range(1, n + 1):
-                    for h in range(n + 1):
-                        marginals[b, m, h] = result[m, h]
-            else:
-                status[b] = LOST_DIGITS
-
-
-@kernel()
-def inside_outside_in_logs(start, stop, scores, lengths, order, multi_root, marginals, log_partition, status):
-    """``inside_outside`` in the log domain, of sentences whose scores are known to be fine."""
-    for b in order[start:stop]:
-        marginals[b] = 0
-        log_partition[b] = log_domain_marginals(scores[b], lengths[b], multi_root, marginals[b])
-        status[b] = 0 if log_partition[b] > -np.inf else NO_TREE
+        if status[b] == OK:
+            shift = exponentiate(scores[b], n, weights[0])
+            log_partition[b] = projective_marginals(weights[0], n, multi_root, charts, weights[1]) + shift
+            status[b] = OK if log_partition[b] > -np.inf else LOST_DIGITS
+        for m in range(size):
+            for h in range(size):
+                inside = 0 < m <= n and h <= n and status[b] == OK
+                marginals[b, m, h] = weights[1, m, h] if inside else 0.0
 
 
 @kernel()
 def covariance_product(start, stop, scores, lengths, order, multi_root, vector, product, status):
     """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector`` of ``order[start:stop]``.
 
-    ``status [B]`` is ``LOST_DIGITS`` where the real domain did not do, and else 0.
+    ``status [B]`` is ``LOST_DIGITS`` where the real domain did not do, and else ``OK``.
     """
     size = scores.shape[1]
-    weights = np.empty((size, size), np.complex128)
-    logs = np.empty((size, size), np.complex128)
+    values = np.empty((2, size, size))
+    weights = np.empty((2, size, size), np.complex128)
     charts = np.empty(8 * size * _row(size), np.complex128)
-    result = np.empty((size, size), np.complex128)
-    for b in order[start:stop]:
+    for g in range(start, stop):
+        b = order[g]
         n = lengths[b]
-        product[b], status[b] = 0, 0
-        scale = scores_along(scores[b], vector[b], n, logs)
-        if scale > 0:
-            _exponentiate_along(logs, n, weights)
-            if projective_marginals(weights, n, multi_root, charts, result) > -np.inf:
-                put_derivatives(result, n, scale, product[b])
-            else:
-                status[b] = LOST_DIGITS
+        exponentiate(scores[b], n, values[0])
+        scale = differentiate(values[0], vector[b], n, values[1])
+        for m in range(n + 1):
+            for h in range(n + 1):
+                weights[0, m, h] = complex(values[0, m, h], values[1, m, h] * STEP)
+        found = projective_marginals(weights[0], n, multi_root, charts, weights[1])
+        status[b] = OK if found > -np.inf else LOST_DIGITS
+        put_derivatives(weights[1], n, scale, product[b])
 
 
 @kernel()
-def covariance_product_in_logs(start, stop, scores, lengths, order, multi_root, vector, product):
-    """``covariance_product`` in the log domain."""
+def inside_outside_in_logs(
+    start, stop, scores, lengths, order, multi_root, vector, marginals, log_partition, product, status
+):
+    """``inside_outside`` and ``covariance_product`` in the log domain, of scores known to be fine."""
     size = scores.shape[1]
-    logs = np.empty((size, size), np.complex128)
-    result = np.empty((size, size), np.complex128)
-    for b in order[start:stop]:
+    logs, result = np.empty((size, size), np.complex128), np.empty((size, size), np.complex128)
+    for g in range(start, stop):
+        b = order[g]
         n = lengths[b]
-        product[b] = 0
         scale = scores_along(scores[b], vector[b], n, logs)
-        log_domain_marginals(logs, n, multi_root, result)
+        log_partition[b] = log_domain_marginals(logs, n, multi_root, result)
+        status[b] = OK if log_partition[b] > -np.inf else NO_TREE
+        put_marginals(result, n, marginals[b])
         put_derivatives(result, n, scale, product[b])
 
 
-@inlined()
-def put_derivatives(marginals, n, scale, product):
-    for m in range(1, n + 1):
-        for h in range(n + 1):
-            product[m, h] = marginals[m, h].imag * scale
+@part()
+def put_marginals(result, n, marginals):
+    """Real parts, and 0 beyond the sentence."""
+    for m in range(len(marginals)):
+        for h in range(len(marginals)):
+            marginals[m, h] = result[m, h].real if 0 < m <= n and h <= n else 0.0
+
+
+@part()
+def put_derivatives(result, n, scale, product):
+    """Derivatives along the vector, from imaginary parts; 0 beyond the sentence."""
+    for m in range(len(product)):
+        for h in range(len(product)):
+            product[m, h] = result[m, h].imag / STEP * scale if 0 < m <= n and h <= n else 0.0
 
 
 @part()
 def exponentiate(scores, n, weights):
     """``weights[m, h] = exp(scores[m, h] - best score of m)``, 0 on the diagonal; sums the best scores."""
     shift = 0.0
-    weights[0, : n + 1] = 0
+    for h in range(n + 1):
+        weights[0, h] = 0
     for m in range(1, n + 1):
         best = best_score(scores, m, n)
         shift += best
         for h in range(n + 1):
-            weights[m, h] = exp_to_one(np.float64(scores[m, h]) - best)
+            weights[m, h] = exp_to_one(scores[m, h] - best)
         weights[m, m] = 0
     return shift
 
 
-@inlined()
+@part()
+def differentiate(values, vector, n, along):
+    """``along = values * vector / scale``, so that no derivative is larger than its value; the scale."""
+    scale = 0.0
+    for m in range(1, n + 1):
+        for h in range(n + 1):
+            if values[m, h] > 0:  # elsewhere, the vector may hold anything
+                scale = max(scale, abs(vector[m, h]))
+    inverse = 1 / scale if scale > 0 else 0.0
+    for h in range(n + 1):
+        along[0, h] = 0
+    for m in range(1, n + 1):
+        for h in range(n + 1):
+            along[m, h] = values[m, h] * (vector[m, h] * inverse) if values[m, h] > 0 else 0.0
+    return scale
+
+
+@part()
 def scores_along(scores, vector, n, logs):
-    """Complex scores for the derivative along ``vector``, and the scale of imaginary parts, 0 for none."""
+    """Complex scores for the derivative along ``vector``, and the scale of the imaginary parts."""
     largest = 0.0
     for m in range(1, n + 1):
         for h in range(n + 1):
             if h != m and scores[m, h] > -np.inf:  # elsewhere, the vector may hold anything
-                largest = max(largest, abs(np.float64(vector[m, h])))
-    if largest == 0:
-        return 0.0
+                largest = max(largest, abs(vector[m, h]))
     for m in range(1, n + 1):
         for h in range(n + 1):
-            along = STEP * (vector[m, h] / largest) if h != m and scores[m, h] > -np.inf else 0.0
-            logs[m, h] = complex(scores[m, h], along)
-    return largest / STEP
-
-
-@inlined()
-def _exponentiate_along(logs, n, weights):
-    """``exponentiate`` of complex scores, whose imaginary parts are tiny."""
-    for h in range(n + 1):
-        weights[0, h] = 0
-    for m in range(1, n + 1):
-        best = best_score(logs, m, n)
-        for h in range(n + 1):
-            weight = np.exp(logs[m, h].real - best) if h != m else 0.0
-            weights[m, h] = complex(weight, weight * logs[m, h].imag)
+            read = h != m and scores[m, h] > -np.inf and largest > 0
+            logs[m, h] = complex(scores[m, h], STEP * (vector[m, h] / largest) if read else 0.0)
+    return largest
 
 
 @inlined()
@@ -161,19 +169,20 @@ def best_score(scores, m, n):
     best = -np.inf
     for h in range(n + 1):
         if h != m:
-            best = max(best, np.float64(scores[m, h].real))
+            best = max(best, scores[m, h])
     return best if best > -np.inf else 0.0
 
 
 @inlined()
 def projective_marginals(weights, n, multi_root, charts, marginals):
     """Log-partition of one sentence, of these weights, and its marginals; -inf where digits were lost."""
+    log_partition = -np.inf
     partition = fill_charts(weights, n, multi_root, charts)
     if SMALLEST < partition.real < LARGEST_SUM:
         hand_down(weights, n, multi_root, charts, partition, marginals)
         if rows_sum_to_one(marginals, n):
-            return np.log(partition.real)
-    return -np.inf
+            log_partition = math.log(partition.real)
+    return log_partition
 
 
 @part()
@@ -306,26 +315,13 @@ def _pull(charts, down, target, source, factor, count):
 
 # --------------------------------------------------------------------------- log domain
 
-RIGHT, LEFT, ARC_RIGHT, ARC_LEFT, ARC = np.arange(5)  # not literals, as ZERO and ONE
-
-
-def factor_along(log):
-    """``exp(log)`` over the exponential of the real part: 1, with its derivative (compiled code only)."""
-    raise NotImplementedError
-
-
-@overload(factor_along)
-def _factor_by_type(log):
-    if isinstance(log, types.Complex):
-        return lambda log: complex(1.0, log.imag)
-    return lambda log: 1.0
-
 
 @part()
 def log_domain_marginals(logs, n, multi_root, marginals):
     """Log-partition and marginals where sums leave float64's range; ``logs`` are the scores themselves."""
     peaks = np.empty((5, n + 1, n + 1))
-    totals = np.empty((5, n + 1, n + 1), marginals.dtype)
+    totals = np.empty((5, n + 1, n + 1), np.complex128)
+    shares = np.empty((5, n + 1, n + 1), np.complex128)
     log_charts(logs, n, multi_root, peaks, totals)
     peak = peaks[RIGHT, 0, n]
     if peak == -np.inf:
@@ -333,7 +329,8 @@ def log_domain_marginals(logs, n, multi_root, marginals):
     for m in range(n + 1):
         for h in range(n + 1):
             marginals[m, h] = 0
-    shares = np.zeros_like(totals)
+            for kind in range(5):
+                shares[kind, m, h] = 0
     shares[RIGHT, 0, n] = 1
     if not multi_root:
         _share(peaks, totals, shares, RIGHT, ARC_RIGHT, RIGHT, ZERO, n, ONE, n + 1, ZERO)
@@ -341,7 +338,8 @@ def log_domain_marginals(logs, n, multi_root, marginals):
             marginals[r, 0] = shares[ARC_RIGHT, 0, r]
             shares[LEFT, 1, r] += shares[ARC_RIGHT, 0, r]
     first = 0 if multi_root else 1
-    for width in range(n - first, 0, -1):
+    for back in range(n - first):
+        width = n - first - back
         for i in range(first, n + 1 - width):
             j = i + width
             _share(peaks, totals, shares, RIGHT, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, ZERO)
@@ -350,7 +348,7 @@ def log_domain_marginals(logs, n, multi_root, marginals):
             marginals[i, j] += shares[ARC_LEFT, i, j]
             shares[ARC, i, j] = shares[ARC_RIGHT, i, j] + shares[ARC_LEFT, i, j]
             _share(peaks, totals, shares, ARC, RIGHT, LEFT, i, j, i, j, ONE)
-    return peak + np.log(totals[RIGHT, 0, n].real)
+    return peak + math.log(totals[RIGHT, 0, n].real)
 
 
 @part()
@@ -361,8 +359,10 @@ def log_charts(logs, n, multi_root, peaks, totals):
     ``ARC_RIGHT`` over ``(0, r)`` is that word's arc with the span to its left.
     """
     first, size = 0 if multi_root else 1, n + 1
-    peaks[:] = -np.inf
-    totals[:] = 0
+    for i in range(size):
+        for j in range(size):
+            for kind in range(5):
+                peaks[kind, i, j], totals[kind, i, j] = -np.inf, 0
     for k in range(first, size):
         peaks[RIGHT, k, k] = peaks[LEFT, k, k] = 0
         totals[RIGHT, k, k] = totals[LEFT, k, k] = 1
@@ -383,14 +383,14 @@ def log_charts(logs, n, multi_root, peaks, totals):
 
 @inlined()
 def _add_arc(peaks, totals, target, start, source, i, j, log):
-    """``target(start, j) = source(i, j) * exp(log)``."""
+    """``target(start, j) = source(i, j) * exp(log)``; of the exponential, the imaginary part is a change."""
     peaks[target, start, j] = peaks[source, i, j] + log.real
-    totals[target, start, j] = totals[source, i, j] * factor_along(log)
+    totals[target, start, j] = totals[source, i, j] * complex(1.0, log.imag)
 
 
 @inlined()
 def exp(value):
-    return np.exp(value) if value > UNDERFLOW else 0.0
+    return math.exp(value) if value > UNDERFLOW else 0.0
 
 
 @part()
@@ -411,7 +411,7 @@ def _sum_splits(peaks, totals, whole, first, second, i, j, start, stop, gap):
 def rescaled(peak, total):
     """The same number with a total far from the ends of float64's range."""
     if total.real > LARGEST_TOTAL or total.real < 1 / LARGEST_TOTAL:
-        return peak + np.log(total.real), total / total.real
+        return peak + math.log(total.real), total / total.real
     return peak, total
 
 

@@ -6,6 +6,8 @@ inside pass. ``fill_charts`` and ``hand_down`` work on numbers and on dual numbe
 sums leave float64's range are left to ``inside_outside_in_logs``.
 """
 
+import math
+
 import numpy as np
 from numba import uintp
 
@@ -25,7 +27,7 @@ from diffdecode.structure.kernels.numba.vectors import (
     set_cell,
     sum_products,
 )
-from diffdecode.structure.kernels.status import LOST_DIGITS
+from diffdecode.structure.kernels.status import LOST_DIGITS, OK
 
 CHARTS = 8
 
@@ -52,58 +54,82 @@ def inside_outside_lanes(
     """
     longest = scores.shape[1]
     weights = np.empty((longest, longest))
-    charts = empty_cells((CHARTS * longest * longest + 2) * LANES, weights)
-    roots = np.empty((longest, LANES))
-    shifts, partitions = np.empty(LANES), np.empty(LANES)
+    cells = empty_cells((CHARTS * longest * longest + 2) * LANES)
+    roots, shifts, partitions = np.empty(longest * LANES), np.empty(LANES), np.empty(LANES)
     first = 0 if multi_root else 1
     for g in range(start, stop):
-        group = order[LANES * g : LANES * (g + 1)]
-        size = lengths[group[0]] + 1 - first
+        count = min(LANES, len(order) - LANES * g)
+        size = lengths[order[LANES * g]] + 1 - first
         at_weights = 3 * size * size * LANES
-        charts[at_weights : at_weights + size * size * LANES] = 0
-        roots[:] = 0
-        for lane in range(len(group)):
-            b = group[lane]
+        for k in range(at_weights, at_weights + size * size * LANES):
+            cells[k] = 0
+        for lane in range(count):
+            b = order[LANES * g + lane]
             n = lengths[b]
             status[b] = status_of_scores(scores, b, n, largest)
-            if status[b] == 0:
+            if status[b] == OK:
                 shifts[lane] = exponentiate(scores[b], n, weights)
-                _put_into_lane(weights, n, first, size, charts[at_weights + lane :])
                 for m in range(1, n + 1):
-                    roots[m, lane] = weights[m, 0]
-        fill_charts(uintp(size), uintp(LANES), charts)
-        _start_adjoints(group, lengths, status, first, size, charts, roots, partitions)
-        hand_down(uintp(size), uintp(LANES), charts)
-        for lane in range(len(group)):
-            b = group[lane]
-            marginals[b] = 0
-            if status[b] == 0:
-                _take_from_lane(charts[at_weights + lane :], lengths[b], first, size, weights)
-                if not multi_root:
-                    for m in range(1, lengths[b] + 1):
-                        weights[m, 0] = roots[m, lane]
-                if SMALLEST < partitions[lane] < LARGEST_SUM and rows_sum_to_one(weights, lengths[b]):
-                    log_partition[b] = np.log(partitions[lane]) + shifts[lane]
-                    for m in range(1, lengths[b] + 1):
-                        for h in range(lengths[b] + 1):
-                            marginals[b, m, h] = weights[m, h]
+                    roots[m * LANES + lane] = weights[m, 0]
+                    for h in range(first, n + 1):
+                        at = ((m - first) * size + (h - first)) * LANES + lane
+                        cells[at_weights + at] = weights[m, h]
+        fill_charts(uintp(size), uintp(LANES), cells)
+        for k in range(5 * size * size * LANES, 7 * size * size * LANES):
+            cells[k] = 0
+        for lane in range(count):
+            b = order[LANES * g + lane]
+            partitions[lane] = 0
+            if status[b] == OK:
+                partitions[lane] = _start_adjoints(lengths[b], first, size, cells, lane, roots)
+        hand_down(uintp(size), uintp(LANES), cells)
+        for lane in range(count):
+            b = order[LANES * g + lane]
+            n = lengths[b]
+            if status[b] == OK:
+                for m in range(1, n + 1):
+                    weights[m, 0] = roots[m * LANES + lane]
+                    for h in range(first, n + 1):
+                        at = ((m - first) * size + (h - first)) * LANES + lane
+                        weights[m, h] = cells[at_weights + at]
+                    weights[m, m] = 0
+                log_partition[b] = shifts[lane]
+                if SMALLEST < partitions[lane] < LARGEST_SUM and rows_sum_to_one(weights, n):
+                    log_partition[b] += math.log(partitions[lane])
                 else:
                     status[b] = LOST_DIGITS
+            for m in range(longest):
+                for h in range(longest):
+                    inside = 0 < m <= n and h <= n and status[b] == OK
+                    marginals[b, m, h] = weights[m, h] if inside else 0.0
 
 
 @inlined()
-def _put_into_lane(weights, n, first, size, cells):
-    for m in range(1, n + 1):
-        for h in range(first, n + 1):
-            cells[((m - first) * size + (h - first)) * LANES] = weights[m, h]
+def _start_adjoints(n, first, size, cells, lane, roots):
+    """Adjoints of ``log(partition)`` at the top spans, marginals of root arcs; the partition function.
 
-
-@inlined()
-def _take_from_lane(cells, n, first, size, marginals):
-    for m in range(1, n + 1):
-        for h in range(first, n + 1):
-            marginals[m, h] = cells[((m - first) * size + (h - first)) * LANES]
-        marginals[m, m] = 0
+    A lane out of float64's range keeps adjoints of 0.
+    """
+    row = size * LANES
+    block = size * row
+    right, left, by_right, by_left = lane, block + lane, 5 * block + lane, 6 * block + lane
+    if first == 0:
+        partition = cells[right + n * LANES]
+        if SMALLEST < partition < LARGEST_SUM:
+            cells[by_right + n * LANES] = 1 / partition
+    else:
+        partition = 0.0
+        for r in range(n):
+            at_left, at_right = r * LANES, r * row + (n - 1) * LANES
+            partition += cells[left + at_left] * roots[(r + 1) * LANES + lane] * cells[right + at_right]
+        usual = SMALLEST < partition < LARGEST_SUM
+        for r in range(n):
+            at_left, at_right, at_root = r * LANES, r * row + (n - 1) * LANES, (r + 1) * LANES + lane
+            weight = roots[at_root] / partition if usual else 0.0
+            cells[by_left + at_left] += weight * cells[right + at_right]
+            cells[by_right + at_right] += weight * cells[left + at_left]
+            roots[at_root] = cells[left + at_left] * weight * cells[right + at_right]
+    return partition
 
 
 @part()
@@ -128,38 +154,6 @@ def fill_charts(size, lanes, charts):
             sum_products(charts, arcs + ii + lanes, right + ji + lanes, width, right + ij)
             copy_cell(charts, left + ij, left + ji)
             copy_cell(charts, right + ij, right + ji)
-
-
-@inlined()
-def _start_adjoints(group, lengths, status, first, size, charts, roots, partitions):
-    """Partition functions; the adjoints of ``log(partition)`` at the top spans; marginals of root arcs.
-
-    A lane out of float64's range gets adjoints of 0.
-    """
-    row = size * LANES
-    block = size * row
-    by_right, by_left = 5 * block, 6 * block
-    charts[by_right : by_right + 2 * block] = 0
-    for lane in range(len(group)):
-        n = lengths[group[lane]]
-        partitions[lane] = 0
-        if status[group[lane]] != 0:
-            continue
-        if first == 0:
-            top = n * LANES + lane
-            partitions[lane] = charts[top]
-            charts[by_right + top] = 1 / charts[top] if SMALLEST < charts[top] < LARGEST_SUM else 0.0
-            continue
-        for r in range(n):
-            at_left, at_right = r * LANES + lane, r * row + (n - 1) * LANES + lane
-            partitions[lane] += charts[block + at_left] * roots[r + 1, lane] * charts[at_right]
-        usual = SMALLEST < partitions[lane] < LARGEST_SUM
-        for r in range(n):
-            at_left, at_right = r * LANES + lane, r * row + (n - 1) * LANES + lane
-            weight = roots[r + 1, lane] / partitions[lane] if usual else 0.0
-            charts[by_left + at_left] += weight * charts[at_right]
-            charts[by_right + at_right] += weight * charts[block + at_left]
-            roots[r + 1, lane] = charts[block + at_left] * weight * charts[at_right]
 
 
 @part()

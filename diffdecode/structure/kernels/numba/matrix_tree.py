@@ -6,22 +6,27 @@ leaves float64's range, or is 0 because of the order of elimination, the sentenc
 their own that work on pairs (peak and total, see ``inside_outside``), a slower way that always does.
 """
 
+import math
+
 import numpy as np
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
 from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
-from diffdecode.structure.kernels.numba.exp import exp_to_one_or_along
 from diffdecode.structure.kernels.numba.inside_outside import (
+    STEP,
     UNDERFLOW,
     best_score,
+    differentiate,
     exp,
-    factor_along,
+    exponentiate,
+    put_derivatives,
+    put_marginals,
     rescaled,
     rounding_of_sums,
     rows_sum_to_one,
     scores_along,
 )
-from diffdecode.structure.kernels.status import LOST_DIGITS, NO_TREE
+from diffdecode.structure.kernels.status import LOST_DIGITS, NO_TREE, OK
 
 SMALLEST, LARGEST_PIVOT = 1e-100, 1e100
 FAST = {"nsz", "reassoc", "contract", "arcp"}
@@ -36,93 +41,90 @@ def matrix_tree(start, stop, scores, lengths, order, multi_root, largest, margin
     size = scores.shape[1]
     work = np.empty((5, size, size))
     words = np.empty(size, np.int64)
-    for b in order[start:stop]:
+    for g in range(start, stop):
+        b = order[g]
         n = lengths[b]
-        marginals[b] = 0
         status[b] = status_of_scores(scores, b, n, largest)
-        if status[b] == 0:
-            log_partition[b] = tree_marginals(scores[b], n, multi_root, words, work)
-            if log_partition[b] > -np.inf:
-                put_back(work[0], n, words, marginals[b])
-            else:
-                status[b] = LOST_DIGITS
-
-
-@kernel()
-def matrix_tree_in_logs(start, stop, scores, lengths, order, multi_root, marginals, log_partition, status):
-    """``matrix_tree`` on pairs, of sentences whose scores are known to be fine."""
-    size = scores.shape[1]
-    result, words = np.empty((size, size)), np.empty(size, np.int64)
-    for b in order[start:stop]:
-        marginals[b] = 0
-        log_partition[b] = log_domain_marginals(scores[b], lengths[b], multi_root, words, result)
-        if log_partition[b] > -np.inf:
-            put_back(result, lengths[b], words, marginals[b])
-            status[b] = 0
-        else:
-            status[b] = NO_TREE
-
-
-@inlined()
-def put_back(result, n, order, marginals):
-    for k in range(1, n + 1):
-        for h in range(n + 1):
-            marginals[order[k], order[h]] = result[k, h]
+        if status[b] == OK:
+            bring_to_front(words, 1 if multi_root else likeliest_root(scores[b], n))
+            shift = exponentiate(scores[b], n, work[0])
+            put_in_order(work[0], n, words, work[1])
+            log_partition[b] = tree_marginals(n, multi_root, work) + shift
+            status[b] = OK if log_partition[b] > -np.inf else LOST_DIGITS
+        put_back(work[0], n, words, status[b] == OK, marginals[b])
 
 
 @kernel()
 def covariance_product(start, stop, scores, lengths, multi_root, vector, product, status):
     """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector``, for part of the batch.
 
-    ``status [B]`` is ``LOST_DIGITS`` where the real domain did not do, and else 0.
+    ``status [B]`` is ``LOST_DIGITS`` where the real domain did not do, and else ``OK``.
     """
     size = scores.shape[1]
-    logs = np.empty((size, size), np.complex128)
-    work = np.empty((5, size, size), np.complex128)
-    order = np.empty(size, np.int64)
+    values, work = np.empty((2, size, size)), np.empty((5, size, size), np.complex128)
+    words = np.empty(size, np.int64)
     for b in range(start, stop):
         n = lengths[b]
-        product[b], status[b] = 0, 0
-        scale = scores_along(scores[b], vector[b], n, logs)
-        if scale > 0:
-            if tree_marginals(logs, n, multi_root, order, work) > -np.inf:
-                _put_derivatives_back(work[0], n, order, scale, product[b])
-            else:
-                status[b] = LOST_DIGITS
+        bring_to_front(words, 1 if multi_root else likeliest_root(scores[b], n))
+        exponentiate(scores[b], n, values[0])
+        scale = differentiate(values[0], vector[b], n, values[1])
+        for m in range(n + 1):
+            for h in range(n + 1):
+                work[0, m, h] = complex(values[0, m, h], values[1, m, h] * STEP)
+        put_in_order(work[0], n, words, work[1])
+        status[b] = OK if tree_marginals(n, multi_root, work) > -np.inf else LOST_DIGITS
+        put_in_order(work[0], n, words, work[1])  # which swaps back
+        put_derivatives(work[1], n, scale, product[b])
 
 
 @kernel()
-def covariance_product_in_logs(start, stop, scores, lengths, sentences, multi_root, vector, product):
-    """``covariance_product`` on pairs, of ``sentences[start:stop]``."""
+def matrix_tree_in_logs(
+    start, stop, scores, lengths, order, multi_root, word, vector, marginals, log_partition, product, status
+):
+    """``matrix_tree`` and ``covariance_product`` on pairs, of scores that are known to be fine.
+
+    If ``word`` is not 0, only that row of the marginals is filled.
+    """
     size = scores.shape[1]
-    logs = np.empty((size, size), np.complex128)
-    result = np.empty((size, size), np.complex128)
-    order = np.empty(size, np.int64)
-    for b in sentences[start:stop]:
+    logs, result = np.empty((size, size), np.complex128), np.empty((size, size), np.complex128)
+    words = np.empty(size, np.int64)
+    for g in range(start, stop):
+        b = order[g]
         n = lengths[b]
-        product[b] = 0
         scale = scores_along(scores[b], vector[b], n, logs)
-        log_domain_marginals(logs, n, multi_root, order, result)
-        _put_derivatives_back(result, n, order, scale, product[b])
+        if word > 0:
+            head_marginals(logs, word, n, words, result)
+            for h in range(n + 1):
+                marginals[b, word, h] = result[word, h].real
+        else:
+            log_partition[b] = log_domain_marginals(logs, n, multi_root, words, result)
+            status[b] = OK if log_partition[b] > -np.inf else NO_TREE
+            put_marginals(result, n, marginals[b])
+            put_derivatives(result, n, scale, product[b])
 
 
-@inlined()
-def _put_derivatives_back(marginals, n, order, scale, product):
+@part()
+def put_in_order(weights, n, words, ordered):
+    """Rows and columns of ``words``, an order that swaps two at most."""
     for k in range(1, n + 1):
         for h in range(n + 1):
-            product[order[k], order[h]] = marginals[k, h].imag * scale
+            ordered[k, h] = weights[words[k], words[h]]
+
+
+@part()
+def put_back(ordered, n, words, found, marginals):
+    """The marginals found in the order of ``words``; 0 beyond the sentence, or everywhere if none were."""
+    for m in range(len(marginals)):
+        for h in range(len(marginals)):
+            inside = 0 < m <= n and h <= n and found
+            marginals[m, h] = ordered[words[m], words[h]] if inside else 0.0
 
 
 @inlined()
-def tree_marginals(logs, n, multi_root, order, work):
-    """Log-partition of one sentence, -inf where digits were lost.
-
-    Its marginals, words in ``order``, are left in ``work[0]``.
-    """
+def tree_marginals(n, multi_root, work):
+    """Log-partition of the weights ``work[1]``, -inf where digits were lost; marginals in ``work[0]``."""
     marginals, weights, eliminated = work[0], work[1], work[2]
     adjoint, scratch = work[3], work[4]
-    bring_to_front(order, 1 if multi_root else likeliest_root(logs, n))
-    shift = exponentiate_in_order(logs, n, order, weights)
     for k in range(1, n + 1):
         for h in range(n + 1):
             eliminated[k, h] = weights[k, h]
@@ -132,9 +134,9 @@ def tree_marginals(logs, n, multi_root, order, work):
         for k in range(1, n + 1):
             for h in range(n + 1):
                 marginals[k, h] = weights[k, h] * adjoint[k, h]
-        if are_probabilities(marginals, n, multi_root):
-            return log_partition + shift
-    return -np.inf
+        if not are_probabilities(marginals, n, multi_root):
+            log_partition = -np.inf
+    return log_partition
 
 
 @part()
@@ -162,7 +164,7 @@ def likeliest_root(logs, n):
     """The word whose root arc comes closest to being its best: as the last one, it leaves no tiny pivot."""
     best, root = -np.inf, 1
     for m in range(1, n + 1):
-        margin = logs[m, 0].real - best_score(logs, m, n)
+        margin = logs[m, 0] - best_score(logs, m, n)
         if margin > best:
             best, root = margin, m
     return root
@@ -190,22 +192,6 @@ def _reached_by_all(logs, n):
     return candidate
 
 
-@part()
-def exponentiate_in_order(logs, n, order, weights):
-    """Weights in the given order, each word's best at 1; the sum of the best scores."""
-    shift = 0.0
-    for k in range(1, n + 1):
-        m = order[k]
-        best = best_score(logs, m, n)
-        shift += best
-        for h in range(n + 1):
-            weights[k, h] = exp_to_one_or_along(logs[m, h] - best)
-        front = order[1]  # the order swaps two words at most
-        weights[k, 1], weights[k, front] = weights[k, front], weights[k, 1]
-        weights[k, k] = 0
-    return shift
-
-
 # --------------------------------------------------------------------------- real domain
 
 
@@ -213,14 +199,15 @@ def exponentiate_in_order(logs, n, order, weights):
 def eliminate(weights, n, multi_root):
     """Reroute the arcs through words ``n .. 1`` in place; the sum of the log pivots, -inf out of range."""
     log_partition = 0.0
-    for k in range(n, 0, -1):
+    for back in range(n):
+        k = n - back
         first = 0 if multi_root or k == 1 else 1
         pivot = weights[k, k]
         for h in range(first, k):
             pivot += weights[k, h]
         if not SMALLEST < pivot.real < LARGEST_PIVOT:
             return -np.inf
-        log_partition += np.log(pivot.real)
+        log_partition += math.log(pivot.real)
         weights[k, k] = pivot  # kept for the way back
         for i in range(1, k):
             factor = weights[i, k] / pivot
@@ -235,7 +222,9 @@ def eliminate(weights, n, multi_root):
 def undo(weights, n, multi_root, adjoint, scratch):
     """``eliminate`` backwards: ``adjoint[m, h] = d log(partition) / d weights[m, h]``."""
     through = scratch[0]
-    adjoint[: n + 1, : n + 1] = 0
+    for k in range(n + 1):
+        for h in range(n + 1):
+            adjoint[k, h] = 0
     for k in range(1, n + 1):
         first = 0 if multi_root or k == 1 else 1
         pivot = weights[k, k]
@@ -267,7 +256,7 @@ def log_domain_marginals(logs, n, multi_root, order, marginals):
     walk from ``h``, each word moving on to a head in proportion to the weights, meets the root before
     ``m``. With one root word, root arcs are made so costly that a second one adds nothing.
     """
-    peaks, totals = np.empty((n + 1, n + 1)), np.empty((n + 1, n + 1), marginals.dtype)
+    peaks, totals = np.empty((n + 1, n + 1)), np.empty((n + 1, n + 1), np.complex128)
     bring_to_front(order, 1 if multi_root else _reached_by_all(logs, n))
     _copy_in_order(logs, n, order, peaks, totals)
     log_partition = _log_eliminate(peaks, totals, n, multi_root)
@@ -287,7 +276,7 @@ def _copy_in_order(logs, n, order, peaks, totals):
     for k in range(1, n + 1):
         for h in range(n + 1):
             log = logs[order[k], order[h]]
-            peaks[k, h], totals[k, h] = log.real, factor_along(log)
+            peaks[k, h], totals[k, h] = log.real, complex(1.0, log.imag)
         peaks[k, k] = -np.inf
 
 
@@ -302,7 +291,8 @@ def _prohibitive(peaks, n):
         for h in range(n + 1):
             if peaks[m, h] > -np.inf:
                 lowest, highest = min(lowest, peaks[m, h]), max(highest, peaks[m, h])
-    return 2.0 ** np.ceil(np.log2(n * (highest - lowest + np.log(n + 1.0)) + 50))
+    exponent = math.ceil(math.log(n * (highest - lowest + math.log(n + 1.0)) + 50) / math.log(2.0))
+    return math.ldexp(1.0, exponent)
 
 
 @part()
@@ -312,13 +302,14 @@ def _log_eliminate(peaks, totals, n, multi_root):
     rest = np.empty(n + 1, np.int64)
     for k in range(n + 1):
         rest[k] = k
-    for k in range(n, 0, -1):
+    for back in range(n):
+        k = n - back
         first = 0 if multi_root or k == 1 else 1
         peak, total = _sum_of_pairs(peaks[k], totals[k], rest[first:k])
         if peak == -np.inf:
             return -np.inf
         log_peaks += peak
-        log_totals += np.log(total.real)
+        log_totals += math.log(total.real)
         _reroute(peaks, totals, k, peak, total, rest[:k])
     return log_peaks + log_totals
 
@@ -343,7 +334,7 @@ def _leave_each_word_out(peaks, totals, n, marginals):
     while 1 << (depths - 2) < n:
         depths += 1
     level_peaks = np.empty((depths, n + 1, n + 1))
-    level_totals = np.empty((depths, n + 1, n + 1), totals.dtype)
+    level_totals = np.empty((depths, n + 1, n + 1), np.complex128)
     _copy_pairs(peaks, totals, n, level_peaks[0], level_totals[0])
     eliminated = np.empty(n, np.int64)
     agenda = np.empty((2 * depths, 5), np.int64)
@@ -405,28 +396,27 @@ def _eliminate_word(peaks, totals, k, n, eliminated, count):
 
 
 @part()
-def head_marginals(logs, m, n, marginals):
+def head_marginals(logs, m, n, words, marginals):
     """Row ``m`` of the marginals of all trees alone, by eliminating every other word."""
-    peaks, totals = np.empty((n + 1, n + 1)), np.empty((n + 1, n + 1))
-    order = np.empty(n + 1, np.int64)
-    bring_to_front(order, 1)
-    _copy_in_order(logs, n, order, peaks, totals)
-    rerouted_peaks, rerouted_totals = np.empty((n + 1, n + 1)), np.empty((n + 1, n + 1))
-    _copy_pairs(peaks, totals, n, rerouted_peaks, rerouted_totals)
+    peaks, totals = np.empty((2, n + 1, n + 1)), np.empty((2, n + 1, n + 1), np.complex128)
+    bring_to_front(words, 1)
+    _copy_in_order(logs, n, words, peaks[0], totals[0])
+    _copy_pairs(peaks[0], totals[0], n, peaks[1], totals[1])
     eliminated = np.empty(n, np.int64)
     count = 0
-    for k in range(n, 0, -1):
-        if k != m:
-            count = _eliminate_word(rerouted_peaks, rerouted_totals, k, n, eliminated, count)
-    _head_probabilities(peaks, totals, rerouted_peaks, rerouted_totals, m, n, eliminated, marginals)
+    for back in range(n):
+        if n - back != m:
+            count = _eliminate_word(peaks[1], totals[1], n - back, n, eliminated, count)
+    _head_probabilities(peaks[0], totals[0], peaks[1], totals[1], m, n, eliminated, marginals)
 
 
 @part()
 def _head_probabilities(peaks, totals, rerouted_peaks, rerouted_totals, m, n, eliminated, marginals):
     """Row ``m`` of the marginals; the first ``n - 1`` of ``eliminated`` are all other words, in order."""
     reach_peaks = np.empty(n + 1)  # the chance to meet the root before m
-    reach_totals = np.zeros(n + 1, totals.dtype)
-    reach_peaks[:] = -np.inf
+    reach_totals = np.empty(n + 1, np.complex128)
+    for h in range(n + 1):
+        reach_peaks[h], reach_totals[h] = -np.inf, 0
     reach_peaks[0], reach_totals[0] = 0, 1
     rest = np.empty(n + 1, np.int64)
     rest[0], rest[1], count = 0, m, 2

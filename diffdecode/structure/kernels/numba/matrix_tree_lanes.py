@@ -5,6 +5,8 @@ buffer: the weights being eliminated, the given weights, the adjoints, and a few
 that leave float64's range are left to ``matrix_tree_in_logs``.
 """
 
+import math
+
 import numpy as np
 from numba import uintp
 
@@ -15,9 +17,10 @@ from diffdecode.structure.kernels.numba.matrix_tree import (
     SMALLEST,
     are_probabilities,
     bring_to_front,
-    exponentiate_in_order,
+    exponentiate,
     likeliest_root,
     put_back,
+    put_in_order,
 )
 from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import (
@@ -27,7 +30,7 @@ from diffdecode.structure.kernels.numba.vectors import (
     sum_cells,
     sum_products,
 )
-from diffdecode.structure.kernels.status import LOST_DIGITS
+from diffdecode.structure.kernels.status import LOST_DIGITS, OK
 
 
 @kernel()
@@ -39,68 +42,60 @@ def matrix_tree_lanes(
     The sentences of a group have like lengths, the longest first.
     """
     longest = scores.shape[1]
-    work = np.empty((longest, longest))
-    cells = empty_cells((3 * longest * longest + 3 * longest + 2) * LANES, work)
-    words = np.empty((LANES, longest), np.int64)
-    shifts = np.empty(LANES)
+    work, ordered = np.empty((longest, longest)), np.empty((longest, longest))
+    cells = empty_cells((3 * longest * longest + 3 * longest + 2) * LANES)
+    words, shifts = np.empty((LANES, longest), np.int64), np.empty(LANES)
     for g in range(start, stop):
-        group = order[LANES * g : LANES * (g + 1)]
-        size = lengths[group[0]] + 1
+        count = min(LANES, len(order) - LANES * g)
+        size = lengths[order[LANES * g]] + 1
         block = size * size * LANES
         _hang_all_words(size, cells)
-        for lane in range(len(group)):
-            b = group[lane]
+        for lane in range(count):
+            b = order[LANES * g + lane]
             n = lengths[b]
             status[b] = status_of_scores(scores, b, n, largest)
-            if status[b] == 0:
+            if status[b] == OK:
                 bring_to_front(words[lane], 1 if multi_root else likeliest_root(scores[b], n))
-                shifts[lane] = exponentiate_in_order(scores[b], n, words[lane], work)
-                _put_into_lane(work, n, size, cells[lane:])
+                shifts[lane] = exponentiate(scores[b], n, work)
+                put_in_order(work, n, words[lane], ordered)
+                for m in range(1, n + 1):
+                    for h in range(n + 1):
+                        cells[(m * size + h) * LANES + lane] = ordered[m, h]
         for t in range(block):
             cells[block + t] = cells[t]
         eliminate(uintp(size), multi_root, cells)
         undo(uintp(size), multi_root, cells)
-        for lane in range(len(group)):
-            b = group[lane]
-            marginals[b] = 0
-            if status[b] == 0:
-                value = _take_from_lane(cells[lane:], lengths[b], size, multi_root, work)
-                if value > -np.inf:
-                    put_back(work, lengths[b], words[lane], marginals[b])
-                    log_partition[b] = value + shifts[lane]
-                else:
-                    status[b] = LOST_DIGITS
+        for lane in range(count):
+            b = order[LANES * g + lane]
+            n = lengths[b]
+            if status[b] == OK:
+                log_partition[b] = _take_from_lane(cells, lane, n, size, multi_root, work) + shifts[lane]
+                status[b] = OK if log_partition[b] > -np.inf else LOST_DIGITS
+            put_back(work, n, words[lane], status[b] == OK, marginals[b])
 
 
 @inlined()
 def _hang_all_words(size, cells):
     """Where a lane has no sentence or no more words, these hang on word 1, and that one on the root."""
-    cells[: size * size * LANES] = 0
+    for k in range(size * size * LANES):
+        cells[k] = 0
     for m in range(1, size):
         head = 0 if m == 1 else 1
-        cells[(m * size + head) * LANES : (m * size + head + 1) * LANES] = 1
+        for lane in range(LANES):
+            cells[(m * size + head) * LANES + lane] = 1
 
 
 @inlined()
-def _put_into_lane(weights, n, size, cells):
-    for m in range(1, n + 1):
-        for h in range(n + 1):
-            cells[(m * size + h) * LANES] = weights[m, h]
-
-
-@inlined()
-def _take_from_lane(cells, n, size, multi_root, marginals):
+def _take_from_lane(cells, lane, n, size, multi_root, marginals):
     """Marginals and log-partition of the weights; -inf where the real domain did not do."""
     block = size * size * LANES
-    pivots = 3 * block
+    pivots = 3 * block + lane
     log_partition = 0.0
     for k in range(1, n + 1):
         pivot = cells[pivots + k * LANES]
-        if not SMALLEST < pivot < LARGEST_PIVOT:
-            return -np.inf
-        log_partition += np.log(pivot)
+        log_partition += math.log(pivot) if SMALLEST < pivot < LARGEST_PIVOT else -np.inf
         for h in range(n + 1):
-            at = (k * size + h) * LANES
+            at = (k * size + h) * LANES + lane
             marginals[k, h] = cells[block + at] * cells[2 * block + at]
     return log_partition if are_probabilities(marginals, n, multi_root) else -np.inf
 
@@ -132,11 +127,13 @@ def undo(size, multi_root, cells):
     adjoints = block + block
     inverses = adjoints + block + row
     through, own = inverses + row, inverses + row + row
-    cells[adjoints : adjoints + block] = 0
+    for k in range(block):
+        cells[adjoints + k] = 0
     for k in range(one, size):
         first = 0 if multi_root or k == 1 else 1
         inverse = inverses + k * lanes
-        cells[through : through + row] = 0
+        for h in range(row):
+            cells[through + h] = 0
         for i in range(one, k):
             add_scaled(cells, i * row + k * lanes, adjoints + i * row, k, through)
             sum_products(cells, adjoints + i * row, k * row, k, own)

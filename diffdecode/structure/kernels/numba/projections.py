@@ -7,7 +7,7 @@ the first-level cache. Rows are the last axis, so a word's candidate heads lie s
 
 import numpy as np
 
-from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
 
 
 @part(fastmath={"nnan", "nsz", "reassoc"})
@@ -45,40 +45,39 @@ def _threshold(row, top, support):
     return threshold
 
 
-@kernel()
-def simplex(rows):
-    """Projection of every row of ``rows [R, M]`` on the simplex. Entries of -inf take no part."""
-    zero = rows.dtype.type(0)
-    out = np.empty_like(rows)
-    support = np.empty(rows.shape[1], rows.dtype)
-    for r in range(rows.shape[0]):
-        top = _maximum(rows[r])
-        threshold = _threshold(rows[r], top, support)
-        for k in range(rows.shape[1]):
-            excess = (rows[r, k] - top) - threshold
-            out[r, k] = zero if excess <= zero else excess  # NaN stays NaN
-    return out
+@inlined()
+def _project(row, support, out):
+    """Fill the start of ``out`` with the projection of ``row``, and the rest with 0."""
+    zero = row.dtype.type(0)
+    top = _maximum(row)
+    threshold = _threshold(row, top, support)
+    for k in range(row.shape[0]):
+        excess = (row[k] - top) - threshold
+        out[k] = zero if excess <= zero else excess  # NaN stays NaN
+    for k in range(row.shape[0], out.shape[0]):
+        out[k] = zero
 
 
 @kernel()
-def p_dep(point, lengths):
-    """Algorithm 2: project the candidate heads of every word of ``point [B, N+1, N+1]`` on the simplex.
+def project_rows(rows, lengths, scratch, out):
+    """Projection of every row of ``rows [R, M]`` on the simplex; entries of -inf take no part.
 
-    Self arcs, the root's own row and everything beyond ``lengths [B]`` are exactly 0.
+    With ``lengths [B]``, rows are the words of ``[B, M, M]`` (Algorithm 2): self arcs, the root's own row and
+    everything beyond the lengths are left out, so exactly 0. ``scratch [2, M]``, ``out [R, M]``.
     """
-    zero = point.dtype.type(0)
-    out = np.zeros_like(point)
-    row = np.empty(point.shape[2], point.dtype)
-    support = np.empty_like(row)
-    for b in range(point.shape[0]):
-        heads = row[: lengths[b] + 1]
-        for dependent in range(1, heads.shape[0]):
-            for head in range(heads.shape[0]):
-                heads[head] = point[b, dependent, head]
-            heads[dependent] = -np.inf
-            top = _maximum(heads)
-            threshold = _threshold(heads, top, support)
-            for head in range(heads.shape[0]):
-                excess = (heads[head] - top) - threshold
-                out[b, dependent, head] = zero if excess <= zero else excess
-    return out
+    size = rows.shape[1]
+    if len(lengths) == 0:
+        for r in range(rows.shape[0]):
+            _project(rows[r], scratch[0], out[r])
+    for b in range(len(lengths)):
+        heads = scratch[1, : lengths[b] + 1]
+        for dependent in range(size):
+            r = b * size + dependent
+            if 0 < dependent < heads.shape[0]:
+                for head in range(heads.shape[0]):
+                    heads[head] = rows[r, head]
+                heads[dependent] = -np.inf
+                _project(heads, scratch[0], out[r])
+            else:
+                for head in range(size):
+                    out[r, head] = 0

@@ -4,8 +4,7 @@ Projective trees: top-down through the inside sums, as in ``reference.sample_pro
 
 All trees: Wilson's algorithm (1996). A walk from each word moves to random heads until it meets the tree so
 far; its loops are erased. With one root word, that one is drawn first and takes the root's place. Walks get
-lost where words point at each other with very high scores. They are then given up for
-``reference.sample_arborescence``, word by word, in a kernel of its own that is compiled where one is needed.
+lost where words point at each other with very high scores. They are then given up for ``word_by_word``.
 That does not bias the samples: the arcs erased in loops, so their number too, are independent of the tree
 that remains (Propp and Wilson 1998, Section 6).
 """
@@ -13,21 +12,16 @@ that remains (Propp and Wilson 1998, Section 6).
 import numpy as np
 from numba import uint64
 
-from diffdecode.structure.kernels.numba.agenda import push
+from diffdecode.structure.kernels.numba.agenda import ARC_LEFT, ARC_RIGHT, LEFT, RIGHT, push
 from diffdecode.structure.kernels.numba.compiled import ONE, ZERO, kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
-    ARC_LEFT,
-    ARC_RIGHT,
     LARGEST_SUM,
-    LEFT,
-    RIGHT,
     SMALLEST,
     exp,
     exponentiate,
     fill_charts,
     log_charts,
 )
-from diffdecode.structure.kernels.numba.matrix_tree import head_marginals
 from diffdecode.structure.kernels.status import PADDING
 
 
@@ -48,40 +42,45 @@ def _uniform(state):
 def sample_projective(start, stop, scores, lengths, multi_root, seeds, heads):
     """Fill ``heads [S, B, N]`` for sentences with a tree; seeds ``[S, B]`` uint64."""
     size = scores.shape[1]
-    weights = np.empty((size, size))
-    flat = np.empty(8 * size * ((size + 7) // 8 * 8))
-    agenda = np.empty((2 * size + 4, 3), np.int64)
+    weights, flat = np.empty((size, size)), np.empty(8 * size * ((size + 7) // 8 * 8))
+    logs, totals = np.empty((size, size), np.complex128), np.empty((5, size, size), np.complex128)
+    peaks, agenda = np.empty((5, size, size)), np.empty((2 * size + 4, 3), np.int64)
     state, cumulative = np.empty(1, np.uint64), np.empty(size)
     for b in range(start, stop):
         n = lengths[b]
-        peaks, totals = np.zeros((5, n + 1, n + 1)), np.zeros((5, n + 1, n + 1))
         exponentiate(scores[b], n, weights)
         partition = fill_charts(weights, n, multi_root, flat)
         if SMALLEST < partition < LARGEST_SUM:
-            _take_charts(flat, weights, n, multi_root, totals)
+            _take_charts(flat, weights, n, multi_root, peaks, totals)
         else:
-            log_charts(scores[b], n, multi_root, peaks, totals)
+            for m in range(n + 1):
+                for h in range(n + 1):
+                    logs[m, h] = scores[b, m, h]
+            log_charts(logs, n, multi_root, peaks, totals)
         for s in range(len(seeds)):
             state[0] = seeds[s, b]
-            heads[s, b] = PADDING
+            for m in range(size - 1):
+                heads[s, b, m] = PADDING
             _walk_down(peaks, totals, n, multi_root, state, agenda, cumulative, heads[s, b])
 
 
 @part()
-def _take_charts(flat, weights, n, multi_root, totals):
+def _take_charts(flat, weights, n, multi_root, peaks, totals):
     """The charts of ``inside_outside.fill_charts`` in the layout of its ``log_charts``, peaks being 0."""
     first = 0 if multi_root else 1
     size = n + 1 - first
     row = (size + 7) // 8 * 8
-    for j in range(size):
-        for i in range(j + 1):
-            at, span = j * row + i, (i + first, j + first)
-            totals[RIGHT, span[0], span[1]] = flat[at]
-            totals[LEFT, span[0], span[1]] = flat[size * row + at]
-            if i < j:
-                arc = flat[3 * size * row + at]
-                totals[ARC_RIGHT, span[0], span[1]] = flat[2 * size * row + at]
-                totals[ARC_LEFT, span[0], span[1]] = arc * weights[span[0], span[1]]
+    for i in range(n + 1):
+        for j in range(n + 1):
+            for kind in range(5):
+                peaks[kind, i, j] = 0
+    for j in range(first, n + 1):
+        for i in range(first, j + 1):
+            at = (j - first) * row + i - first
+            totals[RIGHT, i, j] = flat[at]
+            totals[LEFT, i, j] = flat[size * row + at]
+            totals[ARC_RIGHT, i, j] = flat[2 * size * row + at]
+            totals[ARC_LEFT, i, j] = flat[3 * size * row + at] * weights[i, j]
     if not multi_root:
         for r in range(1, n + 1):
             totals[ARC_RIGHT, 0, r] = totals[LEFT, 1, r] * weights[r, 0]
@@ -91,11 +90,11 @@ def _take_charts(flat, weights, n, multi_root, totals):
 def _walk_down(peaks, totals, n, multi_root, state, agenda, cumulative, heads):
     """Split the whole sentence into ever smaller spans at random."""
     if multi_root:
-        top = push(agenda, 0, 0, n, RIGHT)
+        top = push(agenda, ZERO, ZERO, n, RIGHT)
     else:
         root = _draw_split(peaks, totals, ARC_RIGHT, RIGHT, ZERO, n, ONE, n + 1, ZERO, state, cumulative)
         heads[root - 1] = 0
-        top = push(agenda, push(agenda, 0, 1, root, LEFT), root, n, RIGHT)
+        top = push(agenda, push(agenda, ZERO, ONE, root, LEFT), root, n, RIGHT)
     while top > 0:
         top -= 1
         i, j, kind = agenda[top, 0], agenda[top, 1], agenda[top, 2]
@@ -124,9 +123,10 @@ def _draw_split(peaks, totals, first, second, i, j, start, stop, gap, state, cum
     total = 0.0
     for r in range(start, stop):
         below = peaks[first, i, r] + peaks[second, r + gap, j] - peak
-        total += (exp(below) if below < 0 else 1.0) * (totals[first, i, r] * totals[second, r + gap, j])
+        product = totals[first, i, r].real * totals[second, r + gap, j].real
+        total += (exp(below) if below < 0 else 1.0) * product
         cumulative[r - start] = total
-    return start + _draw_from(cumulative[: stop - start], state)
+    return start + _draw_from(cumulative, stop - start, state)
 
 
 # --------------------------------------------------------------------------- all trees
@@ -141,53 +141,35 @@ def sample_arborescence(start, stop, scores, lengths, multi_root, roots, patienc
     goes on from ``states [S, B]``, which begins as the seed.
     """
     size = scores.shape[1]
-    weights = np.empty((size, size))
-    state = np.empty(1, np.uint64)
-    cumulative, cumulative_roots = np.empty((size, size)), np.empty(size)
+    weights, cumulative = np.empty((size, size)), np.empty((size, size))
+    state, reached = np.empty(1, np.uint64), np.empty(size, np.bool_)
     for b in range(start, stop):
         n = lengths[b]
         exponentiate(scores[b], n, weights)
         if not multi_root:
-            _cumulate(roots[b], n, cumulative_roots)
+            _cumulate(roots[b], n, cumulative[0])
         for m in range(1, n + 1):
             if not multi_root:
                 weights[m, 0] = 0
             _cumulate(weights[m], n + 1, cumulative[m])
         for s in range(len(states)):
             state[0] = states[s, b]
-            heads[s, b] = PADDING
-            root = 0 if multi_root else 1 + _draw_from(cumulative_roots[:n], state)
-            found = patience > 0 and _wilson(cumulative, root, n, patience * n, state, heads[s, b])
+            root = 0 if multi_root else 1 + _draw_from(cumulative[0], n, state)
+            found = patience > 0 and _wilson(cumulative, root, n, patience * n, state, reached, heads[s, b])
+            for m in range(size - 1):
+                if m >= n or not found:
+                    heads[s, b, m] = PADDING
             if not found:
                 given_up[s, b], states[s, b] = True, state[0]
-                heads[s, b] = PADDING
                 if not multi_root:
                     heads[s, b, root - 1] = 0
 
 
-@kernel()
-def sample_word_by_word(start, stop, scores, lengths, order, multi_root, states, given_up, heads):
-    """The trees that ``sample_arborescence`` has given up, of the sentences ``order[start:stop]``."""
-    size = scores.shape[1]
-    given, probabilities = np.empty((size, size)), np.empty((size, size))
-    state = np.empty(1, np.uint64)
-    for b in order[start:stop]:
-        for s in range(len(states)):
-            if given_up[s, b]:
-                state[0] = states[s, b]
-                root = 0
-                if not multi_root:
-                    while heads[s, b, root] != 0:
-                        root += 1
-                    root += 1
-                _word_by_word(scores[b], root, lengths[b], state, given, probabilities, heads[s, b])
-
-
 @part()
-def _draw_from(cumulative, state):
-    """The first index whose cumulative sum is beyond a random share of the whole, by bisection."""
-    target = _uniform(state) * cumulative[-1]
-    low, high = 0, len(cumulative)
+def _draw_from(cumulative, count, state):
+    """The first of ``count`` cumulative sums that is beyond a random share of the whole, by bisection."""
+    target = _uniform(state) * cumulative[count - 1]
+    low, high = 0, count
     while low < high:
         middle = (low + high) // 2
         if cumulative[middle] > target:
@@ -206,10 +188,10 @@ def _cumulate(values, count, sums):
 
 
 @part()
-def _wilson(cumulative, root, n, patience, state, heads):
+def _wilson(cumulative, root, n, patience, state, reached, heads):
     """Loop-erased walks to ``root``; whether at most ``patience`` arcs were erased."""
-    reached = np.zeros(n + 1, np.bool_)
-    reached[root] = True
+    for word in range(n + 1):
+        reached[word] = word == root
     if root > 0:
         heads[root - 1] = 0
     steps = 0
@@ -219,27 +201,10 @@ def _wilson(cumulative, root, n, patience, state, heads):
             steps += 1
             if steps > patience + n or not cumulative[word, n] > 0:
                 return False
-            heads[word - 1] = _draw_from(cumulative[word, : n + 1], state)
+            heads[word - 1] = _draw_from(cumulative[word], n + 1, state)
             word = heads[word - 1]
         word = start
         while not reached[word]:
             reached[word] = True
             word = heads[word - 1]
     return True
-
-
-@part()
-def _word_by_word(logs, root, n, state, given, probabilities, heads):
-    """Each head from its marginals given the heads so far, on logarithms."""
-    for m in range(1, n + 1):
-        for h in range(n + 1):
-            possible = h != m and (root == 0 or (h == 0) == (m == root))
-            given[m, h] = logs[m, h] if possible else -np.inf
-    for m in range(1, n + 1):
-        head_marginals(given, m, n, probabilities)
-        _cumulate(probabilities[m], n + 1, probabilities[m])
-        head = _draw_from(probabilities[m, : n + 1], state)
-        heads[m - 1] = head
-        for h in range(n + 1):
-            if h != head:
-                given[m, h] = -np.inf

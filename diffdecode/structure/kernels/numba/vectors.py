@@ -27,10 +27,10 @@ LINE = 64
 
 
 @part()
-def empty_cells(count, like):
-    """Uninitialised ``[count]``, of the type of ``like``'s elements, that begins on a cache line."""
-    memory = np.empty(count + LINE // like.itemsize, like.dtype)
-    skip = -memory.ctypes.data % LINE // like.itemsize
+def empty_cells(count):
+    """Uninitialised float64 ``[count]`` that begins on a cache line."""
+    memory = np.empty(count + LINE // 8)
+    skip = -memory.ctypes.data % LINE // 8
     return memory[skip : skip + count]
 
 
