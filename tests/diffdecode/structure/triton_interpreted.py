@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import triton.runtime.interpreter
 
 from diffdecode.structure import heads_to_arcs
 from diffdecode.structure.kernels import backend, reference
@@ -10,6 +11,18 @@ from diffdecode.structure.kernels.triton import eisner as triton_eisner
 from diffdecode.structure.kernels.triton import inside_outside as triton_inside_outside
 from diffdecode.structure.kernels.triton import projections as triton_projections
 from diffdecode.structure.trees import NO_TREE, tree_scores
+
+patch_tensors = triton.runtime.interpreter._patch_lang_tensor
+
+
+def patch_tensors_for_numpy(tensor, *scope):
+    """Triton 3.6 makes Python's numbers of arrays with one number each, which numpy 2.5 refuses."""
+    patch_tensors(tensor, *scope)
+    to_number = lambda value: value.handle.data.item()  # noqa: E731
+    scope[0].set_attr(tensor, "__index__", to_number) if scope else setattr(tensor, "__index__", to_number)
+
+
+triton.runtime.interpreter._patch_lang_tensor = patch_tensors_for_numpy
 
 FAMILIES = ["normal", "ties", "huge", "forbidden"]
 
@@ -44,9 +57,13 @@ def test_eisner_makes_the_same_decisions(n, multi_root, family):
     assert_same_decisions("eisner", scores, lengths, multi_root, family)
 
 
-def test_eisner_in_double_precision_and_in_several_chunks_of_splits(monkeypatch):
-    usual = triton_eisner.tile_shape
-    monkeypatch.setattr(triton_eisner, "tile_shape", lambda *arguments: {**usual(*arguments), "SPLITS": 4})
+def small_tiles(multi_root, usual=triton_eisner.tile_shape):
+    """So that a short sentence has several blocks of spans and several tiles of split points."""
+    return {**usual(multi_root), "SPANS": 4, "SPLITS": 2}
+
+
+def test_eisner_in_double_precision_and_in_several_tiles(monkeypatch):
+    monkeypatch.setattr(triton_eisner, "tile_shape", small_tiles)
     scores = scores_of("ties", 2, 13, seed=1, dtype=torch.float64)
     lengths = torch.tensor([13, 9])
     for multi_root in (False, True):
@@ -79,9 +96,7 @@ def test_decisions_report_sentences_without_a_tree():
 @pytest.mark.parametrize("n", [1, 4, 7])
 def test_inside_outside(n, multi_root, family, monkeypatch):
     if n == 7:
-        usual = triton_eisner.tile_shape
-        chunks = lambda *arguments: {**usual(*arguments), "SPLITS": 2}  # noqa: E731
-        monkeypatch.setattr(triton_inside_outside, "tile_shape", chunks)
+        monkeypatch.setattr(triton_inside_outside, "tile_shape", small_tiles)
     scores = scores_of(family, 3, n, seed=n)
     if family == "huge":
         scores /= 1e3  # so that several trees have some probability

@@ -106,7 +106,7 @@ def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[T
         (scores_, lengths_, multi_root, largest, *results),
     )
     _projective_again(scores_, lengths_, multi_root, *results)
-    return _marginal_tensors(*results, scores, lengths)
+    return _marginal_tensors(scores, lengths, *results)
 
 
 def _projective_again(scores, lengths, multi_root, marginals, log_partition, status) -> None:
@@ -165,7 +165,7 @@ def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tens
         (scores_, lengths_, multi_root, largest, *results),
     )
     _all_trees_again(scores_, lengths_, multi_root, *results)
-    return _marginal_tensors(*results, scores, lengths)
+    return _marginal_tensors(scores, lengths, *results)
 
 
 def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Te
     return _tensor(product, scores.device)
 
 
-def _marginal_tensors(marginals, log_partition, status, scores, lengths) -> tuple[Tensor, Tensor, Tensor]:
+def _marginal_tensors(scores, lengths, marginals, log_partition, status) -> tuple[Tensor, Tensor, Tensor]:
     marginals, log_partition = (_tensor(array, scores.device) for array in (marginals, log_partition))
     return marginals, log_partition, _explained(status, scores, lengths)
 

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from diffdecode.structure.kernels.triton.launch import on_device_of
+
 # The constexpr arguments: WORDS and NODES, powers of two that hold N + 1 and 2 N + 2; MULTI_ROOT.
 # A node's place is its depth on the path, or one of these.
 NEW = tl.constexpr(-1)
@@ -60,7 +62,7 @@ def contract(
     return node_of, best_root, root_word, tl.max(best, axis=0), tl.argmax(best, axis=0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def best_arborescence(
     scores, weights, enters, lengths, heads, found, size,
     WORDS: tl.constexpr, NODES: tl.constexpr, MULTI_ROOT: tl.constexpr,
@@ -202,9 +204,11 @@ def best_trees(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tenso
     enters = torch.empty(batch, 2 * size, size, dtype=torch.int32, device=scores.device)
     heads = torch.full((batch, size - 1), -1, dtype=torch.int64, device=scores.device)
     found = torch.empty(batch, dtype=torch.int8, device=scores.device)
-    best_arborescence[(batch,)](
-        scores, weights, enters, lengths, heads, found, size, **vector_sizes(size), MULTI_ROOT=multi_root
-    )
+    sizes = vector_sizes(size)
+    with on_device_of(scores):
+        best_arborescence[(batch,)](
+            scores, weights, enters, lengths, heads, found, size, **sizes, MULTI_ROOT=multi_root
+        )
     return heads, found > 0
 
 

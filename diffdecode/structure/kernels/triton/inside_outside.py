@@ -8,12 +8,12 @@ spans that begin where it begins (row ``i``) and the right part of spans that en
 So no two spans of a width ever add to the same cell, and no atomics are needed.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from diffdecode.structure.kernels.triton.eisner import tile_shape
+from diffdecode.structure.kernels.triton.launch import on_device_of
 
 
 @triton.jit
@@ -31,13 +31,21 @@ def log_of(peak, total):
 
 
 @triton.jit
+def log_plus(a, b):
+    """``log(exp(a) + exp(b))``."""
+    higher = tl.maximum(a, b)
+    shift = tl.where(higher == float("-inf"), 0.0, higher)
+    return log_of(higher, tl.exp(a - shift) + tl.exp(b - shift))
+
+
+@triton.jit
 def share(part, rest, whole, posterior):
     """The posterior of a split: its probability given the whole, times the posterior of the whole."""
     used = posterior[:, None] > 0
     return tl.where(used, tl.exp(part + rest - tl.where(used, whole[:, None], 0.0)), 0.0) * posterior[:, None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def inside(
     scores, right, left, arcs, bases, lengths, size,
     SPANS: tl.constexpr, SPLITS: tl.constexpr, FIRST: tl.constexpr,
@@ -50,54 +58,56 @@ def inside(
     left += b * size * size
     arcs += b * size * size
     bases += b * size * size
-    i = tl.arange(0, SPANS)
-    position = (i >= FIRST) & (i <= n)
-    tl.store(right + i * size + i, 0.0, mask=position)
-    tl.store(left + i * size + i, 0.0, mask=position)
+    column = tl.arange(0, SPLITS)
+    for begin in range(FIRST, n + 1, SPANS):
+        i = begin + tl.arange(0, SPANS)
+        tl.store(right + i * size + i, 0.0, mask=i <= n)
+        tl.store(left + i * size + i, 0.0, mask=i <= n)
     tl.debug_barrier()
     for width in range(1, n + 1 - FIRST):
-        j = i + width
-        span = (i >= FIRST) & (j <= n)
-        peak = tl.full((SPANS,), float("-inf"), tl.float64)
-        total = tl.zeros((SPANS,), tl.float64)
-        for start in range(0, width, SPLITS):
-            r = start + tl.arange(0, SPLITS)
-            use = span[:, None] & (r < width)[None, :]
-            k = i[:, None] + r[None, :]
-            x = tl.load(right + i[:, None] * size + k, mask=use, other=float("-inf"))
-            y = tl.load(left + j[:, None] * size + k + 1, mask=use, other=float("-inf"))
-            peak, total = log_add(peak, total, x + y)
-        base = log_of(peak, total)
-        to_right = base + tl.load(scores + j * size + i, mask=span, other=float("-inf"))
-        to_left = base + tl.load(scores + i * size + j, mask=span & (i > 0), other=float("-inf"))
-        tl.store(bases + i * size + j, base, mask=span)
-        tl.store(arcs + i * size + j, to_right, mask=span)
-        tl.store(arcs + j * size + i, to_left, mask=span)
-        tl.debug_barrier()
-        peak_right = tl.full((SPANS,), float("-inf"), tl.float64)
-        peak_left = tl.full((SPANS,), float("-inf"), tl.float64)
-        total_right = tl.zeros((SPANS,), tl.float64)
-        total_left = tl.zeros((SPANS,), tl.float64)
-        for start in range(0, width, SPLITS):
-            r = start + tl.arange(0, SPLITS)
-            use = span[:, None] & (r < width)[None, :]
-            k = i[:, None] + r[None, :]
-            x = tl.load(arcs + i[:, None] * size + k + 1, mask=use, other=float("-inf"))
-            y = tl.load(right + j[:, None] * size + k + 1, mask=use, other=float("-inf"))
-            peak_right, total_right = log_add(peak_right, total_right, x + y)
-            x = tl.load(left + i[:, None] * size + k, mask=use, other=float("-inf"))
-            y = tl.load(arcs + j[:, None] * size + k, mask=use, other=float("-inf"))
-            peak_left, total_left = log_add(peak_left, total_left, x + y)
-        sum_right = log_of(peak_right, total_right)
-        sum_left = log_of(peak_left, total_left)
-        tl.store(right + i * size + j, sum_right, mask=span)
-        tl.store(right + j * size + i, sum_right, mask=span)
-        tl.store(left + i * size + j, sum_left, mask=span)
-        tl.store(left + j * size + i, sum_left, mask=span)
+        for begin in range(FIRST, n + 1 - width, SPANS):
+            i = begin + tl.arange(0, SPANS)
+            j = i + width
+            span = j <= n
+            at_i = i[:, None] * size + i[:, None] + column[None, :]
+            at_j = j[:, None] * size + i[:, None] + column[None, :]
+            peak = tl.full((SPANS,), float("-inf"), tl.float64)
+            peak_right = tl.full((SPANS,), float("-inf"), tl.float64)
+            peak_left = tl.full((SPANS,), float("-inf"), tl.float64)
+            total = tl.zeros((SPANS,), tl.float64)
+            total_right = tl.zeros((SPANS,), tl.float64)
+            total_left = tl.zeros((SPANS,), tl.float64)
+            for start in range(0, width, SPLITS):
+                r = start + column
+                use = span[:, None] & (r < width)[None, :]
+                # The widest arcs, which complete the span at its far end, are not in the charts yet.
+                narrow_right = span[:, None] & (r < width - 1)[None, :]
+                narrow_left = use & (r > 0)[None, :]
+                x = tl.load(right + at_i + start, mask=use, other=float("-inf"))
+                y = tl.load(left + at_j + start + 1, mask=use, other=float("-inf"))
+                peak, total = log_add(peak, total, x + y)
+                x = tl.load(arcs + at_i + start + 1, mask=narrow_right, other=float("-inf"))
+                y = tl.load(right + at_j + start + 1, mask=narrow_right, other=float("-inf"))
+                peak_right, total_right = log_add(peak_right, total_right, x + y)
+                x = tl.load(left + at_i + start, mask=narrow_left, other=float("-inf"))
+                y = tl.load(arcs + at_j + start, mask=narrow_left, other=float("-inf"))
+                peak_left, total_left = log_add(peak_left, total_left, x + y)
+            base = log_of(peak, total)
+            to_right = base + tl.load(scores + j * size + i, mask=span, other=float("-inf"))
+            to_left = base + tl.load(scores + i * size + j, mask=span & (i > 0), other=float("-inf"))
+            sum_right = log_plus(log_of(peak_right, total_right), to_right)
+            sum_left = log_plus(log_of(peak_left, total_left), to_left)
+            tl.store(bases + i * size + j, base, mask=span)
+            tl.store(arcs + i * size + j, to_right, mask=span)
+            tl.store(arcs + j * size + i, to_left, mask=span)
+            tl.store(right + i * size + j, sum_right, mask=span)
+            tl.store(right + j * size + i, sum_right, mask=span)
+            tl.store(left + i * size + j, sum_left, mask=span)
+            tl.store(left + j * size + i, sum_left, mask=span)
         tl.debug_barrier()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def outside(
     scores, right, left, arcs, bases, p_right, p_left, p_arcs, lengths, marginals, log_partitions, size,
     SPANS: tl.constexpr, SPLITS: tl.constexpr, FIRST: tl.constexpr,
@@ -114,21 +124,23 @@ def outside(
     p_left += b * size * size
     p_arcs += b * size * size
     marginals += b * size * size
-    i = tl.arange(0, SPANS)
+    column = tl.arange(0, SPLITS)
     if FIRST == 1:
-        word = (i >= 1) & (i <= n)
-        by_root = tl.load(left + size + i, mask=word, other=float("-inf"))
-        by_root += tl.load(scores + i * size, mask=word, other=float("-inf"))
-        by_root += tl.load(right + i * size + n, mask=word, other=float("-inf"))
-        peak = tl.max(by_root, axis=0)
-        shift = tl.where(peak == float("-inf"), 0.0, peak)
-        log_partition = shift + tl.log(tl.sum(tl.exp(by_root - shift), axis=0))
+        peak = tl.full((1,), float("-inf"), tl.float64)
+        total = tl.zeros((1,), tl.float64)
+        for begin in range(1, n + 1, SPANS):
+            i = begin + tl.arange(0, SPANS)
+            peak, total = log_add(peak, total, by_root(scores, left, right, i, n, size)[None, :])
+        log_partition = tl.sum(log_of(peak, total), axis=0)
         possible = log_partition > float("-inf")
-        of_root = tl.where(possible, tl.exp(by_root - tl.where(possible, log_partition, 0.0)), 0.0)
         tl.store(log_partitions + b, log_partition)
-        tl.store(marginals + i * size, of_root, mask=word)
-        tl.store(p_left + size + i, of_root, mask=word & (i > 1))
-        tl.store(p_right + n * size + i, of_root, mask=word & (i < n))
+        for begin in range(1, n + 1, SPANS):
+            i = begin + tl.arange(0, SPANS)
+            below = by_root(scores, left, right, i, n, size) - tl.where(possible, log_partition, 0.0)
+            of_root = tl.where(possible, tl.exp(below), 0.0)
+            tl.store(marginals + i * size, of_root, mask=i <= n)
+            tl.store(p_left + size + i, of_root, mask=(i <= n) & (i > 1))
+            tl.store(p_right + n * size + i, of_root, mask=i < n)
     else:
         log_partition = tl.load(right + n)
         tl.store(log_partitions + b, log_partition)
@@ -136,48 +148,62 @@ def outside(
     tl.debug_barrier()
     for narrower in range(0, n - FIRST):
         width = n - FIRST - narrower
-        j = i + width
-        span = (i >= FIRST) & (j <= n)
-        whole_right = tl.load(right + i * size + j, mask=span, other=0.0)
-        whole_left = tl.load(left + i * size + j, mask=span, other=0.0)
-        of_right = tl.load(p_right + i * size + j, mask=span, other=0.0)
-        of_right += tl.load(p_right + j * size + i, mask=span, other=0.0)
-        of_left = tl.load(p_left + i * size + j, mask=span, other=0.0)
-        of_left += tl.load(p_left + j * size + i, mask=span, other=0.0)
-        for start in range(0, width, SPLITS):
-            r = start + tl.arange(0, SPLITS)
-            use = span[:, None] & (r < width)[None, :]
-            k = i[:, None] + r[None, :]
-            at_i = i[:, None] * size + k
-            at_j = j[:, None] * size + k
-            x = tl.load(arcs + at_i + 1, mask=use, other=float("-inf"))
-            y = tl.load(right + at_j + 1, mask=use, other=float("-inf"))
-            p = share(x, y, whole_right, of_right)
-            tl.store(p_arcs + at_i + 1, p + tl.load(p_arcs + at_i + 1, mask=use, other=0.0), mask=use)
-            tl.store(p_right + at_j + 1, p + tl.load(p_right + at_j + 1, mask=use, other=0.0), mask=use)
-            x = tl.load(left + at_i, mask=use, other=float("-inf"))
-            y = tl.load(arcs + at_j, mask=use, other=float("-inf"))
-            p = share(x, y, whole_left, of_left)
-            tl.store(p_left + at_i, p + tl.load(p_left + at_i, mask=use, other=0.0), mask=use)
-            tl.store(p_arcs + at_j, p + tl.load(p_arcs + at_j, mask=use, other=0.0), mask=use)
+        for begin in range(FIRST, n + 1 - width, SPANS):
+            i = begin + tl.arange(0, SPANS)
+            j = i + width
+            span = j <= n
+            whole_right = tl.load(right + i * size + j, mask=span, other=0.0)
+            whole_left = tl.load(left + i * size + j, mask=span, other=0.0)
+            of_right = tl.load(p_right + i * size + j, mask=span, other=0.0)
+            of_right += tl.load(p_right + j * size + i, mask=span, other=0.0)
+            of_left = tl.load(p_left + i * size + j, mask=span, other=0.0)
+            of_left += tl.load(p_left + j * size + i, mask=span, other=0.0)
+            for start in range(0, width, SPLITS):
+                r = start + column
+                use = span[:, None] & (r < width)[None, :]
+                k = i[:, None] + r[None, :]
+                at_i = i[:, None] * size + k
+                at_j = j[:, None] * size + k
+                x = tl.load(arcs + at_i + 1, mask=use, other=float("-inf"))
+                y = tl.load(right + at_j + 1, mask=use, other=float("-inf"))
+                p = share(x, y, whole_right, of_right)
+                tl.store(p_arcs + at_i + 1, p + tl.load(p_arcs + at_i + 1, mask=use, other=0.0), mask=use)
+                tl.store(p_right + at_j + 1, p + tl.load(p_right + at_j + 1, mask=use, other=0.0), mask=use)
+                x = tl.load(left + at_i, mask=use, other=float("-inf"))
+                y = tl.load(arcs + at_j, mask=use, other=float("-inf"))
+                p = share(x, y, whole_left, of_left)
+                tl.store(p_left + at_i, p + tl.load(p_left + at_i, mask=use, other=0.0), mask=use)
+                tl.store(p_arcs + at_j, p + tl.load(p_arcs + at_j, mask=use, other=0.0), mask=use)
         tl.debug_barrier()
-        to_right = tl.load(p_arcs + i * size + j, mask=span, other=0.0)
-        to_left = tl.load(p_arcs + j * size + i, mask=span, other=0.0)
-        tl.store(marginals + j * size + i, to_right, mask=span)
-        tl.store(marginals + i * size + j, to_left, mask=span & (i > 0))
-        base = tl.load(bases + i * size + j, mask=span, other=0.0)
-        for start in range(0, width, SPLITS):
-            r = start + tl.arange(0, SPLITS)
-            use = span[:, None] & (r < width)[None, :]
-            k = i[:, None] + r[None, :]
-            at_i = i[:, None] * size + k
-            at_j = j[:, None] * size + k
-            x = tl.load(right + at_i, mask=use, other=float("-inf"))
-            y = tl.load(left + at_j + 1, mask=use, other=float("-inf"))
-            p = share(x, y, base, to_right + to_left)
-            tl.store(p_right + at_i, p + tl.load(p_right + at_i, mask=use, other=0.0), mask=use)
-            tl.store(p_left + at_j + 1, p + tl.load(p_left + at_j + 1, mask=use, other=0.0), mask=use)
+        for begin in range(FIRST, n + 1 - width, SPANS):
+            i = begin + tl.arange(0, SPANS)
+            j = i + width
+            span = j <= n
+            to_right = tl.load(p_arcs + i * size + j, mask=span, other=0.0)
+            to_left = tl.load(p_arcs + j * size + i, mask=span, other=0.0)
+            tl.store(marginals + j * size + i, to_right, mask=span)
+            tl.store(marginals + i * size + j, to_left, mask=span & (i > 0))
+            base = tl.load(bases + i * size + j, mask=span, other=0.0)
+            for start in range(0, width, SPLITS):
+                r = start + column
+                use = span[:, None] & (r < width)[None, :]
+                k = i[:, None] + r[None, :]
+                at_i = i[:, None] * size + k
+                at_j = j[:, None] * size + k
+                x = tl.load(right + at_i, mask=use, other=float("-inf"))
+                y = tl.load(left + at_j + 1, mask=use, other=float("-inf"))
+                p = share(x, y, base, to_right + to_left)
+                tl.store(p_right + at_i, p + tl.load(p_right + at_i, mask=use, other=0.0), mask=use)
+                tl.store(p_left + at_j + 1, p + tl.load(p_left + at_j + 1, mask=use, other=0.0), mask=use)
         tl.debug_barrier()
+
+
+@triton.jit
+def by_root(scores, left, right, i, n, size):
+    """Logarithms of all trees whose root word is ``i``, summed; -inf beyond the sentence."""
+    value = tl.load(left + size + i, mask=i <= n, other=float("-inf"))
+    value += tl.load(scores + i * size, mask=i <= n, other=float("-inf"))
+    return value + tl.load(right + i * size + n, mask=i <= n, other=float("-inf"))
 
 
 def marginals_and_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
@@ -187,13 +213,14 @@ def marginals_and_log_partition(scores: Tensor, lengths: Tensor, multi_root: boo
     is no tree. Nothing waits for the device.
     """
     batch, size, _ = scores.shape
-    right, left, arcs, bases = scores.new_full((4, batch, size, size), -torch.inf)
+    right, left, arcs, bases = scores.new_empty(4, batch, size, size)
     p_right, p_left, p_arcs, marginals = scores.new_zeros(4, batch, size, size)
     log_partitions = scores.new_empty(batch)
-    tile = tile_shape(size, multi_root)
-    inside[(batch,)](scores, right, left, arcs, bases, lengths, size, **tile)
-    outside[(batch,)](
-        scores, right, left, arcs, bases, p_right, p_left, p_arcs, lengths, marginals, log_partitions, size,
-        **tile,
-    )  # fmt: skip
+    tile = tile_shape(multi_root)
+    with on_device_of(scores):
+        inside[(batch,)](scores, right, left, arcs, bases, lengths, size, **tile)
+        outside[(batch,)](
+            scores, right, left, arcs, bases, p_right, p_left, p_arcs, lengths, marginals, log_partitions,
+            size, **tile,
+        )  # fmt: skip
     return marginals, log_partitions

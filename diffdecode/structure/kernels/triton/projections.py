@@ -8,8 +8,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from diffdecode.structure.kernels.triton.launch import on_device_of
 
-@triton.jit
+
+@triton.jit(do_not_specialize=["size"])
 def project_rows(point, out, lengths, size, COLUMNS: tl.constexpr, TREES: tl.constexpr):
     """Project row ``program_id(0)`` of ``point [R, size]``; ``COLUMNS`` is a power of two that holds it.
 
@@ -43,7 +45,8 @@ def simplex(rows: Tensor) -> Tensor:
     out = torch.empty_like(rows)
     if rows.numel():
         columns = triton.next_power_of_2(rows.shape[1])
-        project_rows[(rows.shape[0],)](rows, out, rows, rows.shape[1], columns, False, num_warps=1)
+        with on_device_of(rows):
+            project_rows[(rows.shape[0],)](rows, out, rows, rows.shape[1], columns, False, num_warps=1)
     return out
 
 
@@ -53,5 +56,6 @@ def p_dep(point: Tensor, lengths: Tensor) -> Tensor:
     size = point.shape[1]
     if point.numel():
         columns = triton.next_power_of_2(size)
-        project_rows[(len(point) * size,)](point, out, lengths, size, columns, True, num_warps=1)
+        with on_device_of(point):
+            project_rows[(len(point) * size,)](point, out, lengths, size, columns, True, num_warps=1)
     return out
