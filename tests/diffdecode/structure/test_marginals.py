@@ -210,3 +210,17 @@ def test_non_contiguous(projective, generator):
     torch.testing.assert_close(marginals, MARGINALS[projective](scores)[0])
     (gradient,) = torch.autograd.grad(marginals.square().sum(), strided)
     assert gradient.shape == scores.shape
+
+
+@both_kinds
+@both_roots
+@pytest.mark.parametrize("scale", [1e6, 1e8, 1e10])
+def test_ties_at_huge_scales_in_the_reference(projective, multi_root, scale, generator):
+    """It adds up logarithms of the scores' size, and is exact to their rounding."""
+    scores = torch.randint(0, 3, (60, 7, 7), generator=generator).double() * scale
+    found = []
+    for backend in ("numba", "reference"):
+        with use_backend(backend):
+            found.append(MARGINALS[projective](scores, multi_root=multi_root)[0])
+    assert torch.allclose(*found, rtol=0, atol=1e-15 * scale)
+    assert torch.allclose(found[0][:, 1:].sum(2), torch.ones(60, 6).double(), atol=1e-12)
