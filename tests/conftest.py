@@ -5,6 +5,7 @@ fails no test; ``HYPOTHESIS_PROFILE=explore`` tries new examples.
 """
 
 import os
+from collections.abc import ItemsView, KeysView, Set
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 def pytest_make_parametrize_id(val, argname):
     """Bytes give tests no names: compressed ones differ from second to second, so from worker to worker."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_generate_tests(metafunc):
+    """Sets give no parameters: their order differs from worker to worker."""
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        if isinstance(mark.args[1], Set) and not isinstance(mark.args[1], KeysView | ItemsView):
+            raise TypeError(
+                f"{metafunc.definition.nodeid}: sort the values of {mark.args[0]}, which are a set"
+            )
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,5 +1,6 @@
 """Reading word and label files binarised by fairseq-preprocess, and checking that they belong together."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from diffdecode.sequence import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 
 def load_words_and_labels(
@@ -55,7 +58,7 @@ def _load_shard(folder, split, task):
     words = _load(f"{prefix}.{task.cfg.source_lang}", task.source_dictionary, task.cfg.dataset_impl)
     labels = _load(f"{prefix}.{task.cfg.target_lang}", task.target_dictionary, task.cfg.dataset_impl)
     check_parallel(words, labels)
-    words.check_spelling()
+    words.warn_of_lost_letters()
     check_transitions(labels, task.search_space)
     return words, labels
 
@@ -117,18 +120,18 @@ class WithoutEos(BaseWrapperDataset):
             raise ValueError(f"{self.name}, line {index + 1}: holds fairseq's own symbol <pad>; rename it")
         return ids
 
-    def check_spelling(self) -> None:
-        """Raise ValueError if a model is to read the letters of unknown words, and they are lost."""
+    def warn_of_lost_letters(self) -> None:
+        """Warn if a model is to read the letters of unknown words, and the data do not have them."""
         if not getattr(self.dictionary, "tells_apart", False) or isinstance(
             self.dataset, indexed_dataset.IndexedRawTextDataset
         ):
             return
         unknown = sum(int((ids == self.dictionary.unk()).sum()) for ids in self.dataset)
         if unknown:
-            raise ValueError(
-                f"{self.name}: {unknown} words are not in the dictionary, and their letters, which the model "
-                "reads, are not in binarised data: preprocess with --dataset-impl raw, or train with "
-                "--char-features none"
+            logger.warning(
+                f"{self.name}: {unknown} words are not in the dictionary, and binarised data do not have "
+                "their letters: they are read as <unk> and nothing more. fairseq-preprocess "
+                "--dataset-impl raw keeps them; --char-features none reads no letters at all"
             )
 
 
