@@ -36,7 +36,7 @@ class Contrast(NamedTuple):
 
 Scorer = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Log-probabilities ``[B, N, T]`` of ``symbols [B, N, T]``, each given the ones before it, and the logarithms
-``[B, N, T]`` of the softmax's normalisers there. Where the contrast has -1, it is given any id."""
+``[B, N, T]`` of the softmax's normalisers there. Where a symbol is -1, they may be anything finite."""
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def global_loss(found: Contrast, scorer: Scorer, space: SearchSpace) -> Tensor:
         scorer: scores all sequences at once, with a gradient.
         space: of the search; its normaliser weighs what the scorer returns.
     """
-    log_probs, log_z = scorer(found.symbols.clamp(min=0))
+    log_probs, log_z = scorer(found.symbols)
     local = log_probs if space.is_normalised else log_probs + space.beyond_log_probs(log_z, finished=None)
     scores = torch.where(found.symbols >= 0, local, 0.0).sum(2)
     return -scores.masked_fill(~found.counts, -torch.inf).log_softmax(1)[:, 0]
@@ -109,11 +109,11 @@ def score_stepwise(decoder: StepDecoder, state: State, symbols: Tensor) -> tuple
     Args:
         decoder: the model, a ``LinearStepDecoder``.
         state: its state before the first step, B rows.
-        symbols: ``[B, N, T]``.
+        symbols: ``[B, N, T]`` ids, -1 where nothing is to be scored.
     """
     batch, size, steps = symbols.shape
     owners = torch.arange(batch, device=symbols.device).repeat_interleave(size)
-    flat, vectors = symbols.flatten(0, 1), first_input(decoder, batch)
+    flat, vectors = symbols.flatten(0, 1).clamp(min=0), first_input(decoder, batch)
     log_probs, log_zs = [], []
     for t in range(steps):
         step, log_z, state = predict(decoder, state, vectors, normalised=False)

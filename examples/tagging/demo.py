@@ -195,7 +195,8 @@ def train(args: argparse.Namespace, seed: int, measure: str, console: Console) -
     ]
     cross_entropy = ["--criterion", "cross_entropy", "--dropout", str(args.dropout)]
     direct = [
-        *["--criterion", "soft_beam", "--soft-beam-size", str(args.beam), "--alpha", str(args.alpha)],
+        *["--criterion", "soft_beam", "--operator", "peaked", "--soft-beam-size", str(args.beam)],
+        *["--alpha", str(args.alpha)],
         *["--alpha-growth", str(args.alpha_growth), "--ce-weight", str(args.ce_weight), "--dropout", "0"],
         *(["--wrong-label-costs", args.wrong_label_costs] if args.wrong_label_costs else []),
     ]

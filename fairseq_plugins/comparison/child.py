@@ -4,6 +4,7 @@ On Linux the kernel kills it with its parent. Everywhere, its standard input is 
 when that closes, the parent is gone. Nothing but the standard library is imported before either is in force.
 """
 
+import atexit
 import ctypes
 import os
 import runpy
@@ -13,6 +14,7 @@ import threading
 
 PARENT = "DIFFDECODE_PARENT"
 """Environment variable with the number of the process that a child belongs to."""
+CPU_TIME = "| child | CPU seconds:"
 PR_SET_PDEATHSIG = 1
 
 
@@ -34,8 +36,15 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def tell_cpu_time() -> None:
+    """Print, now and at the end, the CPU seconds used so far, as ``TrainingRun.cpu_seconds`` reads them."""
+    print(f"{CPU_TIME} {sum(os.times()[:4]):.1f}", flush=True)
+
+
 if __name__ == "__main__":
     end_with_parent()
+    tell_cpu_time()
+    atexit.register(tell_cpu_time)
     del sys.argv[0]
     sys.path[0] = os.getcwd()  # as for python -m
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -90,7 +90,7 @@ def decoded_row(
         if not curve:
             raise ValueError(f"{run.log} reports no validation: remove {run.folder} to train it again")
         row.updates.append(curve[-1]["updates"])
-        row.seconds.append(run.seconds())
+        row.cpu_seconds.append(run.cpu_seconds())
         row.curves.append(curve if run is first else continued(first.curve(), curve))
         row.commands.append(run.command)
     return row

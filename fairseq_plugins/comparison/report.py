@@ -10,6 +10,8 @@ from rich.table import Table
 
 from diffdecode.files import atomic
 
+WIDTH = 120  # of a table that is no terminal's
+
 
 @dataclass
 class Row:
@@ -19,7 +21,8 @@ class Row:
         name: what it is called.
         scores: by heading of the decoding.
         updates: of the whole run.
-        seconds: of its training steps.
+        cpu_seconds: of the whole run, start of the program and validation included; None if it was killed on
+            the way.
         curves: lists of points with ``updates``, ``metric`` and ``nll``.
         commands: as one would type them.
     """
@@ -27,7 +30,7 @@ class Row:
     name: str
     scores: dict[str, list[float]] = field(default_factory=dict)
     updates: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float | None] = field(default_factory=list)
     curves: list[list[dict]] = field(default_factory=list)
     commands: list[list[str]] = field(default_factory=list)
 
@@ -37,13 +40,18 @@ def table(rows: list[Row], title: str) -> Table:
     headings = list(rows[0].scores)
     view = Table(title=f"{title}; * is the best of its column", title_justify="left", box=box.SIMPLE_HEAD)
     view.add_column("trained with", no_wrap=True)
-    for heading in (*headings, "updates", "seconds"):
+    for heading in (*headings, "updates", "CPU s"):
         view.add_column(heading, justify="right", no_wrap=True)
     best = {heading: max(mean(row.scores[heading]) for row in rows) for heading in headings}
     for row in rows:
         cells = [_cell(row.scores[heading], best[heading]) for heading in headings]
-        view.add_row(row.name, *cells, f"{mean(row.updates):,.0f}", f"{mean(row.seconds):.0f}")
+        view.add_row(row.name, *cells, f"{mean(row.updates):,.0f}", _seconds(row.cpu_seconds))
     return view
+
+
+def _seconds(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{mean(known):.0f}" if known else "?"
 
 
 def _cell(values: list[float], best: float) -> str:
@@ -94,6 +102,8 @@ def report(rows: list[Row], title: str, about: dict, folder: Path, console: Cons
     write_json(rows, about, folder / "results.json")
     plot(rows, about["measure"], folder / "curves.png")
     with atomic.atomic_write(folder / "table.txt") as file:
-        Console(file=file, width=120).print(view)
+        Console(file=file, width=WIDTH).print(view)
+    if not console.is_terminal:  # rich takes 80 columns for granted and cuts names and numbers
+        console = Console(file=console.file, width=WIDTH)
     console.print(view)
     console.print(f"see results.json, table.txt and curves.png in {folder}")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from diffdecode.files.atomic import write_bytes, write_text
+from fairseq_plugins.comparison.child import CPU_TIME
 from fairseq_plugins.comparison.processes import failure, start, stop
 from fairseq_plugins.comparison.resumed import patience_used
 
@@ -134,10 +135,15 @@ class TrainingRun:
             raise ValueError(f"{self.log} reports no {self.metric} on dev, only {there}")
         return float(values[f"valid_{self.metric}"])
 
-    def seconds(self) -> float:
-        """Wall-clock seconds of training and validation, without start-up; a resumed run counts them all."""
-        last = [values for kind, values in self.records() if kind == "train"]
-        return float(last[-1]["train_wall"]) if last else 0.0
+    def cpu_seconds(self) -> float | None:
+        """CPU seconds of the command, over all its starts; None if one was killed, which cannot tell.
+
+        On a machine that others use as well they compare, where wall-clock seconds do not.
+        """
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        told = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(CPU_TIME)]
+        begun, ended = told[::2], told[1::2]
+        return sum(ended) if begun and len(begun) == len(ended) else None
 
     def progress(self) -> tuple[float, float | None]:
         """``(epochs done, latest metric or None)``; the first is a fraction."""

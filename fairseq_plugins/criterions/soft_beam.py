@@ -65,13 +65,14 @@ class SoftBeamConfig(AnnealedConfig):
         3, "beam elements in training, at most the symbols that can be predicted", "2.3"
     )
     alpha: float = option(
-        0.1,
-        "peakedness in the first epoch; `peaked`, in 1/score²: candidates closer than about 1/√alpha share a "
-        "choice; the others, in 1/score",
-        "2.2; the default is ours: the papers' 1.0 gives heavy-tailed gradients",
+        1.0,
+        "peakedness in the first epoch, in 1/score; of `peaked`, in 1/score²: candidates closer than about "
+        "1/√alpha share a choice, and gradients are heavy-tailed, so that 0.1 to 0.3 is safer",
+        "2.2",
     )
+    alpha_growth: float = option(1.3, "factor on alpha after each epoch; 1 keeps it constant", "2.3; ours")
     operator: ChoiceEnum(sorted(TOP_K_OPERATORS)) = option(
-        "peaked",
+        "softsort",
         "continuous top-k: `peaked` is the paper's; `softsort`, `lapsum`, `successive` separate near ties at "
         "smaller alpha",
         "Algorithm 2; ours",

@@ -96,23 +96,25 @@ class FairseqSteps:
 
         Args:
             encoder_out: what ``model.encoder`` returned, B sentences.
-            symbols: ``[B, N, T]`` ids.
+            symbols: ``[B, N, T]`` ids; -1 where nothing is to be scored, which costs no output layer.
 
         Returns:
             Log-probabilities ``[B, N, T]``, each given the symbols before it, and the logarithms of the
-            softmax's normalisers there, in float32.
+            softmax's normalisers there, in float32; 0 where nothing is scored.
         """
         batch, size, _ = symbols.shape
         owners = torch.arange(batch, device=symbols.device).repeat_interleave(size)
         flat = symbols.flatten(0, 1)
-        logits, _ = self.decoder(
-            torch.cat([torch.full_like(flat[:, :1], self.start), flat[:, :-1]], 1),
-            encoder_out=self.model.encoder.reorder_encoder_out(encoder_out, owners),
-        )
+        scored = flat >= 0
+        previous = torch.cat([torch.full_like(flat[:, :1], self.start), flat[:, :-1].clamp(min=0)], 1)
+        encoder_out = self.model.encoder.reorder_encoder_out(encoder_out, owners)
+        features, _ = self.decoder.extract_features(previous, encoder_out=encoder_out)
+        logits = self.decoder.output_layer(features[scored])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        log_z = logits.logsumexp(2)
-        chosen = logits.gather(2, flat[..., None])[..., 0]
-        return (chosen - log_z).view_as(symbols), log_z.view_as(symbols)
+        log_z = logits.logsumexp(1)
+        log_probs = logits.gather(1, flat[scored][:, None])[:, 0] - log_z
+        nothing = torch.zeros(flat.shape, dtype=logits.dtype, device=logits.device)
+        return tuple(nothing.masked_scatter(scored, found).view_as(symbols) for found in (log_probs, log_z))
 
     @property
     def output_weight(self) -> Tensor:

@@ -11,7 +11,18 @@ import pytest
 from rich.console import Console
 
 from examples.tagging import demo, grammar
-from fairseq_plugins.comparison import Row, TrainingRun, claim, fairseq_command, plot, table, write_json
+from fairseq_plugins import comparison
+from fairseq_plugins.comparison import (
+    Row,
+    TrainingRun,
+    claim,
+    fairseq_command,
+    plot,
+    report,
+    table,
+    write_json,
+)
+from fairseq_plugins.comparison.child import CPU_TIME
 from fairseq_plugins.convert_conll import read_sentences
 
 
@@ -113,11 +124,11 @@ def test_a_run_is_followed_by_its_log(tmp_path):
         "noise\n"
         + log_line("train_inner", epoch=1, update=0.25, loss=3)
         + log_line("valid", epoch=1, valid_loss=2, valid_accuracy=50.5, valid_num_updates=4)
-        + log_line("train", epoch=1, train_wall=7)
+        + f"{CPU_TIME} 0.5\n{CPU_TIME} 7.5\n"
         + log_line("train_inner", epoch=2, update=1.5, loss=3)
     )
     assert run.progress() == (1.5, 50.5)
-    assert run.seconds() == 7
+    assert run.cpu_seconds() == 7.5
     (point,) = run.curve()
     assert point == {"epoch": 1, "updates": 4, "metric": 50.5, "nll": pytest.approx(2 * 0.6931, rel=1e-3)}
     # Criterions whose loss is not cross entropy log that under its own name.
@@ -128,6 +139,30 @@ def test_a_run_is_followed_by_its_log(tmp_path):
             )
         )
     assert run.curve()[1]["nll"] == pytest.approx(1.5 * 0.6931, rel=1e-3)
+
+
+def test_a_killed_start_does_not_tell_its_time(tmp_path):
+    run = TrainingRun("name", tmp_path, [], epochs=3, metric="accuracy")
+    whole = f"{CPU_TIME} 0.1\nnoise\n{CPU_TIME} 4.0\n"
+    for log, expected in (
+        (whole, 4.0),
+        (whole + whole, 8.0),
+        (f"{CPU_TIME} 0.1\n" + whole, None),
+        ("", None),
+    ):
+        run.log.write_text(log)
+        assert run.cpu_seconds() == expected
+    assert "?" in shown(table([Row("a", {"greedy": [1.0]}, [10], [None])], "title"))
+
+
+def test_a_table_in_a_pipe_is_not_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison.report, "plot", lambda *_: None)
+    heading = "a heading that is longer than most, and has a tail"
+    found = Row("a name of the usual length", {heading: [1.0], "b": [2.0]}, [1234], [5.0])
+    pipe = io.StringIO()
+    report([found], "title", {"measure": "accuracy"}, tmp_path, Console(file=pipe))
+    for text in (pipe.getvalue(), (tmp_path / "table.txt").read_text()):
+        assert heading in text and "a name of the usual length" in text and "1,234" in text
 
 
 def rows():
