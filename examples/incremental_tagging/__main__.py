@@ -40,7 +40,6 @@ from fairseq_plugins.convert_conll import read_sentences
 USER_DIR = Path(fairseq_plugins.__file__).parent
 START = "cross entropy"
 VALIDATIONS = 4  # of each run, about: the learning rate ends at 0, so that epochs differ little
-LAMBDAS = (0.0, 0.25, 0.5, 1.0)
 SOFT_BEAM = "--criterion soft_beam --score-normalizer 0 --ce-weight 0.5 --ce-history own"
 
 
@@ -124,6 +123,7 @@ def argument_parser() -> argparse.ArgumentParser:
         help="size of the decoder, the word embeddings and the encoder, if any",
     )
     add("--beam", type=int, default=10, help="beam size of the table")
+    add("--lambdas", type=float, nargs="+", default=[0.0, 0.25, 0.5, 1.0], help="what is chosen from")
     add_device(parser, "cpu")
     add("--quick", action="store_true", help="a few sentences, one epoch each, to see that it works")
     return parser
@@ -134,7 +134,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     args = argument_parser().parse_args(argv)
     if args.quick:
         args.sentences, args.aside, args.epochs, args.scale, args.beam = 100, 40, 2, 0.01, 3
-        args.seeds = args.seeds[:1]
+        args.seeds, args.lambdas = args.seeds[:1], [0.0, 1.0]
     args.device = device(args.device)
     return args
 
@@ -143,7 +143,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """The command; what an earlier call has finished is not done again."""
     args, console = arguments(argv), Console()
-    claim(args.out, {name: value for name, value in vars(args).items() if name not in ("out", "seeds")})
+    claim(
+        args.out,
+        {name: value for name, value in vars(args).items() if name not in ("out", "seeds", "lambdas")},
+    )
     prepare(args, console)
     updates = updates_per_epoch(args)
     rows = [Row(name) for name in (START, *(arm.name for arm in ARMS))]
@@ -284,7 +287,7 @@ def add_to(
         *where(args),
     ]
     generate += ["--scoring", "conll_f1", "--max-tokens", "4000", "--num-workers", "0", "--no-progress-bar"]
-    best = max(LAMBDAS, key=lambda one: accuracy("valid", args.beam, one))
+    best = max(args.lambdas, key=lambda one: accuracy("valid", args.beam, one))
     scores = {
         "greedy": accuracy("test", 1, 1.0),
         f"beam {args.beam}, lambda 1": accuracy("test", args.beam, 1.0),

@@ -14,7 +14,7 @@ import threading
 
 PARENT = "DIFFDECODE_PARENT"
 """Environment variable with the number of the process that a child belongs to."""
-CPU_TIME = "| child | CPU seconds:"
+CPU_TIME, BEGUN = "| child | CPU seconds:", "begun"
 PR_SET_PDEATHSIG = 1
 
 
@@ -37,14 +37,14 @@ def _die() -> None:
 
 
 def tell_cpu_time() -> None:
-    """Print, now and at the end, the CPU seconds used so far, as ``TrainingRun.cpu_seconds`` reads them."""
-    print(f"{CPU_TIME} {sum(os.times()[:4]):.1f}", flush=True)
+    """Print that the command begins and, at its end, its CPU seconds."""
+    print(CPU_TIME, BEGUN, flush=True)
+    atexit.register(lambda: print(f"{CPU_TIME} {sum(os.times()[:4]):.1f}", flush=True))
 
 
 if __name__ == "__main__":
     end_with_parent()
     tell_cpu_time()
-    atexit.register(tell_cpu_time)
     del sys.argv[0]
     sys.path[0] = os.getcwd()  # as for python -m
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

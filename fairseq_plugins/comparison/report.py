@@ -34,6 +34,15 @@ class Row:
     curves: list[list[dict]] = field(default_factory=list)
     commands: list[list[str]] = field(default_factory=list)
 
+    def with_seeds_of(self, other: "Row") -> "Row":
+        """This row with the seeds of another one of the same name behind its own."""
+        scores = {heading: [*values, *other.scores[heading]] for heading, values in self.scores.items()}
+        lists = {
+            name: [*getattr(self, name), *getattr(other, name)]
+            for name in ("updates", "cpu_seconds", "curves", "commands")
+        }
+        return Row(self.name, scores, **lists)
+
 
 def table(rows: list[Row], title: str) -> Table:
     """A column per decoding, a row per way of training, the best of each column marked."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from diffdecode.files.atomic import write_bytes, write_text
-from fairseq_plugins.comparison.child import CPU_TIME
+from fairseq_plugins.comparison.child import BEGUN, CPU_TIME
 from fairseq_plugins.comparison.processes import failure, start, stop
 from fairseq_plugins.comparison.resumed import patience_used
 
@@ -141,9 +141,9 @@ class TrainingRun:
         On a machine that others use as well they compare, where wall-clock seconds do not.
         """
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        told = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(CPU_TIME)]
-        begun, ended = told[::2], told[1::2]
-        return sum(ended) if begun and len(begun) == len(ended) else None
+        told = [line.removeprefix(CPU_TIME).strip() for line in lines if line.startswith(CPU_TIME)]
+        ended = [float(seconds) for seconds in told if seconds != BEGUN]
+        return sum(ended) if ended and 2 * len(ended) == len(told) else None
 
     def progress(self) -> tuple[float, float | None]:
         """``(epochs done, latest metric or None)``; the first is a fraction."""

@@ -11,7 +11,7 @@ from examples.incremental_tagging import __main__ as recipe
 from fairseq_plugins.comparison import Row
 
 
-def test_quick_on_the_generated_language_and_again(tmp_path, capsys):
+def test_quick_on_the_generated_language(tmp_path, capsys):
     command = ["--quick", "--out", str(tmp_path / "out")]
     recipe.main(command)
     results = json.loads((tmp_path / "out/results.json").read_text())
@@ -19,13 +19,11 @@ def test_quick_on_the_generated_language_and_again(tmp_path, capsys):
     assert [row["name"] for row in results["rows"]] == names
     assert all(0 < score[0] < 100 for row in results["rows"] for score in row["scores"].values())
     assert all(row["cpu_seconds"][0] > 0 for row in results["rows"])
-    assert {one for chosen in results["lambda"].values() for one in chosen} <= set(recipe.LAMBDAS)
+    assert {one for chosen in results["lambda"].values() for one in chosen} <= {0.0, 1.0}
     for name in ("table.txt", "curves.png", "verdict.txt"):
         assert (tmp_path / "out" / name).stat().st_size
     printed = capsys.readouterr().out
     assert "global + own history - scheduled sampling" in printed
-    recipe.main(command)
-    assert json.loads((tmp_path / "out/results.json").read_text()) == results
 
 
 def test_the_learning_rate_of_every_run_decays_to_0_over_its_own_updates(tmp_path):

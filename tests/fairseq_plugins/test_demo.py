@@ -22,7 +22,7 @@ from fairseq_plugins.comparison import (
     table,
     write_json,
 )
-from fairseq_plugins.comparison.child import CPU_TIME
+from fairseq_plugins.comparison.child import BEGUN, CPU_TIME
 from fairseq_plugins.convert_conll import read_sentences
 
 
@@ -124,7 +124,7 @@ def test_a_run_is_followed_by_its_log(tmp_path):
         "noise\n"
         + log_line("train_inner", epoch=1, update=0.25, loss=3)
         + log_line("valid", epoch=1, valid_loss=2, valid_accuracy=50.5, valid_num_updates=4)
-        + f"{CPU_TIME} 0.5\n{CPU_TIME} 7.5\n"
+        + f"{CPU_TIME} {BEGUN}\n{CPU_TIME} 7.5\n"
         + log_line("train_inner", epoch=2, update=1.5, loss=3)
     )
     assert run.progress() == (1.5, 50.5)
@@ -143,11 +143,12 @@ def test_a_run_is_followed_by_its_log(tmp_path):
 
 def test_a_killed_start_does_not_tell_its_time(tmp_path):
     run = TrainingRun("name", tmp_path, [], epochs=3, metric="accuracy")
-    whole = f"{CPU_TIME} 0.1\nnoise\n{CPU_TIME} 4.0\n"
+    whole, killed = f"{CPU_TIME} {BEGUN}\nnoise\n{CPU_TIME} 4.0\n", f"{CPU_TIME} {BEGUN}\n"
     for log, expected in (
         (whole, 4.0),
         (whole + whole, 8.0),
-        (f"{CPU_TIME} 0.1\n" + whole, None),
+        (killed + whole, None),
+        (2 * killed + whole, None),
         ("", None),
     ):
         run.log.write_text(log)

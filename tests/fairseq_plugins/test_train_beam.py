@@ -8,10 +8,12 @@ import toy_corpus
 
 from fairseq_plugins import train_beam
 from fairseq_plugins.comparison import TrainingRun, claim
+from fairseq_plugins.comparison.child import BEGUN, CPU_TIME
 from fairseq_plugins.comparison.runs import continued
 
 OPTIONS = "--arch fixed_attention_lstm_ner --cpu --dropout 0 --max-tokens 200 --num-workers 0 --seed 1"
-OPTIONS += " --epochs 2 --more-epochs 1 --lr 0.005 --alpha 0.5 --wrong-label-costs O=2"
+OPTIONS += " --epochs 2 --more-epochs 1 --lr 0.005 --alpha 0.5 --wrong-label-costs O=2 --normalizers 1 0"
+OPTIONS += " --objective global direct"
 
 
 def test_the_whole_procedure_and_its_resumption(tmp_path):
@@ -22,14 +24,19 @@ def test_the_whole_procedure_and_its_resumption(tmp_path):
     assert [row["name"] for row in results["rows"]] == [
         "cross entropy",
         "cross entropy, continued",
+        "global",
         "direct loss",
     ]
+    headings = ["greedy", "hard beam 3", "hard beam 3, tuned lambda", "soft beam 3"]
     assert all(
-        set(row["scores"]) == {"greedy", "hard beam 3", "soft beam 3"} and 0 <= score[0] <= 100
+        list(row["scores"]) == headings and 0 <= score[0] <= 100 and row["cpu_seconds"][0] > 0
         for row in results["rows"]
         for score in row["scores"].values()
     )
-    direct = results["rows"][2]["commands"][0]
+    assert all(len(chosen) == 1 and chosen[0] in (0, 1) for chosen in results["lambda"].values())
+    assert len(results["lambda"]) == 4
+    globally, direct = (row["commands"][0] for row in results["rows"][2:])
+    assert globally[globally.index("--score-normalizer") + 1] == "0" and "--wrong-label-costs" not in globally
     for flag, value in (("--wrong-label-costs", "O=2"), ("--alpha", "0.5"), ("--soft-beam-size", "3")):
         assert direct[direct.index(flag) + 1] == value
     assert (out / "curves.png").stat().st_size > 10_000
@@ -83,14 +90,82 @@ def test_translation_decodes_for_bleu_and_options_pass_through(tmp_path):
         "--no-control",
     ]
     args, passed = train_beam.parser().parse_known_args([*command, "--objective", "hinge", "--hard-forward"])
-    args.metric, args.more_lr = "bleu", "0.0001"
-    ce, hinge = train_beam.runs_for(args, passed)
+    args.metric, args.more_lr = "bleu", [0.0001]
+    ce, hinge = (way.runs[0] for way in train_beam.ways_for(args, passed, None))
     assert "--eval-bleu" in ce.arguments and "--hard-forward" not in ce.arguments
     assert ce.arguments[ce.arguments.index("--arch") + 1] == "lstm"
     assert hinge.name == "hinge" and "--hard-forward" in hinge.arguments
     assert hinge.arguments[hinge.arguments.index("--finetune-from-model") + 1] == str(
         tmp_path / "ce" / "checkpoint_best.pt"
     )
+
+
+def ways(tmp_path, *options):
+    command = ["data", "--out", str(tmp_path), *options]
+    args, passed = train_beam.parser().parse_known_args(command)
+    args.metric = "accuracy"
+    args.more_lr = args.more_lr or [args.lr / 10]
+    return args, {way.name: way for way in train_beam.ways_for(args, passed, (args.seeds or [None])[0])}
+
+
+def value(run, flag):
+    """The last one: fairseq takes that."""
+    return run.arguments[len(run.arguments) - run.arguments[::-1].index(flag)]
+
+
+def test_every_way_is_given_the_same_grid_and_rates_fall_to_0(tmp_path):
+    grid = ["--more-lr", "0.002", "0.001", "--more-dropout", "0.1", "0.3", "--more-epochs", "2"]
+    objectives = ["--objective", "direct", "hinge", "global", "sampling"]
+    _, found = ways(tmp_path, *grid, *objectives, "--seeds", "7", "8", "--dropout", "0.2")
+    continuations = [way for way in found.values() if way.start is not None]
+    assert len(continuations) == 5
+    given = [[(value(run, "--lr"), value(run, "--dropout")) for run in way.runs] for way in continuations]
+    assert given[0] == [(lr, p) for lr in ("0.0015,0.0005", "0.00075,0.00025") for p in ("0.1", "0.3")]
+    assert all(points == given[0] for points in given)
+    runs = [run for way in found.values() for run in way.runs]
+    assert len({run.folder for run in runs}) == len({run.name for run in runs}) == len(runs) == 21
+    assert all(run.folder.parent.name == "seed7" and value(run, "--seed") == "7" for run in runs)
+    assert value(found["hinge"].runs[0], "--score-normalizer") == "1"
+    assert value(found["scheduled sampling"].runs[0], "--gold-schedule") == "never"
+
+
+def test_the_best_of_the_grid_is_kept(tmp_path):
+    _, found = ways(tmp_path, "--more-lr", "0.002", "0.001")
+    way = found["direct loss"]
+    for run, accuracies in zip(way.runs, ((50, 40), (45, 51))):
+        run.folder.mkdir(parents=True)
+        lines = [VALID % (epoch, accuracy, epoch) for epoch, accuracy in enumerate(accuracies, 1)]
+        run.log.write_text("".join(lines))
+    assert way.best is way.runs[1]
+
+
+VALID = (
+    'a | INFO | valid | {"epoch": %d, "valid_loss": "2", "valid_accuracy": "%g", "valid_num_updates": "%d"}\n'
+)
+
+
+def test_equal_time_is_that_of_the_longest_and_is_decided_once(tmp_path):
+    args, found = ways(tmp_path, "--objective", "direct", "global", "--more-epochs", "4")
+    for name, seconds in (("cross entropy, continued", 10), ("direct loss", 25), ("global", 40)):
+        run = found[name].runs[0]
+        run.folder.mkdir(parents=True)
+        run.log.write_text(f"{CPU_TIME} {BEGUN}\n{VALID % (1, 50, 7)}{CPU_TIME} {seconds}.0\n")
+    for _ in range(2):
+        way = train_beam.as_long(args, [], None, list(found.values()))
+        (run,) = way.runs
+        assert run.epochs == 16 and value(run, "--max-epoch") == "16" and run.folder.name == "ce_equal_time"
+        assert value(run, "--lr").count(",") == 15 and value(run, "--criterion") == "cross_entropy"
+        run = found["global"].runs[0]
+        run.log.write_text(f"{CPU_TIME} {BEGUN}\n" + run.log.read_text())
+    (tmp_path / "equal_time.json").unlink()
+    with pytest.raises(ValueError, match="global was interrupted, so that its CPU time is not known"):
+        train_beam.as_long(args, [], None, list(found.values()))
+
+
+def test_equal_time_needs_the_control(tmp_path):
+    command = ["data", "--out", str(tmp_path), "--equal-time", "--no-control"]
+    with pytest.raises(SystemExit, match="--equal-time continues the control longer"):
+        train_beam.main(command)
 
 
 def test_curves_of_continuations_start_at_the_best_point():
