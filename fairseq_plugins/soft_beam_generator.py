@@ -1,4 +1,4 @@
-"""Soft-beam decoding of translations, behind fairseq's interface of a generator."""
+"""Translations by a search of ours, soft or hard, behind fairseq's interface of a generator."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from fairseq_plugins.search import check_beam_size, only_model
 
 
 class SoftBeamGenerator:
-    """The n best hypotheses of a soft search that ends with EOS.
+    """The n best hypotheses of a search that ends with EOS.
 
     Hypotheses are ordered as fairseq orders its own: by score, divided by ``length ** lenpen`` unless
     ``--unnormalized``. Unlike fairseq's beam, this one keeps finished hypotheses among the K elements.
@@ -41,7 +41,7 @@ class SoftBeamGenerator:
             ValueError: more than one model, prefixes or constraints.
         """
         model, net_input = (
-            only_model("the soft beam", models, prefix_tokens, constraints),
+            only_model("this search", models, prefix_tokens, constraints),
             sample["net_input"],
         )
         model.eval()

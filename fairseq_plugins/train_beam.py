@@ -43,7 +43,13 @@ CROSS_ENTROPY, CONTINUED = "cross entropy", "cross entropy, continued"
 EQUAL_TIME = "cross entropy, for equal time"
 # Ways to go on: what the table calls them, and their criterion. Scheduled sampling never sees gold words.
 SAMPLING = "--criterion differentiable_scheduled_sampling --gold-schedule never --alpha 1 --alpha-growth 1"
-OBJECTIVES = {"direct": "direct loss", "hinge": "hinge", "global": "global", "sampling": "scheduled sampling"}
+OBJECTIVES = {
+    "direct": "direct loss",
+    "risk": "risk of the beam",
+    "hinge": "hinge",
+    "global": "global",
+    "sampling": "scheduled sampling",
+}
 MEASURES = {"accuracy": "accuracy", "f1": "F1 of spans", "bleu": "BLEU"}
 # What the criterion calls differently, or fairseq-train has already.
 NOT_HERE = ("sentence_avg", "soft_beam_size", "objective", "score_normalizer")
@@ -111,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
         "--normalizers",
         nargs="+",
         type=float,
-        help="lambdas that dev chooses from (default: 1 0.5 0.25 0; in translation 1, fairseq's own)",
+        help="lambdas that dev chooses from (default: 1 0.5 0.25 0; in translation 1 alone)",
     )
     add("--score-normalizer", type=float, help="lambda of training (default: 0 for global, else 1)")
     add("--search-alpha", type=float, default=10.0, help="peakedness of the soft beam in decoding")
@@ -238,31 +244,30 @@ def decodings(args: argparse.Namespace, normalizer: float) -> list[Decoding]:
     soft = ("--beam", k, "--search", "soft-beam", "--search-alpha", alpha)
     found = [
         Decoding("greedy", "greedy", ("--beam", "1")),
-        Decoding("hard_beam", f"hard beam {k}", ("--beam", k)),
+        _hard_beam(args, args.gen_subset, 1.0, f"hard beam {k}"),
         Decoding("soft_beam", f"soft beam {k}", soft),
     ]
     if len(args.normalizers) > 1:
-        found.insert(2, _with_normalizer(args, normalizer, f"hard beam {k}, tuned lambda"))
+        found.insert(2, _hard_beam(args, args.gen_subset, normalizer, f"hard beam {k}, tuned lambda"))
     return found
 
 
-def _with_normalizer(args: argparse.Namespace, normalizer: float, heading: str) -> Decoding:
-    options = ("--beam", str(args.beam), "--score-normalizer", f"{normalizer:g}")
-    return Decoding(f"lambda{normalizer:g}", heading, options)
+def _hard_beam(args: argparse.Namespace, split: str, normalizer: float, heading: str) -> Decoding:
+    """The same folder for the same search, so that it is done once."""
+    options = ("--gen-subset", split, "--beam", str(args.beam), "--score-normalizer", f"{normalizer:g}")
+    return Decoding(f"hard_beam-{split}-lambda{normalizer:g}", heading, options)
 
 
 def chosen_normalizer(
     args: argparse.Namespace, run: TrainingRun, generate: list[str], console: Console
 ) -> float:
-    """The lambda with which the hard beam decodes ``valid`` best."""
+    """The lambda with which the hard beam decodes ``valid`` best; of equals the first."""
     if len(args.normalizers) == 1:
         return args.normalizers[0]
     scores = {}
     for normalizer in args.normalizers:
-        tried = _with_normalizer(args, normalizer, "")
-        tried = dataclasses.replace(tried, key=f"valid_{tried.key}")
         with console.status(f"decoding: {run.name}, lambda {normalizer:g}"):
-            scores[normalizer] = decode(run, tried, [*generate, "--gen-subset", "valid"])
+            scores[normalizer] = decode(run, _hard_beam(args, "valid", normalizer, ""), generate)
     return max(scores, key=scores.__getitem__)
 
 
@@ -271,7 +276,7 @@ def row_of(
 ) -> tuple[Row, list[float]]:
     """Decode one way of training, all its seeds; and the lambdas that dev chose for them."""
     scoring = "conll_f1" if args.task == "sequence_tagging" else "sacrebleu"
-    generate = [args.data, "--user-dir", USER_DIR, "--task", args.task]
+    generate = [args.data, "--user-dir", USER_DIR, "--task", args.task, "--gen-subset", args.gen_subset]
     generate += ["--scoring", scoring, "--no-progress-bar", "--max-tokens", "4000", *args.gen_args.split()]
     generate += ["--cpu"] if "--cpu" in passed else []
     row, chosen = Row(ways[0].name), []
@@ -282,7 +287,7 @@ def row_of(
             way.name,
             [(run, way.start or run)],
             decodings(args, chosen[-1]),
-            [*generate, "--gen-subset", args.gen_subset],
+            generate,
             console,
         )
         row = one if way is ways[0] else row.with_seeds_of(one)

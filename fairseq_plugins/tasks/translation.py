@@ -13,6 +13,7 @@ from fairseq_plugins.options import option
 from fairseq_plugins.progress import ScheduledCriterionTask
 from fairseq_plugins.search import (
     SearchConfig,
+    check_score_normalizer,
     refuse_score_normalizer,
     refuse_unused_options,
     search_function,
@@ -20,10 +21,8 @@ from fairseq_plugins.search import (
 )
 from fairseq_plugins.soft_beam_generator import SoftBeamGenerator
 
-# fairseq's options of generation that decoding with the soft beam uses.
+# fairseq's options of generation that a search of ours uses.
 USED = ("beam", "nbest", "max_len_a", "max_len_b", "lenpen", "unnormalized", "sacrebleu")
-
-FAIRSEQ_BEAM = "--search beam (in translation, fairseq's own; --search soft-beam uses it)"
 
 
 @dataclass
@@ -56,25 +55,27 @@ class DirectLossTranslationTask(ScheduledCriterionTask, TranslationTask):
         extra_gen_cls_kwargs: dict | None = None,
         prefix_allowed_tokens_fn: Callable | None = None,
     ) -> Any:
-        """fairseq's search, or the soft beam with ``--search soft-beam``.
+        """fairseq's search; the soft beam with ``--search soft-beam``; or our hard beam, which can compare
+        scores that are not log-probabilities, with another ``--score-normalizer`` than 1.
 
         Args:
-            models: one model for the soft beam.
+            models: one model for a search of ours.
             args: fairseq's options of generation.
             seq_gen_cls: as the two below, for fairseq's search only.
             extra_gen_cls_kwargs: as in fairseq.
             prefix_allowed_tokens_fn: as in fairseq.
 
         Raises:
-            ValueError: an option that the soft beam, or a score that fairseq's search, does not use.
+            ValueError: an option that the search does not use.
         """
+        check_score_normalizer(self.cfg)
         scores_reference = getattr(args, "score_reference", False)
-        if self.cfg.search == "beam" or scores_reference:
-            refuse_score_normalizer(self.cfg, "--score-reference" if scores_reference else FAIRSEQ_BEAM)
+        if scores_reference:
+            refuse_score_normalizer(self.cfg, "--score-reference")
+        if scores_reference or (self.cfg.search == "beam" and self.cfg.score_normalizer == 1.0):
             return super().build_generator(
                 models, args, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
             )
-        refuse_unused_options(
-            args, "--search soft-beam", USED, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
-        )
+        search = f"--search {self.cfg.search} --score-normalizer {self.cfg.score_normalizer:g}"
+        refuse_unused_options(args, search, USED, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn)
         return SoftBeamGenerator(self, args, search_function(self.cfg))

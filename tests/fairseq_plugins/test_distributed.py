@@ -11,6 +11,7 @@ from patience import HANGS_AFTER
 
 CRITERIONS = {
     "direct": "soft_beam --alpha 1",
+    "global": "soft_beam --objective global --score-normalizer 0 --ce-weight 0.5 --ce-history own",
     "minimum risk": "minimum_risk --risk span --include-reference",
     "scheduled sampling": "differentiable_scheduled_sampling --gold-schedule never",
 }
