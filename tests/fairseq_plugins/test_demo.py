@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from examples.tagging import demo, grammar
-from fairseq_plugins import comparison
 from fairseq_plugins.comparison import (
     Row,
     TrainingRun,
@@ -156,10 +155,9 @@ def test_a_killed_start_does_not_tell_its_time(tmp_path):
     assert "?" in shown(table([Row("a", {"greedy": [1.0]}, [10], [None])], "title"))
 
 
-def test_a_table_in_a_pipe_is_not_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison.report, "plot", lambda *_: None)
+def test_a_table_in_a_pipe_is_not_cut(tmp_path):
     heading = "a heading that is longer than most, and has a tail"
-    found = Row("a name of the usual length", {heading: [1.0], "b": [2.0]}, [1234], [5.0])
+    found = Row("a name of the usual length", {heading: [1.0], "b": [2.0]}, [1234], [5.0], rows()[0].curves)
     pipe = io.StringIO()
     report([found], "title", {"measure": "accuracy"}, tmp_path, Console(file=pipe))
     for text in (pipe.getvalue(), (tmp_path / "table.txt").read_text()):
