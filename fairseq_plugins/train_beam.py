@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     """The trainer's own options; those of the criterion are read off its configuration."""
     found = argparse.ArgumentParser(
         prog="python -m fairseq_plugins.train_beam",
+        allow_abbrev=False,  # --seed is fairseq-train's, not short for --seeds
         description="Cross entropy, then direct loss through beam search, compared. Options not listed here "
         "go to fairseq-train (--arch, --max-tokens, ...).",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

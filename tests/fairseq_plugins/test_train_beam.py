@@ -127,6 +127,12 @@ def test_every_way_is_given_the_same_grid_and_rates_fall_to_0(tmp_path):
     assert value(found["scheduled sampling"].runs[0], "--gold-schedule") == "never"
 
 
+def test_one_seed_is_fairseqs_own_option(tmp_path):
+    args, found = ways(tmp_path, "--seed", "3")
+    assert args.seeds is None and found["direct loss"].runs[0].folder == tmp_path / "direct"
+    assert value(found["direct loss"].runs[0], "--seed") == "3"
+
+
 def test_the_best_of_the_grid_is_kept(tmp_path):
     _, found = ways(tmp_path, "--more-lr", "0.002", "0.001")
     way = found["direct loss"]
