@@ -186,7 +186,7 @@ def test_batch_mates_change_nothing():
             "ntokens": length,
         }
         loss, _, _ = criterion(model, alone)
-        torch.testing.assert_close(loss, together[row], atol=1e-3, rtol=0)
+        torch.testing.assert_close(loss, together[row], atol=5e-3, rtol=0)
 
 
 def test_cross_entropy_weight_interpolates():
