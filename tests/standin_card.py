@@ -123,10 +123,12 @@ class Card(TorchDispatchMode):
 
     def __enter__(self):
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) copies where this sees it
+        _Module.cards.append(self)
         return super().__enter__()
 
     def __exit__(self, *raised):
         torch._C._set_only_lift_cpu_tensors(False)
+        _Module.cards.pop()
         return super().__exit__(*raised)
 
     @staticmethod
@@ -247,7 +249,14 @@ def _by_hand(func) -> Callable:
 
 
 class _Module(backend_registration._DummyBackendModule if REGISTER else object):
-    """What PyTorch asks a device about."""
+    """What PyTorch asks a device about. It is known to the process from the first card on, but there is one
+    inside a :class:`Card` only: elsewhere PyTorch is not to pin memory for it, say.
+    """
+
+    cards: ClassVar[list["Card"]] = []
+
+    def is_available(self):
+        return bool(self.cards)
 
     def get_amp_supported_dtype(self):
         return [torch.float16, torch.bfloat16]

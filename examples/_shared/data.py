@@ -39,3 +39,16 @@ def read_lines(folder: Path, name: str) -> list[str]:
                 raise ValueError(f"{path} is empty")
             return lines
     raise FileNotFoundError(f"{folder / name} (or {name}.gz) does not exist: give the folder with --data")
+
+
+def column_files(folder: Path) -> dict[str, Path]:
+    """The column files of a folder, ``{fairseq's name of the split: file}``. Raises FileNotFoundError."""
+    found = {}
+    for split, name in (("train", "train"), ("valid", "dev"), ("test", "test")):
+        names = [f"{name}{suffix}{packed}" for suffix in (".tsv", ".conll", ".txt") for packed in ("", ".gz")]
+        existing = [folder / name for name in names if (folder / name).is_file()]
+        if existing:
+            found[split] = existing[0]
+        elif split != "test":
+            raise FileNotFoundError(f"{folder} has no {name}.tsv (nor {', '.join(names[1:])})")
+    return found

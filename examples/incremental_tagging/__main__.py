@@ -21,9 +21,9 @@ from rich.console import Console
 
 import fairseq_plugins
 from diffdecode.files.atomic import atomic_folder, write_text
+from examples._shared import grammar
 from examples._shared.commands import add_device, add_out, device, one_line_errors
-from examples.tagging import grammar
-from examples.tagging.demo import find
+from examples._shared.data import column_files
 from fairseq_plugins.comparison import (
     Decoding,
     Row,
@@ -181,7 +181,7 @@ def prepare(args: argparse.Namespace, console: Console) -> None:
             "test": grammar.corpus(args.aside, 2),
         }
     else:
-        files = find(args.data)
+        files = column_files(args.data)
         sentences = {
             "train": list(read_sentences(files["train"])),
             "test": list(read_sentences(files["valid"])),

@@ -19,8 +19,9 @@ from rich.console import Console
 
 import fairseq_plugins
 from diffdecode.files.atomic import atomic_folder
+from examples._shared import grammar
 from examples._shared.commands import add_device, device, one_line_errors
-from examples.tagging import grammar
+from examples._shared.data import column_files
 from fairseq_plugins.comparison import (
     Decoding,
     Row,
@@ -121,14 +122,14 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the output folder belongs to: options, and the state of the user's files."""
     found = {name: value for name, value in vars(args).items() if name != "out"}
     if args.data is not None:
-        files = [(path.name, path.stat()) for path in find(args.data).values()]
+        files = [(path.name, path.stat()) for path in column_files(args.data).values()]
         found["files"] = "; ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files)
     return found
 
 
 def prepare(args: argparse.Namespace, console: Console) -> list[str]:
     """Binarise the data in ``out/bin``; return fairseq's names of the splits: train, valid, maybe test."""
-    files = generate(args) if args.data is None else find(args.data)
+    files = generate(args) if args.data is None else column_files(args.data)
     for split, path in files.items():
         limit = args.sentences if split == "train" else None
         sentences, words = convert(path, args.out / "text" / split, limit=limit)
@@ -153,20 +154,7 @@ def generate(args: argparse.Namespace) -> dict[str, Path]:
     folder.mkdir(exist_ok=True)
     for split, seed in GENERATED.items():
         grammar.write_columns(grammar.corpus(sizes[split], seed), folder / f"{split}.tsv")
-    return find(folder)
-
-
-def find(folder: Path) -> dict[str, Path]:
-    """The column files of a folder, ``{fairseq's name of the split: file}``. Raises FileNotFoundError."""
-    found = {}
-    for split, name in (("train", "train"), ("valid", "dev"), ("test", "test")):
-        names = [f"{name}{suffix}{packed}" for suffix in (".tsv", ".conll", ".txt") for packed in ("", ".gz")]
-        existing = [folder / name for name in names if (folder / name).is_file()]
-        if existing:
-            found[split] = existing[0]
-        elif split != "test":
-            raise FileNotFoundError(f"{folder} has no {name}.tsv (nor {', '.join(names[1:])})")
-    return found
+    return column_files(folder)
 
 
 def has_spans(labels: Path) -> bool:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from examples.tagging import demo, grammar
+from examples._shared import grammar
+from examples._shared.data import column_files
+from examples.tagging import demo
 from fairseq_plugins.comparison import (
     Row,
     TrainingRun,
@@ -64,12 +66,12 @@ def test_columns_are_read_back(tmp_path):
 def test_finds_files_by_split(tmp_path):
     for name in ("train.conll.gz", "dev.tsv"):
         (tmp_path / name).touch()
-    assert demo.find(tmp_path) == {"train": tmp_path / "train.conll.gz", "valid": tmp_path / "dev.tsv"}
+    assert column_files(tmp_path) == {"train": tmp_path / "train.conll.gz", "valid": tmp_path / "dev.tsv"}
     (tmp_path / "test.tsv").touch()
-    assert list(demo.find(tmp_path)) == ["train", "valid", "test"]
+    assert list(column_files(tmp_path)) == ["train", "valid", "test"]
     (tmp_path / "dev.tsv").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no dev\.tsv"):
-        demo.find(tmp_path)
+        column_files(tmp_path)
 
 
 def test_the_readme_lists_every_option():

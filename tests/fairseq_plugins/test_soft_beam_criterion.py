@@ -178,7 +178,8 @@ def test_batch_mates_change_nothing():
     for row, length in enumerate(sample["net_input"]["src_lengths"].tolist()):
         alone = {
             "net_input": {
-                "src_tokens": sample["net_input"]["src_tokens"][row : row + 1, -length:],  # padded on the left
+                # the toy batch is padded on the left
+                "src_tokens": sample["net_input"]["src_tokens"][row : row + 1, -length:],
                 "src_lengths": torch.tensor([length]),
                 "prev_output_tokens": sample["net_input"]["prev_output_tokens"][row : row + 1, :length],
             },
