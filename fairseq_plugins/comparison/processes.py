@@ -9,7 +9,7 @@ from pathlib import Path
 from shutil import disk_usage
 
 from diffdecode.files.claim import locks
-from fairseq_plugins.comparison.child import PARENT
+from fairseq_plugins.comparison.child import CPU_TIME, PARENT
 
 REFUSAL = re.compile(r"(Value|Assertion|OS|FileNotFound|Permission)Error: |\S+: error: |.*No module named")
 """What begins the reason where an option or the data was refused; a fault of ours keeps its traceback."""
@@ -56,7 +56,8 @@ def failure(what: str, log: Path) -> RuntimeError:
         what: has failed, as in "fairseq-train failed".
         log: what the process printed.
     """
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    printed = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = [line for line in printed if not line.startswith(CPU_TIME)]  # is no reason, and comes last
     # The line that says so may have found no room itself.
     if any(os.strerror(errno.ENOSPC) in line for line in lines[-100:]) or not disk_usage(log.parent).free:
         return RuntimeError(
