@@ -104,13 +104,21 @@ def test_refusals(trained):
         toy_corpus.run("generate", *command(trained, "--search", "soft-beam", "--beam", "99"))
 
 
+def close_writers():
+    """fairseq keeps its writers, and with them their folder, as long as the process lives."""
+    for writer in (progress_bar._tensorboard_writers or {}).values():
+        writer.close()
+    if progress_bar._tensorboard_writers:
+        progress_bar._tensorboard_writers.clear()
+
+
 def test_schedules_are_seen_in_tensorboard(tmp_path):
+    close_writers()
     data = toy_corpus.write_corpus(tmp_path, sentences=10)
     options = [*toy_corpus.TAGGER, "--criterion", "soft_beam", "--max-epoch", "1", "--clip-norm", "1"]
     options += ["--tensorboard-logdir", tmp_path / "board", "--ema-decay", "0.9", "--store-ema"]
     toy_corpus.train(data, tmp_path / "run", *options)
-    for writer in progress_bar._tensorboard_writers.values():
-        writer.flush()
+    close_writers()
     events = b"".join(path.read_bytes() for path in (tmp_path / "board").rglob("*tfevents*"))
     for name in (b"alpha", b"beam_overlap", b"gnorm"):
         assert name in events
