@@ -1,6 +1,7 @@
 """The fixed-attention tagger: what the i-th label sees, padding, incremental steps, sizes of the papers."""
 
 from argparse import Namespace
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +17,20 @@ from fairseq_plugins.models.fixed_attention_lstm import FixedAttentionLSTMModel
 @pytest.fixture(params=[toy_models.tagger, toy_models.transformer_tagger], ids=["lstm", "transformer"])
 def model(request):
     return toy_models.spread(request.param())
+
+
+ENCODERS = {
+    "lstm": toy_models.tagger,
+    "forward": partial(toy_models.tagger, encoder_direction="forward", encoder_lookahead=1),
+    "word": partial(toy_models.tagger, encoder_direction="word", encoder_lookahead=2),
+    "letters": partial(toy_models.tagger, char_features="cnn", encoder_layers=2),
+    "transformer": toy_models.transformer_tagger,
+}
+
+
+@pytest.fixture(params=ENCODERS)
+def any_encoder(request):
+    return toy_models.spread(ENCODERS[request.param]())
 
 
 def logits(model, sources, lengths, previous):
@@ -62,30 +77,30 @@ def test_rows_of_a_beam_share_their_sentence(model):
         torch.testing.assert_close(got, expected.repeat_interleave(3, 0))
 
 
-def test_padding_and_its_side_change_nothing(model):
+def test_padding_and_its_side_change_nothing(any_encoder):
     sources = torch.tensor([[4, 5, 6, 7], [8, 9, 1, 1]])
     left = torch.tensor([[4, 5, 6, 7], [1, 1, 8, 9]])
     lengths = torch.tensor([4, 2])
     previous = torch.tensor([[2, 4, 5, 6], [2, 7, 1, 1]])
-    expected = logits(model, sources, lengths, previous)
-    torch.testing.assert_close(logits(model, left, lengths, previous), expected)
-    alone = logits(model, sources[1:, :2], lengths[1:], previous[1:, :2])
+    expected = logits(any_encoder, sources, lengths, previous)
+    torch.testing.assert_close(logits(any_encoder, left, lengths, previous), expected)
+    alone = logits(any_encoder, sources[1:, :2], lengths[1:], previous[1:, :2])
     torch.testing.assert_close(alone[0], expected[1, :2])
 
 
-def test_an_empty_sentence_changes_nothing(model):
+def test_an_empty_sentence_changes_nothing(any_encoder):
     sources = torch.tensor([[4, 5, 6, 7], [1, 1, 1, 1]])
     previous = torch.tensor([[2, 4, 5, 6], [1, 1, 1, 1]])
-    out = logits(model, sources, torch.tensor([4, 0]), previous)
+    out = logits(any_encoder, sources, torch.tensor([4, 0]), previous)
     assert torch.isfinite(out).all()
-    torch.testing.assert_close(out[:1], logits(model, sources[:1], torch.tensor([4]), previous[:1]))
+    torch.testing.assert_close(out[:1], logits(any_encoder, sources[:1], torch.tensor([4]), previous[:1]))
 
 
-def test_sentences_need_not_be_sorted_by_length(model):
+def test_sentences_need_not_be_sorted_by_length(any_encoder):
     sources = torch.tensor([[8, 9, 1, 1], [4, 5, 6, 7]])
     previous = torch.tensor([[2, 7, 1, 1], [2, 4, 5, 6]])
-    out = logits(model, sources, torch.tensor([2, 4]), previous)
-    flipped = logits(model, sources.flip(0), torch.tensor([4, 2]), previous.flip(0))
+    out = logits(any_encoder, sources, torch.tensor([2, 4]), previous)
+    flipped = logits(any_encoder, sources.flip(0), torch.tensor([4, 2]), previous.flip(0))
     torch.testing.assert_close(out, flipped.flip(0))
 
 
