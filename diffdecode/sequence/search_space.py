@@ -11,6 +11,7 @@ et al. 2016, section 3; Goyal, Dyer and Berg-Kirkpatrick 2019).
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -134,10 +135,16 @@ class SearchSpace:
 
     def places(self, symbols: Tensor) -> Tensor:
         """Places in ``symbols`` of ids ``[...]`` that are there."""
-        order = self.symbols.argsort()
-        return order[torch.searchsorted(self.symbols[order], symbols.contiguous())]
+        in_order, order = self._in_order
+        return order[torch.searchsorted(in_order, symbols.contiguous())]
 
-    @property
+    @cached_property
+    def _in_order(self) -> tuple[Tensor, Tensor]:
+        """The symbols in ascending order, and their places: searches ask at every step."""
+        in_order, order = self.symbols.sort()
+        return in_order, order
+
+    @cached_property
     def most_forbidden(self) -> int:
         """How many symbols a single one at most forbids as the next."""
         return 0 if self.transitions is None else int((~self.transitions).sum(1).max())
