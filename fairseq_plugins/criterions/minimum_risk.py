@@ -242,18 +242,10 @@ class MinimumRiskCriterion(StepwiseCriterion):
 
     def _rescored(self, model, encoder_out, candidates):
         """log p ``[B, n]`` of all candidates in one teacher-forced pass; ``-inf`` where there is none."""
-        there = candidates.there.flatten()
-        rows = there.nonzero()[:, 0]
-        scores = torch.full(there.shape, -torch.inf, device=there.device)
-        if rows.numel():
-            symbols = candidates.symbols.flatten(0, 1)[rows]
-            start = torch.full_like(symbols[:, :1], model.decoder.dictionary.eos())
-            previous = torch.cat([start, symbols[:, :-1]], 1)
-            owners = rows // candidates.there.size(1)
-            encoder_out = model.encoder.reorder_encoder_out(encoder_out, owners)
-            found = self._log_likelihood(model, model.decoder(previous, encoder_out=encoder_out), symbols)
-            scores = scores.to(found.dtype).index_put((rows,), found)
-        return scores.view_as(candidates.there)
+        symbols, there = candidates.symbols, candidates.there
+        scored = symbols.ne(self.padding_idx) & there[..., None]
+        log_probs, _ = step_decoder(model).score(encoder_out, symbols.masked_fill(~scored, -1))
+        return log_probs.sum(2).masked_fill(~there, -torch.inf)
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict]) -> None:

@@ -96,15 +96,20 @@ class FairseqSteps:
 
         Args:
             encoder_out: what ``model.encoder`` returned, B sentences.
-            symbols: ``[B, N, T]`` ids; -1 where nothing is to be scored, which costs no output layer.
+            symbols: ``[B, N, T]`` ids; -1 where nothing is to be scored, which costs no output layer, and
+                where that is a whole sequence, no decoder.
 
         Returns:
             Log-probabilities ``[B, N, T]``, each given the symbols before it, and the logarithms of the
             softmax's normalisers there, in float32; 0 where nothing is scored.
         """
-        batch, size, _ = symbols.shape
-        owners = torch.arange(batch, device=symbols.device).repeat_interleave(size)
-        flat = symbols.flatten(0, 1)
+        size = symbols.size(1)
+        rows = (symbols >= 0).any(2).flatten().nonzero()[:, 0]
+        if not rows.numel():
+            nothing = torch.zeros(symbols.shape, device=symbols.device)
+            return nothing, nothing
+        owners = rows // size
+        flat = symbols.flatten(0, 1)[rows]
         scored = flat >= 0
         previous = torch.cat([torch.full_like(flat[:, :1], self.start), flat[:, :-1].clamp(min=0)], 1)
         encoder_out = self.model.encoder.reorder_encoder_out(encoder_out, owners)
@@ -113,8 +118,8 @@ class FairseqSteps:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         log_z = logits.logsumexp(1)
         log_probs = logits.gather(1, flat[scored][:, None])[:, 0] - log_z
-        nothing = torch.zeros(flat.shape, dtype=logits.dtype, device=logits.device)
-        return tuple(nothing.masked_scatter(scored, found).view_as(symbols) for found in (log_probs, log_z))
+        nothing = torch.zeros(symbols.shape, dtype=logits.dtype, device=logits.device)
+        return tuple(nothing.masked_scatter(symbols >= 0, found) for found in (log_probs, log_z))
 
     @property
     def output_weight(self) -> Tensor:
