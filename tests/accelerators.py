@@ -1,15 +1,17 @@
 """The devices that tests of the GPU's paths run on: a CUDA device, and without one its stand-in."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
 from standin_card import Card, CardGenerator, standin_card
 from torch import Tensor
 from torch.utils._pytree import tree_map
+
+from benchmarks.gpu.card import waits_for_cuda
 
 
 class Accelerator(ABC):
@@ -74,16 +76,7 @@ class Cuda(Accelerator):
         return torch.Generator(self.device).manual_seed(seed)
 
     def waits(self, step, *arguments, **options):
-        step(*arguments, **options)  # compiles
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as seen:
-                warnings.simplefilter("always")
-                step(*arguments, **options)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        return [str(warning.message) for warning in seen if "synchroniz" in str(warning.message)]
+        return waits_for_cuda(partial(step, *arguments, **options))
 
 
 @contextmanager

@@ -64,16 +64,7 @@ class Card:
         """How often PyTorch waits for the device in a call."""
         if not self.is_real:
             return None
-        step()
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as seen:
-                warnings.simplefilter("always")
-                step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        return sum("synchroniz" in str(warning.message) for warning in seen)
+        return len(waits_for_cuda(step))
 
     def launches(self, step: Step) -> int | None:
         """Kernels and copies that a call starts."""
@@ -98,6 +89,36 @@ class Card:
         step()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+    def compared(self, steps: dict[str, Step], base: str, **timing: float) -> list[dict]:
+        """A line for each step: time and memory, also as multiples of those of ``base``, and waits."""
+        seconds = self.medians(steps, **timing)
+        megabytes = {name: self.peak_megabytes(step) for name, step in steps.items()}
+        held = megabytes[base]
+        return [
+            row(
+                name,
+                seconds[name],
+                seconds[base],
+                memory_ratio=megabytes[name] / held if held else None,
+                waits=self.waits(step),
+            )
+            for name, step in steps.items()
+        ]
+
+
+def waits_for_cuda(step: Step) -> list[str]:
+    """What PyTorch says each time that it waits for the card, in a second call: the first one compiles."""
+    step()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return [str(warning.message) for warning in seen if "synchroniz" in str(warning.message)]
 
 
 def row(what: str, seconds: float, base: float | None = None, **counted: float | None) -> dict:

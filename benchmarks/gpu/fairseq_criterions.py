@@ -6,7 +6,7 @@ import torch
 from fairseq import utils
 
 from benchmarks.fairseq_step import CRITERIONS, Problem
-from benchmarks.gpu.card import Card, Step, row
+from benchmarks.gpu.card import Card, Step
 
 PRECISIONS = {"float32": None, "amp, bfloat16": torch.bfloat16, "amp, float16": torch.float16}
 
@@ -24,19 +24,8 @@ def measure(card: Card) -> dict[str, list[dict]]:
             problem.model.to(card.device)
             problem.sample = utils.move_to_cuda(problem.sample) if card.is_real else problem.sample
             steps = {name: _step(card, problem, name, dtype) for name in CRITERIONS}
-            seconds = card.medians(steps, repeats=4, seconds=1.0)
-            megabytes = {name: card.peak_megabytes(step) for name, step in steps.items()}
-            base = megabytes["cross entropy"]
-            tables[f"{model}, {batch} sentences of {words} words, {precision}"] = [
-                row(
-                    name,
-                    seconds[name],
-                    seconds["cross entropy"],
-                    memory_ratio=megabytes[name] / base if base else None,
-                    waits=card.waits(steps[name]),
-                )
-                for name in steps
-            ]
+            what = f"{model}, {batch} sentences of {words} words, {precision}"
+            tables[what] = card.compared(steps, "cross entropy", repeats=4, seconds=1.0)
     return tables
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks._decoder import AttentionDecoder, cross_entropy
-from benchmarks.gpu.card import Card, Step, row
+from benchmarks.gpu.card import Card, Step
 from diffdecode.sequence import (
     HammingCost,
     OwnWord,
@@ -28,19 +28,8 @@ def measure(card: Card) -> dict[str, list[dict]]:
     ):
         problem = Problem(card, batch, steps, vocabulary)
         competitors = {name: problem.step(loss) for name, loss in LOSSES.items()}
-        seconds = card.medians(competitors, repeats=7)
-        megabytes = {name: card.peak_megabytes(step) for name, step in competitors.items()}
-        base = megabytes["cross entropy"]
-        tables[f"{batch} sentences of {steps} words, V = {vocabulary}"] = [
-            row(
-                name,
-                seconds[name],
-                seconds["cross entropy"],
-                memory_ratio=megabytes[name] / base if base else None,
-                waits=card.waits(competitors[name]),
-            )
-            for name in competitors
-        ]
+        what = f"{batch} sentences of {steps} words, V = {vocabulary}"
+        tables[what] = card.compared(competitors, "cross entropy", repeats=7)
     return tables
 
 
