@@ -18,6 +18,7 @@ from diffdecode.moves import moved
 from diffdecode.structure import TreeKind, looked_at_once
 from spacy_components.confidence import annotations
 from spacy_components.confidence.annotations import HEAD_PROBS
+from spacy_components.confidence.decided import Decided
 from spacy_components.confidence.distribution import ScoredTree, TreeDistribution
 from spacy_components.confidence.measures import measure
 from spacy_components.confidence.temperature import TEMPERATURE, Tempered
@@ -96,21 +97,6 @@ def make_spigot_parser(
         **settings: see ``SpigotParserSettings``.
     """
     return SpigotParser(nlp.vocab, model, name, SpigotParserSettings.made(name, settings), scorer=scorer)
-
-
-class Parses(list[np.ndarray]):
-    """For each document ``[n, 2]``: the position of each token's head (its own for a root), and its label's
-    number (-1 for a root and for white space).
-
-    Attributes:
-        confidence: by the names in the setting ``confidence``, a value for each document.
-    """
-
-    confidence: dict[str, list]
-
-    def __init__(self, parses: Iterable[np.ndarray], confidence: dict[str, list]):
-        super().__init__(parses)
-        self.confidence = confidence
 
 
 class SpigotParser(Tempered, ListenedPipe):
@@ -254,14 +240,15 @@ class SpigotParser(Tempered, ListenedPipe):
 
     # Prediction
 
-    def predict(self, docs: Iterable[Doc]) -> Parses:
+    def predict(self, docs: Iterable[Doc]) -> Decided:
         """Parse documents without changing them.
 
         Args:
             docs: the documents.
 
         Returns:
-            For each document ``[n, 2]``; see ``Parses``.
+            For each document ``[n, 2]``: the position of each token's head (its own for a root), and its
+            label's number (-1 for a root and for white space).
         """
         scores = self.model.predict(list(docs))
         with culprit_named(self.name, self.model):
@@ -269,7 +256,7 @@ class SpigotParser(Tempered, ListenedPipe):
             heads, labels = self.decoder.joined(scores, chosen)
         measured = measure(self.settings.confidence, scores, self.trees, chosen, self.temperature)
         within = heads - np.repeat(offsets(scores.segments.doc_lengths), scores.segments.doc_lengths)
-        return Parses(scores.segments.by_doc(np.stack([within, labels], axis=1)), measured)
+        return Decided(scores.segments.by_doc(np.stack([within, labels], axis=1)), measured)
 
     def set_annotations(self, docs: Iterable[Doc], parses: Sequence[np.ndarray]) -> None:
         """Write heads, labels and, by the roots, sentence boundaries; and the confidence that was measured.

@@ -15,6 +15,7 @@ from thinc.api import Config, Model
 from diffdecode.moves import moved
 from diffdecode.structure import GraphParts, SemanticGraph, looked_at_once
 from spacy_components.confidence.annotations import ARC_PROBS, write_graphs
+from spacy_components.confidence.decided import Decided
 from spacy_components.confidence.graph_distribution import GraphDistribution, ScoredGraph, scaled
 from spacy_components.confidence.measures import measure_graphs
 from spacy_components.confidence.temperature import TEMPERATURE, Tempered
@@ -94,20 +95,6 @@ def make_spigot_sdp(
         **settings: see ``SpigotSdpSettings``.
     """
     return SpigotSdp(nlp.vocab, model, name, SpigotSdpSettings.made(name, settings), scorer=scorer)
-
-
-class Graphs(list[np.ndarray]):
-    """For each document ``[arcs, 3]``: head (-1: the dependent is a top), dependent, and the label's number.
-
-    Attributes:
-        confidence: by the names in the setting ``confidence``, a value for each document.
-    """
-
-    confidence: dict[str, list]
-
-    def __init__(self, graphs: Iterable[np.ndarray], confidence: dict[str, list]):
-        super().__init__(graphs)
-        self.confidence = confidence
 
 
 class SpigotSdp(Tempered, ListenedPipe):
@@ -241,14 +228,15 @@ class SpigotSdp(Tempered, ListenedPipe):
 
     # Prediction
 
-    def predict(self, docs: Iterable[Doc]) -> Graphs:
+    def predict(self, docs: Iterable[Doc]) -> Decided:
         """Parse documents without changing them.
 
         Args:
             docs: the documents.
 
         Returns:
-            For each document ``[arcs, 3]``; see ``Graphs``.
+            For each document ``[arcs, 3]``: head (-1: the dependent is a top), dependent, and the label's
+            number.
         """
         scores = self.model.predict(list(docs))
         with culprit_named(self.name, self.model):
@@ -259,7 +247,7 @@ class SpigotSdp(Tempered, ListenedPipe):
         measured = measure_graphs(self.settings.confidence, scores, chosen, self.temperature)
         if ARC_PROBS in measured:
             measured[ARC_PROBS] = _split(measured[ARC_PROBS][order], doc, scores)
-        return Graphs(_split(arcs, doc, scores), measured)
+        return Decided(_split(arcs, doc, scores), measured)
 
     def _within(self, arcs: np.ndarray, scores: DocScores) -> tuple[np.ndarray, np.ndarray]:
         """Arcs with positions in their documents, and of each arc the document."""
