@@ -29,9 +29,9 @@ def fix() -> bool:
 
 def _refuse_unknown(trainer):
     metric = trainer.cfg.checkpoint.best_checkpoint_metric
-    if (
-        metric == "loss" or trainer.cfg.dataset.disable_validation
-    ):  # which every criterion has; which nobody reads
+    if metric == "loss":  # every criterion has it
+        return
+    if trainer.cfg.dataset.disable_validation:  # nobody will read it
         return
     known = _metrics(trainer)
     if metric not in known:

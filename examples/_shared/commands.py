@@ -36,6 +36,15 @@ def device(name: str) -> str:
     return {"auto": "cuda" if there else "cpu"}.get(name, name)
 
 
+def fairseq_device(name: str) -> list[str]:
+    """fairseq's option for the CPU; without it, it takes a GPU.
+
+    Args:
+        name: what :func:`device` returned.
+    """
+    return ["--cpu"] if name == "cpu" else []
+
+
 @contextlib.contextmanager
 def one_line_errors(recipe: str, *more: type[Exception]) -> Iterator[None]:
     """Ends the program with one line for what a user can mend: missing data, bad files, a full disk.

@@ -10,11 +10,14 @@ from typing import Any
 import sentencepiece
 from rich.console import Console
 
+import fairseq_plugins
 from diffdecode.files.atomic import atomic_folder, write_text
+from examples._shared.commands import fairseq_device
 from examples._shared.data import read_lines
 from fairseq_plugins.comparison import fairseq_command
 
 LANGUAGES = ("de", "en")
+USER_DIR = str(Path(fairseq_plugins.__file__).parent)
 
 
 def prepare(args: argparse.Namespace, console: Console) -> list[str]:
@@ -78,6 +81,23 @@ def _binarise(args: argparse.Namespace, splits: dict[str, Any], folder: Path, co
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a text file, a line each."""
     write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def generate_options(out: Path, device: str) -> list[str]:
+    """What fairseq-generate is told to translate the dev sentences with, but for the model and the search.
+
+    Args:
+        out: the folder that ``prepare`` has filled.
+        device: ``cpu`` or ``cuda``.
+    """
+    data = out / "data"
+    return [
+        *[str(data / "bin"), "--user-dir", USER_DIR, "--task", "direct_loss_translation"],
+        *["--gen-subset", "valid", "--bpe", "sentencepiece"],
+        *["--sentencepiece-model", str(data / "sentencepiece.model")],
+        *["--max-tokens", "8000", "--no-progress-bar", "--scoring", "sacrebleu"],
+        *["--max-len-a", "1.5", "--max-len-b", "5", *fairseq_device(device)],
+    ]
 
 
 def translations(path: Path, sentences: int) -> list[str]:

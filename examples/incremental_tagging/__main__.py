@@ -22,7 +22,7 @@ from rich.console import Console
 import fairseq_plugins
 from diffdecode.files.atomic import atomic_folder, write_text
 from examples._shared import grammar
-from examples._shared.commands import add_device, add_out, device, one_line_errors
+from examples._shared.commands import add_device, add_out, device, fairseq_device, one_line_errors
 from examples._shared.data import column_files
 from fairseq_plugins.comparison import (
     Decoding,
@@ -213,17 +213,14 @@ def common(args: argparse.Namespace) -> list[str]:
         *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging"],
         *["--arch", "fixed_attention_lstm", "--encoder-direction", args.direction],
         *["--encoder-embed-dim", str(args.hidden), "--encoder-hidden-size", str(args.hidden)],
+        # Words as wholes: unknown ones have no letters in binarised data.
+        *["--char-features", "none", "--word-dropout", "0"],
         *["--decoder-hidden-size", str(args.hidden), "--decoder-embed-dim", "32"],
         *["--optimizer", "adam", "--clip-norm", "1", "--max-tokens", "1000", "--num-workers", "0"],
         *["--best-checkpoint-metric", "accuracy", "--maximize-best-checkpoint-metric"],
         *["--no-epoch-checkpoints", "--log-format", "json", "--log-interval", "10"],
-        *where(args),
+        *fairseq_device(args.device),
     ]
-
-
-def where(args: argparse.Namespace) -> list[str]:
-    """fairseq's option for the CPU; without it, it takes a GPU."""
-    return ["--cpu"] if args.device == "cpu" else []
 
 
 def updates_per_epoch(args: argparse.Namespace) -> int:
@@ -284,7 +281,7 @@ def add_to(
         str(USER_DIR),
         "--task",
         "sequence_tagging",
-        *where(args),
+        *fairseq_device(args.device),
     ]
     generate += ["--scoring", "conll_f1", "--max-tokens", "4000", "--num-workers", "0", "--no-progress-bar"]
     best = max(args.lambdas, key=lambda one: accuracy("valid", args.beam, one))

@@ -18,15 +18,13 @@ from pathlib import Path
 import sacrebleu
 from rich.console import Console
 
-import fairseq_plugins
 from diffdecode.files.atomic import write_json
-from examples._shared.commands import add_out, one_line_errors
+from examples._shared.commands import add_device, add_out, device, fairseq_device, one_line_errors
 from examples._shared.data import data_folder
 from examples._shared.tables import save_table, spread
-from examples._shared.translation import prepare, translations
+from examples._shared.translation import USER_DIR, generate_options, prepare, translations
 from fairseq_plugins.comparison import Decoding, TrainingRun, claim, decode, train_together
 
-USER_DIR = str(Path(fairseq_plugins.__file__).parent)
 MEASURES = {"BLEU": sacrebleu.metrics.BLEU(), "chrF": sacrebleu.metrics.CHRF()}
 DECODINGS = (Decoding("greedy", "greedy", ("--beam", "1")), Decoding("beam", "beam of 4", ("--beam", "4")))
 CROSS_ENTROPY = "--criterion cross_entropy"
@@ -67,8 +65,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--time-ratio", type=float, default=10.0, help="time of an update of minimum risk over one of CE")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the continuations")
     add("--seed", type=int, default=1, help="of the data and the start")
+    add_device(parser, "cpu")
     add("--quick", action="store_true", help="small enough for a test")
     args = parser.parse_args(argv)
+    args.device = device(args.device)
     if args.quick:
         args.pairs, args.dev_pairs, args.vocabulary, args.units = 200, 20, 100, 16
         args.updates, args.more_updates = 4, 2
@@ -79,10 +79,11 @@ def model(args: argparse.Namespace) -> list[str]:
     """What all runs share: data, model, optimiser, what is validated by."""
     sizes = ("encoder-embed-dim", "encoder-hidden-size", "decoder-embed-dim", "decoder-hidden-size")
     options = """--task direct_loss_translation --arch lstm --encoder-bidirectional --encoder-layers 1
-        --decoder-layers 1 --dropout 0.1 --optimizer adam --clip-norm 1 --lr-scheduler polynomial_decay --cpu
+        --decoder-layers 1 --dropout 0.1 --optimizer adam --clip-norm 1 --lr-scheduler polynomial_decay
         --num-workers 0 --eval-bleu --eval-bleu-remove-bpe sentencepiece --best-checkpoint-metric bleu
         --maximize-best-checkpoint-metric --no-epoch-checkpoints --log-format json --log-interval 20"""
     command = [str(args.out / "data" / "bin"), "--user-dir", USER_DIR, *options.split()]
+    command += fairseq_device(args.device)
     command += ["--eval-bleu-args", '{"beam": 1, "max_len_a": 1.5, "max_len_b": 5}']
     for size in (*sizes, "decoder-out-embed-dim"):
         command += [f"--{size}", str(args.units)]
@@ -125,10 +126,7 @@ def measured(
     args: argparse.Namespace, run: TrainingRun, references: list[str], console: Console
 ) -> dict[str, float]:
     """BLEU, chrF and length ratio of a run, decoded in every way: ``{"greedy BLEU": ...}``."""
-    generate = [str(args.out / "data" / "bin"), "--user-dir", USER_DIR, "--task", "direct_loss_translation"]
-    generate += ["--gen-subset", "valid", "--bpe", "sentencepiece", "--sentencepiece-model"]
-    generate += [str(args.out / "data" / "sentencepiece.model"), "--max-tokens", "8000", "--no-progress-bar"]
-    generate += ["--scoring", "sacrebleu", "--max-len-a", "1.5", "--max-len-b", "5", "--cpu"]
+    generate = generate_options(args.out, args.device)
     found = {}
     for decoding in DECODINGS:
         with console.status(f"decoding: {run.name}, {decoding.heading}"):

@@ -20,7 +20,7 @@ from rich.console import Console
 import fairseq_plugins
 from diffdecode.files.atomic import atomic_folder
 from examples._shared import grammar
-from examples._shared.commands import add_device, device, one_line_errors
+from examples._shared.commands import add_device, device, fairseq_device, one_line_errors
 from examples._shared.data import column_files
 from fairseq_plugins.comparison import (
     Decoding,
@@ -162,16 +162,12 @@ def has_spans(labels: Path) -> bool:
     return is_bio(labels.read_text(encoding="utf-8").split())
 
 
-def where(args: argparse.Namespace) -> list[str]:
-    """fairseq's option for the CPU; without it, it takes a GPU."""
-    return ["--cpu"] if args.device == "cpu" else []
-
-
 def train(args: argparse.Namespace, seed: int, measure: str, console: Console) -> dict[str, TrainingRun]:
     """The cross-entropy run and, side by side, its two continuations: ``{name: run}``."""
     folder = args.out / f"seed{seed}"
     common = [
-        *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging", *where(args)],
+        *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging"],
+        *fairseq_device(args.device),
         *["--arch", "fixed_attention_lstm", "--encoder-embed-dim", str(args.hidden)],
         *["--char-features", args.char_features, "--word-dropout", "0"],
         *["--encoder-hidden-size", str(args.hidden), "--decoder-hidden-size", str(args.hidden)],
@@ -215,7 +211,8 @@ def row_of(
 ) -> Row:
     """Decode *split* with the model of that *name* of every seed."""
     generate = [
-        *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging", *where(args)],
+        *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging"],
+        *fairseq_device(args.device),
         *["--gen-subset", split, "--scoring", "conll_f1", "--max-tokens", "4000", "--num-workers", "0"],
         "--no-progress-bar",
     ]

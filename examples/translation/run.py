@@ -18,10 +18,9 @@ from pathlib import Path
 import sacrebleu
 from rich.console import Console
 
-import fairseq_plugins
-from examples._shared.commands import add_device, device, one_line_errors
+from examples._shared.commands import add_device, device, fairseq_device, one_line_errors
 from examples._shared.data import data_folder
-from examples._shared.translation import prepare, translations
+from examples._shared.translation import USER_DIR, generate_options, prepare, translations
 from fairseq_plugins.comparison import (
     Decoding,
     Row,
@@ -32,7 +31,6 @@ from fairseq_plugins.comparison import (
     train_together,
 )
 
-USER_DIR = str(Path(fairseq_plugins.__file__).parent)
 BLEU = sacrebleu.metrics.BLEU()
 CROSS_ENTROPY = "cross entropy"
 MODEL = """
@@ -97,11 +95,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def systems(args: argparse.Namespace, on_gpu: bool) -> list[TrainingRun]:
+def systems(args: argparse.Namespace) -> list[TrainingRun]:
     """The cross-entropy run and its continuations."""
     common = [str(args.out / "data" / "bin"), "--user-dir", USER_DIR, *MODEL.split(), *TRAINING.split()]
     common += ["--eval-bleu-args", '{"beam": 1, "max_len_a": 1.5, "max_len_b": 5}']
-    common += ["--max-tokens", str(args.max_tokens), "--seed", str(args.seed), *([] if on_gpu else ["--cpu"])]
+    common += ["--max-tokens", str(args.max_tokens), "--seed", str(args.seed), *fairseq_device(args.device)]
     more = ["--finetune-from-model", str(args.out / "ce" / "checkpoint_best.pt")]
 
     def run(name: str, folder: str, options: str, more: list[str], epochs: int) -> TrainingRun:
@@ -129,22 +127,10 @@ def row_of(
     run: TrainingRun,
     first: TrainingRun,
     references: list[str],
-    on_gpu: bool,
     console: Console,
 ) -> Row:
     """Decode one run in every way."""
-    generate = [str(args.out / "data" / "bin"), "--user-dir", USER_DIR, "--task", "direct_loss_translation"]
-    generate += ["--gen-subset", "valid", "--bpe", "sentencepiece", "--sentencepiece-model"]
-    generate += [str(args.out / "data" / "sentencepiece.model"), "--max-tokens", "8000", "--no-progress-bar"]
-    generate += [
-        "--scoring",
-        "sacrebleu",
-        "--max-len-a",
-        "1.5",
-        "--max-len-b",
-        "5",
-        *([] if on_gpu else ["--cpu"]),
-    ]
+    generate = generate_options(args.out, args.device)
     return decoded_row(run.name, [(run, first)], DECODINGS, generate, console, bleu_of(references))
 
 
@@ -158,13 +144,12 @@ def signature(references: list[str]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """The command; what an earlier call has finished is not done again."""
     args, console, started = arguments(argv), Console(), time.monotonic()
-    on_gpu = args.device == "cuda"
     claim(args.out, vars(args))
     references = prepare(args, console)
-    runs = systems(args, on_gpu)
+    runs = systems(args)
     train_together(runs[:1], console)
-    train_together(runs[1:], console, at_once=1 if on_gpu else 2)
-    rows = [row_of(args, run, runs[0], references, on_gpu, console) for run in runs]
+    train_together(runs[1:], console, at_once=1 if args.device == "cuda" else 2)
+    rows = [row_of(args, run, runs[0], references, console) for run in runs]
     about = {"measure": "BLEU (greedy)", "signature": signature(references)}
     report(rows, f"BLEU on dev, seed {args.seed}", about, args.out, console)
     console.print(f"sacreBLEU signature: {about['signature']}")
