@@ -48,6 +48,16 @@ def real_data():
     return folder
 
 
+@pytest.fixture
+def forked_commands(monkeypatch):
+    """Commands that a comparison starts run in forks, where a real process would import everything anew."""
+    from forked import Forked
+
+    from fairseq_plugins.comparison import runs
+
+    monkeypatch.setattr(runs, "start", Forked)
+
+
 @pytest.fixture(params=["standin", pytest.param("cuda", marks=pytest.mark.gpu)])
 def accelerator(request):
     """A CUDA device, and its stand-in, which is there without one."""

@@ -27,20 +27,26 @@ def run(code, cache):
     return done
 
 
-def test_one_line_when_something_is_compiled_and_none_from_the_cache(tmp_path):
-    first, second = run(FIRST_CALL, tmp_path), run(FIRST_CALL, tmp_path)
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory):
+    """The folder of a cache, and what was printed by the process that filled it and by one that read it."""
+    cache = tmp_path_factory.mktemp("cache")
+    return cache, run(FIRST_CALL, cache), run(FIRST_CALL, cache)
+
+
+def test_one_line_when_something_is_compiled_and_none_from_the_cache(cached):
+    _, first, second = cached
     assert first.stderr.count("compiling kernels, once") == 1
     assert "compiling" not in second.stderr
 
 
-def test_what_the_cache_holds_needs_no_compiler(tmp_path):
+def test_what_the_cache_holds_needs_no_compiler(cached):
     """numba's own way loads its whole compiler, scipy's linear algebra included, before it looks there."""
-    assert [run(FIRST_CALL, tmp_path).stdout.strip() for _ in range(2)] == ["True", "False"]
+    assert [done.stdout.strip() for done in cached[1:]] == ["True", "False"]
 
 
-def test_parts_are_translated_within_kernels_alone(tmp_path):
-    run(FIRST_CALL, tmp_path)
-    assert {path.name.split("-")[0] for path in tmp_path.rglob("*.nb?")} == {"projections.project_rows"}
+def test_parts_are_translated_within_kernels_alone(cached):
+    assert {path.name.split("-")[0] for path in cached[0].rglob("*.nb?")} == {"projections.project_rows"}
 
 
 def test_no_kernel_is_forgotten_and_none_compiled_twice():

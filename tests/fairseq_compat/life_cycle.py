@@ -87,8 +87,15 @@ class Lab:
         command = re.sub(
             r"^fairseq-(\S+)", lambda name: f"-m fairseq_cli.{name[1].replace('-', '_')}", command
         )
+        status, printed = self.execute(shlex.split(command), stdin)
+        if status:
+            raise RuntimeError(f"exit status {status}: {command}\n{printed[-3000:]}")
+        return printed
+
+    def execute(self, arguments: list[str], stdin: str) -> tuple[int, str]:
+        """``python *arguments`` in a process of its own: its exit status, and what it printed."""
         done = subprocess.run(
-            [self.python, *shlex.split(command)],
+            [self.python, *arguments],
             cwd=self.folder,
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
             input=stdin,
@@ -96,9 +103,7 @@ class Lab:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if done.returncode:
-            raise RuntimeError(f"exit status {done.returncode}: {command}\n{done.stdout[-3000:]}")
-        return done.stdout
+        return done.returncode, done.stdout
 
     def train(self, save_dir: str, options: str, launch: str = "", data: str = "bin") -> str:
         """``fairseq-train`` with our ``--user-dir``, or ``launch`` of it."""

@@ -1,4 +1,4 @@
-"""The core of fairseq's life cycle (``life_cycle.py``; ``make life-cycle`` runs all of it)."""
+"""The core of fairseq's life cycle, in forks; ``make life-cycle`` runs all of it in real processes."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,26 @@ import pytest
 
 pytest.importorskip("fairseq")
 
+from forked import Forked
 from life_cycle import CORE, Lab
 
 STAND_IN = Path(__file__).with_name("faulty_batches.py")
 
 
+class ForkedLab(Lab):
+    """Runs its commands in forks, which need not import everything first."""
+
+    def execute(self, arguments, stdin):
+        log = self.folder / "printed"
+        log.unlink(missing_ok=True)
+        module, *rest = arguments[arguments[0] == "-m" :]
+        process = Forked(module, rest, log, self.folder, stdin)
+        return process.wait(), log.read_text()
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    return Lab(tmp_path_factory.mktemp("life_cycle"))
+    return ForkedLab(tmp_path_factory.mktemp("life_cycle"))
 
 
 @pytest.mark.parametrize("step", CORE)

@@ -220,6 +220,7 @@ def names_and_others(rng, sentences):
     return found
 
 
+@pytest.mark.usefixtures("forked_commands")
 def test_the_whole_demo_on_a_users_folder(tmp_path, capsys):
     """All stages in small; called again, it trains nothing and reports the same numbers."""
     data = tmp_path / "data"

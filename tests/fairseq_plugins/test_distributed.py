@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import toy_corpus
+from forked import Forked
 from patience import HANGS_AFTER
 
 CRITERIONS = {
@@ -17,26 +18,60 @@ CRITERIONS = {
 }
 
 
+FIXED = "--cpu --optimizer adam --lr 5e-3 --max-tokens 200 --seed 1 --num-workers 0 --disable-validation"
+FIXED += " --distributed-backend gloo --ddp-backend pytorch_ddp"
+
+
 @pytest.mark.parametrize("name", CRITERIONS)
 def test_two_processes_are_one(tmp_path, name):
     """fairseq itself refuses to go on when gradient norms differ between processes."""
-    data = toy_corpus.write_corpus(tmp_path)
-    options = [*toy_corpus.TAGGER, "--criterion", *CRITERIONS[name].split(), "--max-epoch", "2"]
-    toy_corpus.train(data, tmp_path / "one", *options, "--update-freq", "2", "--disable-validation")
-    fixed = "--cpu --optimizer adam --lr 5e-3 --max-tokens 200 --seed 1 --num-workers 0 --disable-validation"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "fairseq_cli.train", str(data)]
-    command += ["--user-dir", toy_corpus.USER_DIR, "--save-dir", str(tmp_path / "two"), *fixed.split()]
-    command += ["--distributed-backend", "gloo", "--ddp-backend", "pytorch_ddp", *options]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=HANGS_AFTER,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    data, options = prepared(tmp_path, name)
+    meeting = ["--distributed-init-method", f"file://{tmp_path / 'meeting'}", "--distributed-world-size", "2"]
+    logs = [tmp_path / f"log{rank}" for rank in (0, 1)]
+    processes = [
+        Forked(
+            "fairseq_cli.train",
+            [
+                *command(data, tmp_path),
+                *options,
+                *meeting,
+                "--distributed-rank",
+                str(rank),
+                "--distributed-no-spawn",
+            ],
+            log,
+        )
+        for rank, log in enumerate(logs)
+    ]
+    for process, log in zip(processes, logs):
+        assert process.wait() == 0, log.read_text()[-3000:]
+    same_models(tmp_path)
+
+
+def test_torchrun(tmp_path):
+    data, options = prepared(tmp_path, "direct")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch += ["-m", "fairseq_cli.train", *command(data, tmp_path), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=HANGS_AFTER, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    paths = [tmp_path / run / "checkpoint_last.pt" for run in ("one", "two")]
+    same_models(tmp_path)
+
+
+def prepared(folder, name):
+    """Data and options; and one process has trained a model with them, in ``folder / "one"``."""
+    data = toy_corpus.write_corpus(folder)
+    options = [*toy_corpus.TAGGER, "--criterion", *CRITERIONS[name].split(), "--max-epoch", "2"]
+    toy_corpus.train(data, folder / "one", *options, "--update-freq", "2", "--disable-validation")
+    return data, options
+
+
+def command(data, folder):
+    return [str(data), "--user-dir", toy_corpus.USER_DIR, "--save-dir", str(folder / "two"), *FIXED.split()]
+
+
+def same_models(folder):
+    paths = [folder / run / "checkpoint_last.pt" for run in ("one", "two")]
     one, two = (torch.load(path, weights_only=True)["model"] for path in paths)
     for parameter in one:
         torch.testing.assert_close(two[parameter], one[parameter], atol=2e-4, rtol=0)

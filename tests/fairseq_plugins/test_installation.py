@@ -16,8 +16,9 @@ ENTRY_POINT = "from fairseq_plugins.train_beam import main; main()"
 MODULE = "import runpy; runpy.run_module('fairseq_plugins.train_beam', run_name='__main__')"
 
 
-@pytest.mark.parametrize("start", [ENTRY_POINT, MODULE])
-@pytest.mark.parametrize("missing", [("fairseq", "fairseq_cli"), ("rich",)])
+@pytest.mark.parametrize(
+    ("start", "missing"), [(ENTRY_POINT, ("fairseq", "fairseq_cli")), (MODULE, ("rich",))]
+)
 def test_help_without_a_package_is_the_line_that_installs_it(start, missing):
     code = WITHOUT.format(missing=missing, start=start)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -86,8 +86,8 @@ def test_interactive(trained, capsys, monkeypatch):
 
 
 def test_refusals(trained):
-    checkpoint = trained[1]
-    for options, message in (
+    _, checkpoint, task = trained
+    refused = (
         (["--path", f"{checkpoint}:{checkpoint}"], "with one model, not with an ensemble of 2"),
         (["--sampling", "--nbest", "3"], "--sampling has no meaning for"),
         (["--search-alpha", "0"], "--search-alpha 0.0 must be positive"),
@@ -97,7 +97,8 @@ def test_refusals(trained):
             "--score-normalizer 0.0 has no meaning for --score-reference",
         ),
         (["--beam", "0"], "--beam 0 must be at least 1"),
-    ):
+    )
+    for options, message in refused if task == "sequence_tagging" else refused[:1]:
         with pytest.raises(ValueError, match=message):
             toy_corpus.run("generate", *command(trained, "--search", "soft-beam", *options))
     with pytest.raises(ValueError, match="--beam 99 is more than the"):

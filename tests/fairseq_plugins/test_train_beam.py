@@ -15,6 +15,7 @@ OPTIONS = "--arch fixed_attention_lstm_ner --cpu --dropout 0 --max-tokens 200 --
 OPTIONS += " --epochs 2 --more-epochs 1 --lr 0.005 --alpha 0.5 --wrong-label-costs O=2 --normalizers 1 0"
 
 
+@pytest.mark.usefixtures("forked_commands")
 def test_the_whole_procedure_and_its_resumption(tmp_path):
     data, out = toy_corpus.write_corpus(tmp_path), tmp_path / "out"
     command = [str(data), "--out", str(out), *OPTIONS.split()]

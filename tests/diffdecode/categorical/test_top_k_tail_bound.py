@@ -27,7 +27,7 @@ def distance_and_bound(scores, kept, k, alpha, operator, use_mass):
     return distance, tail_bound(best.values, k, alpha, operator, cut, discarded, mass)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     st.integers(0, 10**6),
     st.integers(1, 4),

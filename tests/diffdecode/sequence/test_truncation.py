@@ -65,21 +65,23 @@ def test_all_candidates_kept_is_the_dense_search(space, operator, cost_weight, a
 @pytest.mark.parametrize("hard_forward", [False, True])
 def test_a_small_tail_changes_little(space, operator, cost_weight, hard_forward):
     """Random problems with an alpha at which 12 of 90 candidates are nearly all."""
+    alpha = 20.0 if operator == "peaked" else 30.0
+    options = SoftBeamOptions(3, alpha, operator, hard_forward, cost_weight)
     checked = 0
     for seed in range(6):
-        alpha = 20.0 if operator == "peaked" else 30.0
-        options = SoftBeamOptions(3, alpha, operator, hard_forward, cost_weight)
         dense, found, decoder, context = both(seed, space, options, size=12, scale=4.0)
         if found.tail.max() > 1e-9:
             continue
-        checked += 1
         torch.testing.assert_close(found.scores, dense.scores, rtol=0, atol=1e-6)
         torch.testing.assert_close(found.costs, dense.costs, rtol=0, atol=1e-6)
         assert_same_gradients(gradients(found, decoder, context), gradients(dense, decoder, context), 1e-6)
-    assert checked >= 2
+        checked += 1
+        if checked == 2:
+            return
+    pytest.fail("fewer than two of the problems have a small tail")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.integers(0, 10**6),
     st.integers(3, 20),
