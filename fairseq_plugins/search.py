@@ -76,10 +76,7 @@ def search_function(cfg: SearchConfig) -> Callable[..., Hypotheses]:
     check_score_normalizer(cfg)
 
     def beam(decoder, state, lengths, beam_size, space):
-        return hard_beam(decoder, state, lengths, beam_size, scored(space))
-
-    def scored(space):
-        return replace(space, score_normalizer=cfg.score_normalizer)
+        return hard_beam(decoder, state, lengths, beam_size, scored_space(cfg, space))
 
     if cfg.search == "beam":
         return beam
@@ -90,9 +87,19 @@ def search_function(cfg: SearchConfig) -> Callable[..., Hypotheses]:
         if beam_size > space.size:
             raise ValueError(f"--beam {beam_size} is more than the {space.size} symbols of a soft beam")
         options = SoftBeamOptions(beam_size, cfg.search_alpha, cfg.search_operator)
-        return soft_beam_decode(decoder, state, lengths, scored(space), options)
+        return soft_beam_decode(decoder, state, lengths, scored_space(cfg, space), options)
 
     return soft_beam
+
+
+def scored_space(cfg: SearchConfig, space: SearchSpace) -> SearchSpace:
+    """The space with the scores that the options ask for.
+
+    Raises:
+        ValueError: a normaliser that is no number of at least 0.
+    """
+    check_score_normalizer(cfg)
+    return replace(space, score_normalizer=cfg.score_normalizer)
 
 
 def check_beam_size(beam_size: int) -> int:

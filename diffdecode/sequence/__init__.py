@@ -2,7 +2,7 @@
 
 from diffdecode.sequence.costs import HammingCost, StepCost
 from diffdecode.sequence.global_loss import Contrast, Scorer, contrast, global_loss, score_stepwise
-from diffdecode.sequence.hard_beam import Hypotheses, hard_beam
+from diffdecode.sequence.hard_beam import HardBeam, Hypotheses, first_beam, hard_beam, next_beam
 from diffdecode.sequence.output_layer import OutputLayer, Prediction
 from diffdecode.sequence.risk import candidate_weights, expected_risk, first_occurrences
 from diffdecode.sequence.sampling import sample_sequences
@@ -33,6 +33,7 @@ __all__ = [
     "MIXING_SCHEDULES",
     "Contrast",
     "HammingCost",
+    "HardBeam",
     "Hypotheses",
     "LinearStepDecoder",
     "OutputLayer",
@@ -52,6 +53,7 @@ __all__ = [
     "candidate_weights",
     "contrast",
     "expected_risk",
+    "first_beam",
     "first_input",
     "first_occurrences",
     "fused_scheduled_sampling",
@@ -60,6 +62,7 @@ __all__ = [
     "gold_probability",
     "hard_beam",
     "mix",
+    "next_beam",
     "normalised",
     "relaxed_decode",
     "relaxed_rollout",

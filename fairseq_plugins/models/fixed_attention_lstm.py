@@ -8,6 +8,7 @@ labels and, at step i, looks at the state of word i. No attention is learned.
 
 from argparse import Namespace
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from fairseq.data import Dictionary
@@ -80,6 +81,18 @@ class FixedAttentionLSTMModel(FairseqEncoderDecoderModel):
         return cls(encoder, label_decoder(cfg, task.target_dictionary, encoder.output_units))
 
 
+class Reading(NamedTuple):
+    """What an encoder keeps of a sentence whose words arrive one by one.
+
+    Attributes:
+        waiting: ``[n, B, d]`` vectors of the last n words, whose states depend on words to come.
+        memory: hidden and cell of the LSTM; ``None`` before the first state, or without an LSTM.
+    """
+
+    waiting: Tensor
+    memory: tuple[Tensor, Tensor] | None
+
+
 class FixedAttentionLSTMEncoder(FairseqEncoder):
     """The states of the words, one for each label to be written.
 
@@ -140,6 +153,41 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
         states, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], total_length=x.size(0))
         return {"states": self.dropout(states)}
+
+    def begin_reading(self, sentences: int) -> Reading:
+        """Before the first word of B = *sentences* sentences, for :meth:`read_on`.
+
+        Raises:
+            ValueError: states that depend on all words; says which encoder to train.
+        """
+        if self.lstm is not None and self.lstm.bidirectional:
+            raise ValueError(
+                "the encoder reads in both directions (--encoder-direction both), so that no label can be "
+                "written before the last word: train with --encoder-direction forward or word (and, to see n "
+                "words more, --encoder-lookahead n)"
+            )
+        return Reading(self.embed_tokens.weight.new_zeros(0, sentences, self.embed_tokens.output_dim), None)
+
+    def read_on(self, reading: Reading, src_tokens: Tensor, last: bool = False) -> tuple[Tensor, Reading]:
+        """The states ``[m, B, H']`` that more words make known: in the end, one by one, those of ``forward``.
+
+        A state is known with the *lookahead*-th word after its own, or with the last word.
+
+        Args:
+            reading: of the words before.
+            src_tokens: ``[B, n]`` words, without padding; n may be 0.
+            last: whether they are the last of the sentence.
+        """
+        x = self.dropout(self.embed_tokens(src_tokens)).transpose(0, 1)
+        x = torch.cat([reading.waiting, x])
+        known = len(x) if last else max(0, len(x) - self.lookahead)
+        states, memory = _with_following(x, self.lookahead)[:known], reading.memory
+        if self.lstm is not None and known:
+            states, memory = self.lstm(states, memory)
+            states = self.dropout(states)
+        elif self.lstm is not None:
+            states = states.new_zeros(0, states.size(1), self.output_units)
+        return states, Reading(x[known:], memory)
 
     def reorder_encoder_out(self, encoder_out: dict[str, Tensor], new_order: Tensor) -> dict[str, Tensor]:
         """Pick sentences: *new_order* ``[R]`` holds rows of the batch."""

@@ -67,11 +67,18 @@ class TaggingGenerator:
         if max(lengths) == 0:
             return [[_hypothesis(torch.empty(0, dtype=torch.long), torch.empty(0))] for _ in lengths]
         best = decode(model, sample["net_input"], self.space, self.beam_size, self.search)
-        return [_n_best(*rows) for rows in zip(lengths, best.symbols, best.scores, best.step_scores)]
+        return [n_best(*rows) for rows in zip(lengths, best.symbols, best.scores, best.step_scores)]
 
 
-def _n_best(length, symbols, scores, step_scores):
-    """The hypotheses of a sentence of ``length`` words, from its rows ``[K, T]``, ``[K]`` and ``[K, T]``."""
+def n_best(length: int, symbols: Tensor, scores: Tensor, step_scores: Tensor) -> list[dict]:
+    """fairseq's n-best list of a sentence of ``length`` words, from its rows of a beam.
+
+    Args:
+        length: number of words, T or less.
+        symbols: ``[K, T]`` labels.
+        scores: ``[K]``; ``-inf`` is no hypothesis.
+        step_scores: ``[K, T]`` local scores.
+    """
     if length == 0:  # there is one way to label nothing
         return [_hypothesis(symbols[0, :0], step_scores[0, :0])]
     return [

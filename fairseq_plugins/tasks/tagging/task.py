@@ -28,6 +28,7 @@ from fairseq_plugins.search import (
 from fairseq_plugins.tasks.tagging.data import WithoutEos, load_words_and_labels, make_dataset
 from fairseq_plugins.tasks.tagging.dictionaries import TrainedDictionaries, label_ids, refuse_joined
 from fairseq_plugins.tasks.tagging.generator import TaggingGenerator, decode
+from fairseq_plugins.tasks.tagging.incremental import IncrementalGenerator
 from fairseq_plugins.tasks.tagging.metrics import TagCounter, reduce_counts
 from fairseq_plugins.tasks.tagging.transitions import bio_transitions
 from fairseq_plugins.words import WordDictionary, reads_letters, trained_options
@@ -54,6 +55,12 @@ class SequenceTaggingConfig(SearchConfig):
     valid_transitions: bool = option(
         False,
         "BIO: no search, in training and in decoding, writes an `I-X` that continues no span of X",
+        "ours",
+    )
+    incremental: bool = option(
+        False,
+        "fairseq-interactive: label words as they arrive, one or more a line, and keep the beam; an empty "
+        "line ends a sentence, and `F-` lines hold the labels that have become final",
         "ours",
     )
     # Options of other groups that the task has to know.
@@ -128,6 +135,8 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
             FileNotFoundError: the split is not there.
             ValueError: words and labels do not belong together; names the file and line.
         """
+        if self.cfg.incremental:
+            raise ValueError("--incremental reads what is typed in (fairseq-interactive): remove it")
         folders = utils.split_paths(self.cfg.data)
         folder = folders[(epoch - 1) % len(folders)] if split == "train" else folders[0]
         self.datasets[split] = load_words_and_labels(folder, split, self, combine)
@@ -135,7 +144,13 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
     def build_dataset_for_inference(
         self, src_tokens: list[Tensor], src_lengths: list[int], constraints: Any = None, **kwargs
     ) -> FairseqDataset:
-        """Sentences that are typed in, each ending with the end-of-sentence symbol."""
+        """Sentences that are typed in, each ending with the end-of-sentence symbol.
+
+        Raises:
+            ValueError: several, where one line after the other is to be read.
+        """
+        if self.cfg.incremental and len(src_tokens) > 1:
+            raise ValueError("--incremental reads one line at a time: remove --buffer-size and --batch-size")
         words = WithoutEos(src_tokens, src_lengths, self.source_dictionary, "input")
         return make_dataset(words, None, self)
 
@@ -157,7 +172,8 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
             prefix_allowed_tokens_fn: not used.
 
         Raises:
-            ValueError: an option that tagging, or the scorer, does not use.
+            ValueError: an option that tagging, or the scorer, does not use; ``incremental`` with a model that
+                needs whole sentences.
         """
         if getattr(args, "score_reference", False):
             refuse_score_normalizer(self.cfg, "--score-reference")
@@ -170,6 +186,8 @@ class SequenceTaggingTask(ScheduledCriterionTask, FairseqTask):
         refuse_unused_options(
             args, "--task sequence_tagging", USED, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
         )
+        if self.cfg.incremental:
+            return IncrementalGenerator(models, self, args.beam)
         return TaggingGenerator(self.search_space, args.beam, search_function(self.cfg))
 
     def valid_step(self, sample: dict, model: nn.Module, criterion: nn.Module) -> tuple[Tensor, int, dict]:

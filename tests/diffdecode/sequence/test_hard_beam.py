@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
 
-from diffdecode.sequence import HammingCost, SearchSpace, hard_beam
+from diffdecode.sequence import HammingCost, Hypotheses, SearchSpace, first_beam, hard_beam, next_beam
 
 
 def plain_beam(decoder, context, length, k, symbols):
@@ -151,3 +151,27 @@ def test_search_space_refuses_nonsense():
         SearchSpace(torch.tensor([], dtype=torch.long))
     with pytest.raises(ValueError, match="pad=None must be one of the symbols"):
         SearchSpace(torch.tensor([1, 2]), eos=1)
+
+
+@pytest.mark.parametrize("eos", [None, 1])
+def test_step_by_step_is_the_search(eos):
+    decoder, context = ToyDecoder(6, seed=4), torch.randn(3, 5, 3)
+    space = SearchSpace(torch.arange(1, 6), eos, None if eos is None else 2)
+    whole = hard_beam(decoder, decoder.init_state(context), torch.full((3,), 5), 4, space)
+    beam = first_beam(decoder, decoder.init_state(context[:, :0]), 3, space)
+    for t in range(5):  # of the context, a step sees what is there by then
+        arrived = {**beam.state, "context": context[:, : t + 1]}
+        beam = next_beam(decoder, beam._replace(state=arrived), 4, space)
+        longer = beam.hypotheses.symbols
+        assert longer.shape == (3, 4, t + 1)
+    for name, expected in vars(whole).items():
+        found = getattr(beam.hypotheses, name)
+        assert torch.equal(found[..., : expected.size(-1)], expected), name
+
+
+def test_agreement_is_of_possible_hypotheses_from_the_first_symbol_on():
+    symbols = torch.tensor([[[5, 3, 4], [5, 3, 4], [5, 2, 4]], [[5, 3, -1], [5, 3, -1], [1, 1, -1]]])
+    scores = torch.tensor([[0.0, -1.0, -2.0], [0.0, -1.0, -torch.inf]])
+    zeros = torch.zeros_like(scores)
+    assert Hypotheses(symbols, scores, zeros, zeros).agreed.tolist() == [1, 2]
+    assert Hypotheses(symbols[..., :0], scores, zeros, zeros).agreed.tolist() == [0, 0]
