@@ -34,6 +34,7 @@ from spacy_components.pipeline.listened_pipe import ListenedPipe
 from spacy_components.sdp_graph import SdpGraph, get_graph, has_graph, set_graph
 from spacy_components.settings import SpigotSdpSettings, as_config, takes_settings, values_of
 from spacy_components.training.graph_labels import TOP, label_inventory
+from spacy_components.training.scorers import weights_by_key
 
 default_sdp_config = """
 [model]
@@ -222,6 +223,9 @@ class SpigotSdp(Tempered, ListenedPipe):
         self.temperature = 1.0
         self.begin_training()
         self._tell_listeners()
+        if nlp is not None:
+            keys = [pipe.settings.key for _, pipe in nlp.components if isinstance(pipe, SpigotSdp)]
+            weights_by_key(nlp.config["training"]["score_weights"], keys)
         self.require_frozen_parts()
         self.require_order(nlp)
         self.warn_if_unheard(nlp)

@@ -7,7 +7,7 @@ an unlabelled document as a false positive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, MutableMapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -146,6 +146,25 @@ def sdp_scores(examples: Iterable[Example], tops: bool = True, key: str = DEFAUL
         for label, score in sorted(scores.per_label.items())
     }
     return {f"{key}_{name}": value for name, value in (scores.to_dict() | {"lf_per_type": types}).items()}
+
+
+def weights_by_key(weights: MutableMapping[str, float | None], keys: Collection[str]) -> None:
+    """Give the graphs of each key the weights of those of the usual key, where a config says nothing of them.
+
+    spaCy takes the weights of a component's scores, and so the columns it shows in training, from its
+    factory, which cannot know the key.
+
+    Args:
+        weights: by the names of scores; changed in place.
+        keys: of all graphs that a pipeline makes; where the usual one is not among them, its scores are not
+            shown.
+    """
+    usual = {name: f"{DEFAULT_KEY}_{name}" for name in (*GRAPH_KEYS, "lf_per_type")}
+    for key in keys:
+        for name, as_usual in usual.items():
+            weights.setdefault(f"{key}_{name}", weights.get(as_usual))
+    if DEFAULT_KEY not in keys:
+        weights.update(dict.fromkeys(usual.values()))
 
 
 def _in_reference_tokens(example: Example, key: str) -> SdpGraph:

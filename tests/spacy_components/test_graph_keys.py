@@ -24,6 +24,7 @@ from toy_pipelines import (
 
 from spacy_components.ml.listening.mailbox import listening_nodes
 from spacy_components.sdp_graph import get_graph, graph_keys, set_graph
+from spacy_components.training.scorers import weights_by_key
 
 # ---- listeners alone
 
@@ -109,6 +110,33 @@ def test_each_parser_is_scored_by_its_own_graph(trained):
     scores = nlp.evaluate(examples)
     assert scores["dm_lf"] == scores["psd_lf"] == 1.0 and set(scores["psd_lf_per_type"]) == {"PAT", "mwe-psd"}
     assert not any(name.startswith("sdp_") for name in scores)
+
+
+def test_the_scores_that_training_shows_and_weighs_are_there(trained):
+    nlp, examples = trained
+    weights, scores = nlp.config["training"]["score_weights"], nlp.evaluate(examples)
+    assert {name for name, weight in weights.items() if weight is not None} <= set(scores)
+    assert weights["dm_lf"] == weights["psd_lf"] > 0
+    assert weights["sdp_lf"] is weights["dm_lf_per_type"] is None
+
+
+@pytest.mark.parametrize(
+    ("before", "keys", "after"),
+    [
+        ({"sdp_lf": 0.5, "dep_uas": 0.5}, ["dm"], {"sdp_lf": None, "dm_lf": 0.5, "dep_uas": 0.5}),
+        ({"sdp_lf": 0.5}, ["sdp", "dm"], {"sdp_lf": 0.5, "dm_lf": 0.5}),
+        ({"sdp_lf": 1.0, "dm_lf": 0.2, "dm_uf": 0.8}, ["dm"], {"sdp_lf": None, "dm_lf": 0.2, "dm_uf": 0.8}),
+        ({"sdp_lf": None, "dm_lf": 0.2}, ["dm", "psd"], {"sdp_lf": None, "dm_lf": 0.2, "psd_lf": None}),
+        ({"sdp_lf": 1.0}, ["sdp"], {"sdp_lf": 1.0}),
+    ],
+)
+def test_what_a_config_says_of_a_key_stays(before, keys, after):
+    weights_by_key(before, keys)
+    assert {name: before[name] for name in after} == after
+    assert all(before[name] is None for name in set(before) - set(after))
+    again = dict(before)
+    weights_by_key(again, keys)
+    assert again == before
 
 
 @pytest.mark.parametrize("upstream", ["dm", "psd", "*"])
