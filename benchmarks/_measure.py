@@ -18,6 +18,11 @@ RESULTS = Path(__file__).parent / "results"
 
 def cpu_medians(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median CPU seconds of each step, after one call of each that is not counted."""
+    return {name: statistics.median(times) for name, times in cpu_seconds(steps, repeats).items()}
+
+
+def cpu_seconds(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """CPU seconds of each call of each step, in turns, after one call of each that is not counted."""
     for step in steps.values():
         step()
     seconds = {name: [] for name in steps}
@@ -26,7 +31,7 @@ def cpu_medians(steps: dict[str, Callable[[], object]], repeats: int) -> dict[st
             start = time.process_time()
             step()
             seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return seconds
 
 
 def peak_megabytes(module: str, arguments: list[str]) -> float:

@@ -125,5 +125,5 @@ def write(docs: Sequence[Doc], measured: Mapping[str, Sequence]) -> None:
         for name in CONFIDENCE:
             if name in measured:
                 doc._.set(name, measured[name][number])
-            elif doc._.get(name) is not None:
+            elif doc.user_data and doc._.get(name) is not None:
                 doc._.set(name, None)

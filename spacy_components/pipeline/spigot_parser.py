@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from spacy.attrs import DEP, HEAD
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example, validate_get_examples
@@ -25,6 +26,7 @@ from spacy_components.confidence.temperature import TEMPERATURE, Tempered
 from spacy_components.finetuning.drift import drift
 from spacy_components.ml.listening.standalone import replaced_parse_listener
 from spacy_components.ml.listening.upstream import require_upstreams
+from spacy_components.ml.segments import split_rows
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.hash_embed_cnn import warn_of_unused_vectors
 from spacy_components.ml.trees.decisions import TreeDecision, TreeDecoder
@@ -268,11 +270,13 @@ class SpigotParser(Tempered, ListenedPipe):
         docs = list(docs)
         add = self.vocab.strings.add
         hashes = np.array([add(name) for name in self._label_names], dtype=np.uint64)
-        for doc, parse in zip(docs, parses):
+        lengths = [len(doc) for doc in docs]
+        heads, labels = np.concatenate([np.zeros((0, 2), dtype=np.int64), *parses]).T
+        relative = heads - (np.arange(len(heads)) - np.repeat(offsets(lengths), lengths))
+        rows = np.stack([relative.astype(np.uint64), hashes[_label_places(relative, labels)]], axis=1)
+        for doc, of_doc in zip(docs, split_rows(rows, lengths)):
             if len(doc):
-                relative = parse[:, 0] - np.arange(len(doc))
-                rows = np.stack([relative.astype(np.uint64), hashes[_label_places(*parse.T)]], axis=1)
-                doc.from_array(["HEAD", "DEP"], rows)
+                doc.from_array([HEAD, DEP], of_doc)
         annotations.write(docs, getattr(parses, "confidence", {}))
 
     @property
@@ -389,7 +393,7 @@ class SpigotParser(Tempered, ListenedPipe):
 
     def _scored(self, heads: np.ndarray, labels: np.ndarray, log_prob: float) -> ScoredTree:
         names = self._label_names
-        deps = [names[place] for place in _label_places(heads, labels)]
+        deps = [names[place] for place in _label_places(heads - np.arange(len(heads)), labels)]
         return ScoredTree(heads.tolist(), deps, log_prob)
 
     # Training
@@ -467,7 +471,6 @@ class SpigotParser(Tempered, ListenedPipe):
         return loss
 
 
-def _label_places(heads: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """``[n]``: where in ``_label_names`` each token's label is."""
-    is_root = heads == np.arange(len(heads))
-    return np.where(is_root, -1, np.where(labels < 0, -2, labels))
+def _label_places(relative: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """``[n]``: where in ``_label_names`` each token's label is, by how far its head is from it."""
+    return np.where(relative == 0, -1, np.where(labels < 0, -2, labels))

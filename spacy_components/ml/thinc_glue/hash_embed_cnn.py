@@ -11,6 +11,8 @@ from spacy.tokens import Doc
 from thinc.api import Model
 from thinc.types import Floats2d
 
+from spacy_components.ml.thinc_glue.torch_products import with_torch_products
+
 
 @registry.architectures("diffdecode.HashEmbedCNN.v1")
 def build_hash_embed_cnn(
@@ -37,7 +39,7 @@ def build_hash_embed_cnn(
         vectors: where the pipeline's word vectors come from; null for none. It is ``[initialize]`` that reads
             them.
     """
-    return build_hash_embed_cnn_tok2vec(
+    tok2vec = build_hash_embed_cnn_tok2vec(
         width=width,
         depth=depth,
         embed_size=embed_size,
@@ -46,6 +48,7 @@ def build_hash_embed_cnn(
         subword_features=subword_features,
         pretrained_vectors=bool(vectors),
     )
+    return with_torch_products(tok2vec)
 
 
 def warn_of_unused_vectors(nlp: Language | None) -> None:

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, pad
+from torch.nn.functional import dropout, linear, pad
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from diffdecode.moves import moved
 from spacy_components.ml.segments import SegmentBatch
+
+WORDS_IN_CACHE = 256
+"""How many words have their labels scored at once on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,25 @@ class BiaffineScorer(TreeScorer):
         label_heads = self._view(self.label_head, words, drop)
 
         def label_scores(heads: Tensor) -> Tensor:
-            chosen = pad(_rows(label_heads, heads), (0, 1), value=1.0)
-            by_head = self.label(pad(label_dependents, (0, 1), value=1.0))
-            return (by_head.unflatten(2, (-1, chosen.shape[2])) @ chosen.unsqueeze(3)).squeeze(3)
+            pairs = (label_dependents, _rows(label_heads, heads))
+            pairs = (pad(side.flatten(0, 1), (0, 1), value=1.0) for side in pairs)
+            return self._label_scores(*pairs).unflatten(0, heads.shape)
 
         return arcs, label_scores
 
     def _view(self, layer: nn.Linear, words: Tensor, drop: float) -> Tensor:
         return dropout(torch.relu(layer(words)), drop, self.training)
+
+    def _label_scores(self, dependents: Tensor, heads: Tensor) -> Tensor:
+        """Views of ``n`` words and of their heads, ``[n, d]`` each, to ``[n, L]``.
+
+        The products of all pairs of features, times one matrix for all words; by so many words at a time that
+        they stay in a CPU's cache.
+        """
+        weight = self.label.weight.view(-1, dependents.shape[1] ** 2)
+        at_once = WORDS_IN_CACHE if dependents.device.type == "cpu" else max(1, len(dependents))
+        pairs = zip(dependents.split(at_once), heads.split(at_once))
+        return torch.cat([linear((h.unsqueeze(2) * d.unsqueeze(1)).flatten(1), weight) for d, h in pairs])
 
 
 class BetweenScores(nn.Module):
