@@ -2,11 +2,11 @@
 
 Kernels are compiled when they are first called, and kept in numba's cache (beside the kernels, or below the
 user's cache folder where that cannot be written; ``NUMBA_CACHE_DIR`` names another). With all of them there,
-this takes a few seconds. Two processes share the work.
+this takes a few seconds. Two processes share the work, and, where the system forks safely, the imports.
 """
 
 import gc
-import subprocess
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from diffdecode.structure import TreeKind, project_dep, project_simplex
-from diffdecode.structure.kernels import is_installed, use_backend
+from diffdecode.structure.kernels import backend, is_installed, use_backend
 
 Steps = dict[str, Callable[[], object]]
 PROJECTIVE, ANY = TreeKind(True), TreeKind(False)
@@ -76,18 +76,27 @@ def main() -> int:
     Returns:
         the exit status: 0, unless a process failed.
     """
-    if len(sys.argv) > 1:
-        _compile(halves()[int(sys.argv[1])])
-        return 0
     if not is_installed("numba"):
         print("nothing to compile: numba is not installed")
         return 0
     start = time.monotonic()
-    processes = [subprocess.Popen([sys.executable, "-m", "diffdecode.compile", str(i)]) for i in (0, 1)]
-    failures = [process.wait() for process in processes]
-    if not any(failures):
+    with use_backend("numba"):
+        backend(torch.device("cpu"))  # imported once, before the processes part
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    processes = [context.Process(target=_compile_half, args=(i,)) for i in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    failed = any(process.exitcode for process in processes)
+    if not failed:
         print(f"all kernels are compiled ({time.monotonic() - start:.0f} s)", flush=True)
-    return int(any(failures))
+    return int(failed)
+
+
+def _compile_half(which: int) -> None:
+    gc.disable()  # compiling makes many objects and hardly any garbage: looking for it is a tenth of the time
+    _compile(halves()[which])
 
 
 def _compile(steps: Steps) -> None:
@@ -102,5 +111,4 @@ def _compile(steps: Steps) -> None:
 
 
 if __name__ == "__main__":
-    gc.disable()  # compiling makes many objects and hardly any garbage: looking for it is a tenth of the time
     sys.exit(main())
