@@ -110,12 +110,16 @@ def treebank_and_reviews(folder: Path) -> None:
 # What the commands make
 
 
+def results(path: Path, folder: Path) -> Any:
+    """What a JSON file says, wherever the output folder is."""
+    return json.loads(path.read_text(encoding="utf-8").replace(str(folder), "OUT"))
+
+
 def comparison(folder: Path) -> Any:
     """Results without times; ``finished`` of every run; that table and picture are whole."""
-    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    found = results(folder / "results.json", folder)
     for row in found["rows"]:
         del row["seconds"]
-        row["commands"] = [[word.replace(str(folder), "OUT") for word in c] for c in row["commands"]]
     assert (folder / "curves.png").read_bytes().endswith(b"IEND\xaeB`\x82")
     assert (folder / "table.txt").stat().st_size > 100
     return found
@@ -145,8 +149,16 @@ def pipelines(folder: Path) -> Any:
 
 def taught(folder: Path) -> Any:
     """The scores without times, and the pipelines."""
-    rows = json.loads((folder / "results.json").read_text(encoding="utf-8"))["rows"]
+    rows = results(folder / "results.json", folder)["rows"]
     return [{**row, "seconds": 0} for row in rows], pipelines(folder)
+
+
+def formalisms(folder: Path) -> Any:
+    """The scores of every system without times, and the pipelines."""
+    found = [results(path, folder) for path in sorted(folder.rglob("scores.json"))]
+    for one in found:
+        del one["result"]["seconds"]
+    return found, pipelines(folder)
 
 
 def stanza_table(folder: Path) -> Any:
@@ -227,6 +239,29 @@ COMMANDS = {
             sys.executable, "-c", TEACH_PARSER, "--quick", "--out", str(out), "--systems", "none", "ste"
         ],
         taught,
+    ),
+    "freda": Resumable(
+        lambda data, out: module(
+            "examples.spacy.freda", "--out", str(out), "--quick",
+            *"--systems alone freda --seeds 0 --steps 4".split(),
+        ),
+        formalisms,
+    ),
+    "incremental_tagging": Resumable(
+        lambda data, out: module(
+            "examples.incremental_tagging", "--out", str(out),
+            *"--sentences 60 --aside 20 --hidden 8 --epochs 2 --scale 0.01".split(),
+            *"--beam 2 --lambdas 0 1 --seeds 1".split(),
+        ),
+        comparison,
+    ),
+    "minimum_risk": Resumable(
+        lambda data, out: module(
+            "examples.papers.minimum_risk", "--data", str(data), "--out", str(out), "--vocabulary", "20",
+            *"--units 8 --updates 4 --more-updates 2 --time-ratio 2 --seeds 1".split(),
+        ),
+        lambda folder: results(folder / "results.json", folder),
+        translations,
     ),
     "finetune_stanza": Resumable(
         lambda data, out: module(
