@@ -10,21 +10,21 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
 from diffdecode.structure import TreeKind, project_dep, project_simplex
 from diffdecode.structure.kernels import backend, is_installed, use_backend
 
-Steps = dict[str, Callable[[], object]]
 PROJECTIVE, ANY = TreeKind(True), TreeKind(False)
 
 
-def halves() -> tuple[Steps, Steps]:
-    """What calls for all kernels in every form, by the name to be shown: two halves, to be done at once.
+def steps() -> dict[str, Callable[[], object]]:
+    """What calls for all kernels in every form, by the name to be shown.
 
-    The second one begins with kernels of its own. It also needs some of the first one's, which lie in the
-    cache by then.
+    In an order that keeps two processes at work to the end. Samples need kernels of the first steps, too,
+    which lie in the cache by then.
     """
 
     def decide(trees: TreeKind) -> None:
@@ -59,56 +59,44 @@ def halves() -> tuple[Steps, Steps]:
     scores = torch.randn(2, 5, 5)
     return {
         "best projective trees": lambda: decide(PROJECTIVE),
-        "best trees": lambda: decide(ANY),
-        "projective marginals": lambda: differentiate(PROJECTIVE),
-    }, {
         "marginals of all trees": lambda: differentiate(ANY),
-        "projections on the simplex": simplex,
+        "projective marginals": lambda: differentiate(PROJECTIVE),
+        "best trees": lambda: decide(ANY),
         "projections on trees": lambda: (PROJECTIVE.project(scores), ANY.project(scores)),
+        "projections on the simplex": simplex,
         "samples of projective trees": lambda: sample(PROJECTIVE),
         "samples of all trees": lambda: sample(ANY),
     }
 
 
-def main() -> int:
-    """Compile everything, on two cores, saying what is done.
-
-    Returns:
-        the exit status: 0, unless a process failed.
-    """
+def main() -> None:
+    """Compile everything, on two cores, saying what is done."""
     if not is_installed("numba"):
         print("nothing to compile: numba is not installed")
-        return 0
+        return
     start = time.monotonic()
     with use_backend("numba"):
         backend(torch.device("cpu"))  # imported once, before the processes part
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    processes = [context.Process(target=_compile_half, args=(i,)) for i in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    failed = any(process.exitcode for process in processes)
-    if not failed:
-        print(f"all kernels are compiled ({time.monotonic() - start:.0f} s)", flush=True)
-    return int(failed)
+    with ProcessPoolExecutor(2, context, initializer=_in_a_process_of_its_own) as processes:
+        list(processes.map(compile_step, steps()))
+    print(f"all kernels are compiled ({time.monotonic() - start:.0f} s)", flush=True)
 
 
-def _compile_half(which: int) -> None:
+def _in_a_process_of_its_own() -> None:
     gc.disable()  # compiling makes many objects and hardly any garbage: looking for it is a tenth of the time
-    _compile(halves()[which])
-
-
-def _compile(steps: Steps) -> None:
     torch.set_num_threads(1)
+
+
+def compile_step(name: str) -> None:
+    """Do one of the :func:`steps`, and say so if it took a while."""
+    start = time.monotonic()
     with use_backend("numba"):
-        for name, step in steps.items():
-            start = time.monotonic()
-            step()
-            seconds = time.monotonic() - start
-            if seconds > 1:
-                print(f"{name}: {seconds:.0f} s", flush=True)
+        steps()[name]()
+    seconds = time.monotonic() - start
+    if seconds > 1:
+        print(f"{name}: {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
