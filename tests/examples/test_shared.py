@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from thinc.api import NumpyOps, get_current_ops
 
 from diffdecode.files.atomic import NotWritten
 from examples._shared import data, runs, spacy_training
@@ -95,6 +96,14 @@ def test_a_recipe_without_its_data_is_one_line(tmp_path, monkeypatch, module):
         message = rf"^{COMMANDS[module]}: cannot write .*file/out: Not a directory"
         with pytest.raises(SystemExit, match=message):
             main(["--out", str(tmp_path / "file" / "out")])
+
+
+def test_matrices_are_multiplied_by_numpy_inside_only():
+    before = get_current_ops()
+    with spacy_training.numpy_products("cpu"):
+        inside = get_current_ops()
+        assert isinstance(inside, NumpyOps) and not inside.use_blis
+    assert get_current_ops() is before
 
 
 def test_an_error_of_ours_keeps_its_traceback():

@@ -26,7 +26,7 @@ from diffdecode.files.atomic import write_json
 from diffdecode.files.claim import claim
 from examples._shared.commands import add_device, add_out, one_line_errors
 from examples._shared.data import data_folder
-from examples._shared.spacy_training import use_device
+from examples._shared.spacy_training import numpy_products, use_device
 from examples._shared.tables import save_markdown
 from examples.spacy.teach_parser import report
 from examples.spacy.teach_parser.systems import (
@@ -52,6 +52,11 @@ def main(argv: list[str] | None = None) -> None:
     """The command; what an earlier call has finished is not done again."""
     args = arguments(argv)
     use_device(args.device)
+    with numpy_products(args.device):
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     settings = _settings(args)
     claim(args.out, settings.recorded())
     laboratory = Laboratory(args.out, settings)

@@ -13,7 +13,7 @@ from spacy.tokens import DocBin
 
 from diffdecode.files.atomic import write_bytes
 from examples._shared.runs import done_once
-from examples._shared.spacy_training import learn_rate, train_from_scratch
+from examples._shared.spacy_training import LAST, learn_rate, train_from_scratch
 from examples.spacy.teach_parser.material import Draw, words_in, write_dev
 from spacy_components.training.corpus import create_corpus
 
@@ -124,9 +124,8 @@ class Laboratory:
         def train() -> dict[str, Any]:
             began = time.process_time()
             data, folder = self.material(cell.trees, cell.seed), self.folder(cell)
-            parser = {PARSER: self._start_folder(cell.trees, cell.seed) / "model-last"}
-            train_from_scratch(CONFIG, folder, self._overrides(cell, data), parser if start else None)
-            nlp = util.load_model(folder / "model-last")
+            parser = {PARSER: self._start_folder(cell.trees, cell.seed) / LAST} if start else None
+            nlp = train_from_scratch(CONFIG, folder, self._overrides(cell, data), parser, LAST)
             aside = 100 * nlp.meta["performance"]["tag_acc"]
             scores = self._scores(nlp, folder / "parsed.spacy")
             return scores | {"aside": aside, "seconds": time.process_time() - began}
@@ -157,8 +156,8 @@ class Laboratory:
                 "training.score_weights": {"dep_uas": 1.0},
             }
             same = Laboratory(self.out, replace(this, steps=this.start_steps))
-            train_from_scratch(CONFIG, folder, same._overrides(cell, data) | alone)
-            return self._scores(util.load_model(folder / "model-last"), folder / "parsed.spacy")
+            nlp = train_from_scratch(CONFIG, folder, same._overrides(cell, data) | alone, wanted=LAST)
+            return self._scores(nlp, folder / "parsed.spacy")
 
         return done_once(folder / "scores.json", this.recorded(), train)
 
