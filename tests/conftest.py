@@ -1,10 +1,12 @@
 """Shared fixtures: one torch thread (small tensors), and the folder of real data if there is one.
 
 Properties are tried on the same examples each time and may take as long as they take, so that a busy machine
-fails no test; ``HYPOTHESIS_PROFILE=explore`` tries new examples.
+fails no test; ``HYPOTHESIS_PROFILE=explore`` tries new examples, and more of them (``exploring.py``).
 """
 
+import gc
 import os
+import sys
 from collections.abc import ItemsView, KeysView, Set
 from pathlib import Path
 
@@ -32,6 +34,19 @@ def pytest_generate_tests(metafunc):
             raise TypeError(
                 f"{metafunc.definition.nodeid}: sort the values of {mark.args[0]}, which are a set"
             )
+
+
+def pytest_collection_finish(session):
+    """What has been imported stays: nothing need look through all of it again and again.
+
+    Neither the garbage collector, nor spaCy's registries, for which all entry points are one list.
+    """
+    gc.collect()
+    gc.freeze()
+    catalogue = sys.modules.get("catalogue")
+    found = getattr(catalogue, "AVAILABLE_ENTRY_POINTS", None)
+    if hasattr(found, "select"):
+        catalogue.AVAILABLE_ENTRY_POINTS = {group: list(found.select(group=group)) for group in found.groups}
 
 
 @pytest.fixture(autouse=True, scope="session")
