@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import spacy
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc, DocBin
@@ -99,7 +100,7 @@ PRESET = st.lists(st.tuples(WORDS, st.sampled_from([-1, -1, 0, 1])), max_size=5)
     segmenter=st.sampled_from(sorted(SEGMENTERS)),
     temperature=st.sampled_from([1, 0.5, 3.0]),
 )
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=cases(8, 25))
 def test_all_trees_of_a_small_document(trees, model, tokens, segmenter, temperature):
     parser = pipeline(*trees, model).get_pipe("spigot_parser")
     parser.model.attrs["segmenter"] = SEGMENTERS[segmenter]
@@ -143,7 +144,7 @@ def check_against_enumeration(parser, doc):
 
 @pytest.mark.parametrize("trees", TREES, ids=str)
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=4), st.sampled_from([[0] * 4, [1, 0, -1, 0]]))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=cases(8, 20))
 def test_other_heads_are_impossible(trees, heads, starts):
     parser = pipeline(*trees).get_pipe("spigot_parser")
     parser.model.attrs["segmenter"] = SEGMENTERS["whole"]
@@ -159,8 +160,8 @@ def test_samples(trees, starts):
     parser.model.attrs["segmenter"] = SEGMENTERS["whole"]
     doc = make_doc(parser.vocab, "she saw a dog".split(), starts)
     expected = every_tree(parser, doc)
-    drawn = parser.sample(doc, 1000, generator=torch.Generator().manual_seed(0))
-    again = parser.sample(doc, 1000, generator=torch.Generator().manual_seed(0))
+    drawn = parser.sample(doc, 300, generator=torch.Generator().manual_seed(0))
+    again = parser.sample(doc, 300, generator=torch.Generator().manual_seed(0))
     assert [tree.heads for tree in drawn] == [tree.heads for tree in again]
     shares = dict.fromkeys(expected, 0.0)
     for tree in drawn:
@@ -241,7 +242,6 @@ def test_temperature_is_saved_and_changes_no_tree(tmp_path):
     restored = spacy.load(tmp_path)
     assert restored.get_pipe("spigot_parser").temperature == 4
     assert_same(restored.pipe(TEXTS), expected)
-    assert_same(copy.pipe(TEXTS, n_process=2, batch_size=3), expected)
     assert_same(pickle.loads(pickle.dumps(copy)).pipe(TEXTS), expected)
     other = pickle.loads(pickle.dumps(nlp)).from_bytes(copy.to_bytes())
     assert_same(other.pipe(TEXTS), expected)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from damaged_files import damaged
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc, DocBin
@@ -99,7 +100,7 @@ def test_a_sentence_is_read_the_same_alone_and_beside_others(tmp_path, suffix):
 def test_damaged_text_is_read_or_refused(suffix, zipped, tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged")
 
-    @settings(max_examples=60 if zipped else 300)
+    @settings(max_examples=cases(20, 60) if zipped else cases(60, 300))
     @given(content=damaged(CONTENTS[suffix], zipped=zipped))
     def attempt(content):
         path = written(folder, content, f"a{suffix}{'.gz' if zipped else ''}")
@@ -113,13 +114,13 @@ def test_damaged_text_is_read_or_refused(suffix, zipped, tmp_path_factory):
     attempt()
 
 
-@settings(max_examples=150)
+@settings(max_examples=cases(40, 150))
 @given(content=damaged(CONTENTS[".spacy"]))
 def test_a_damaged_docbin_is_read_or_refused(content, tmp_path_factory):
     read_or_refused(written(tmp_path_factory.mktemp("damaged"), content, "a.spacy"), read_all)
 
 
-@settings(max_examples=60)
+@settings(max_examples=cases(20, 60))
 @given(content=damaged(b"one text\nzwei\n"))
 def test_damaged_raw_text_is_read_or_refused(content, tmp_path_factory):
     for line in (
@@ -230,7 +231,7 @@ def annotation(doc, number):
     return [token.text for token in doc], tags, name, get_graph(doc)
 
 
-@settings(max_examples=300)
+@settings(max_examples=cases(60, 300))
 @given(docs=st.lists(any_docs(), max_size=2))
 def test_sdp_written_is_read_or_refused_by_the_writer(docs, tmp_path_factory):
     file = io.StringIO(newline="")

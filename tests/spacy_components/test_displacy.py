@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 import spacy
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc
@@ -102,7 +103,7 @@ def any_docs(draw):
     return doc
 
 
-@settings(max_examples=150)
+@settings(max_examples=cases(40, 150))
 @given(doc=any_docs(), source=st.sampled_from(["sdp", "tree"]))
 def test_every_graph_and_tree_is_a_well_formed_picture_of_itself(doc, source):
     parsed = to_displacy(doc, source)
@@ -118,7 +119,7 @@ def test_every_graph_and_tree_is_a_well_formed_picture_of_itself(doc, source):
     assert len(svg.findall(f"{name}text")) == len(doc)
 
 
-@settings(max_examples=60)
+@settings(max_examples=cases(20, 60))
 @given(doc=any_docs().filter(lambda doc: len(doc) > 1))
 def test_the_page_of_changes_says_only_what_is_in_the_trees(doc):
     other = Doc(

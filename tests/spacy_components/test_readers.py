@@ -5,6 +5,7 @@ import io
 
 import pytest
 import spacy
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy import registry
@@ -122,7 +123,7 @@ def graph_docs(draw):
     return doc
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(30, 60))
 @given(docs=st.lists(graph_docs(), max_size=3))
 def test_sdp2015_written_and_read_is_the_same(docs, tmp_path_factory):
     out = io.StringIO()

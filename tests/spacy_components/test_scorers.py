@@ -4,6 +4,7 @@ import random
 
 import pytest
 import spacy
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy import registry
@@ -75,7 +76,7 @@ ARCS = st.sets(
 GRAPHS = st.tuples(ARCS, st.sets(st.integers(0, 3), max_size=2))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(50, 300))
 @given(st.lists(st.tuples(GRAPHS, GRAPHS), min_size=1, max_size=4), st.booleans())
 def test_sdp_scores_against_brute_force(pairs, tops):
     examples = [Example(graph(*system), graph(*gold)) for gold, system in pairs]
@@ -164,7 +165,7 @@ def parsed_examples(draw):
     return Example(system, draw(parses(words)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(40, 150))
 @given(st.lists(parsed_examples(), min_size=1, max_size=3))
 def test_parse_scores_are_spacys_where_everything_is_annotated(examples):
     stock = Scorer.score_deps(examples, "dep", getter=lambda t, _: t.dep_, ignore_labels=("p", "punct"))
@@ -233,7 +234,7 @@ def sentences(starts, gold=True):
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=cases(30, 60))
 @given(st.lists(st.tuples(*[st.lists(st.booleans(), min_size=4, max_size=4)] * 2, st.booleans()), max_size=4))
 def test_sentence_scores_are_those_of_spacys_parser(cases):
     examples = [

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import spacy
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thinc.api import SGD, Model, NumpyOps
@@ -78,7 +79,7 @@ def random_heads(draw, n):
 
 @pytest.mark.parametrize(("children", "grandparent"), WAYS)
 @given(sizes=st.lists(st.integers(0, 6), min_size=1, max_size=4), seed=st.integers(0, 10**6))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=cases(10, 25))
 def test_values_and_gradients_are_those_of_the_same_layer_in_torch(children, grandparent, sizes, seed):
     rng = np.random.RandomState(seed)
     vectors = [rng.randn(n, 3).astype("f") if n else np.zeros((0, 0), dtype="f") for n in sizes]
@@ -237,7 +238,7 @@ def test_saved_pipeline_is_the_same(tmp_path):
 
 
 @given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=3), seed=st.integers(0, 10**6))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=cases(10, 30))
 def test_graph_layer_with_dependents_is_the_same_layer_in_torch(sizes, seed):
     rng, width, n_labels = np.random.RandomState(seed), 3, 4
     vectors = [rng.randn(n, width).astype("f") for n in sizes]

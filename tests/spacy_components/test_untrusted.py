@@ -10,6 +10,7 @@ import pytest
 import spacy
 import srsly
 import torch
+from exploring import cases
 from thinc.api import PyTorchShim
 from toy_pipelines import (
     make_pipeline,
@@ -151,21 +152,21 @@ def used(path, docs):
 
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_checkpoints_of_stanza_are_refused_in_one_line(checkpoint, tmp_path):
-    """500 of them: each is refused by name, or is a parser all the same (other numbers, unused settings)."""
+    """Each is refused by name, or is a parser all the same (other numbers, unused settings)."""
     from stanza_models import as_doc, treebank
 
-    rng, path, vocab = random.Random(0), tmp_path / "damaged.pt", spacy.blank("en").vocab
+    rng, path, vocab = random.Random(0), tmp_path / "damaged.pt", spacy.blank("xx").vocab
     docs = [as_doc(vocab, sentence) for sentence in treebank(2, seed=1)]
     good, content = checkpoint.read_bytes(), torch.load(checkpoint, weights_only=True)
-    refused = 0
-    for i in range(500):
+    refused, tried = 0, cases(50, 500)
+    for i in range(tried):
         path.write_bytes(damaged_bytes(rng, good) if i % 2 else saved(damaged_content(rng, content), rng))
         try:
             used(path, docs)
         except UnusableFile as error:
             refused += 1
             assert str(path) in str(error) and "\n" not in str(error), str(error)
-    assert 250 < refused < 450
+    assert 0.5 * tried < refused < 0.9 * tried
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_damaged_parameters_of_a_saved_pipeline_are_refused(config, request):
     shim = nlp.get_pipe(nlp.pipe_names[0]).model.shims[0]
     rng, good, refused = random.Random(1), shim.to_bytes(), 0
     content = srsly.msgpack_loads(good)
-    for i in range(60):
+    for i in range(cases(24, 60)):
         data = damaged_bytes(rng, good)
         if i % 2:
             broken = damaged_content(rng, content)
@@ -215,7 +216,7 @@ def test_damaged_parameters_of_a_saved_pipeline_are_refused(config, request):
             refused += 1
             assert "a saved model" in str(error) and "\n" not in str(error)
             assert shim.module is None
-    assert refused > 15
+    assert refused > 6
     shim.from_bytes(good)
     assert shim.to_bytes() == good
 
