@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -44,33 +45,41 @@ def pipeline(kind, textcat="textcat", upstream=None, tok2vec=TOK2VEC):
     return make_pipeline(*first, (factory, config(tok2vec)), (textcat, textcat_config(layer), "textcat"))
 
 
-def trained(kind, **options):
-    """A pipeline after a few steps, so that its trees and graphs have arcs and its classes depend on them."""
-    nlp, examples = pipeline(kind, **options)
-    for _ in range(8):
-        nlp.update(examples, sgd=SGD(0.02))
-    return nlp, examples
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """Pipelines on disk after a few steps: trees and graphs have arcs, and the classes depend on them."""
+
+    @cache
+    def saved(kind):
+        nlp, examples = pipeline(kind)
+        for _ in range(8):
+            nlp.update(examples, sgd=SGD(0.02))
+        nlp.to_disk(folder := tmp_path_factory.mktemp(kind))
+        return folder
+
+    return saved
+
+
+@pytest.fixture
+def trained(folder_of):
+    """A new one of these pipelines."""
+    return lambda kind, **options: spacy.load(folder_of(kind), **options)
 
 
 def cats(doc):
     return pytest.approx(doc.cats, abs=1e-6)
 
 
-def saved(nlp, tmp_path):
-    nlp.to_disk(tmp_path)
-    return tmp_path
-
-
-def unlinked(kind, way, tmp_path):
+def unlinked(kind, way, trained):
     """A pipeline whose classifier's upstream is not there, and what it has instead."""
     factory = KINDS[kind][0]
-    nlp, _ = trained(kind)
     if way == "excluded":
-        return spacy.load(saved(nlp, tmp_path), exclude=[factory]), "nothing"
+        return trained(kind, exclude=[factory]), "nothing"
     if way == "not sourced":
-        new = spacy.blank("en")
-        new.add_pipe("textcat", source=spacy.load(saved(nlp, tmp_path)))
+        new = spacy.blank("xx")
+        new.add_pipe("textcat", source=trained(kind))
         return new, "nothing"
+    nlp = trained(kind)
     if way == "removed":
         nlp.remove_pipe(factory)
         return nlp, "nothing|makes a"
@@ -80,20 +89,20 @@ def unlinked(kind, way, tmp_path):
         return nlp, "'renamed'"
     if way == "after":
         parser = nlp.get_pipe(factory)
-        loaded = spacy.load(saved(nlp, tmp_path), exclude=[factory])
+        loaded = trained(kind, exclude=[factory])
         loaded.add_pipe(factory, source=nlp)
         assert loaded.pipe_names == ["textcat", factory] and parser.name == factory
         return loaded, "nothing"
     raise AssertionError(way)
 
 
-WAYS = ["excluded", "not sourced", "removed", "renamed", "after"]
+WAYS = [("parse", way) for way in ("excluded", "not sourced", "removed", "renamed", "after")]
+WAYS += [("graph", "excluded"), ("graph", "after")]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_prediction_and_training_without_the_component_are_errors(kind, way, tmp_path):
-    nlp, there = unlinked(kind, way, tmp_path)
+@pytest.mark.parametrize(("kind", "way"), WAYS)
+def test_prediction_and_training_without_the_component_are_errors(kind, way, trained):
+    nlp, there = unlinked(kind, way, trained)
     match = rf"(?s)'textcat' reads the .*'{KINDS[kind][0]}'.*has none.*({there})"
     examples = [Example(bare(doc), doc) for doc in parsed_docs(nlp.vocab)]
     if way == "after":
@@ -114,23 +123,32 @@ def test_prediction_and_training_without_the_component_are_errors(kind, way, tmp
         assert textcat(nlp.make_doc(text)).cats
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_on_the_documents_is_enough(kind, way, tmp_path):
+@pytest.fixture(scope="module")
+def annotated(folder_of):
+    """Documents as bytes with what the whole pipeline writes on them, and their categories."""
+
+    @cache
+    def found(kind):
+        whole = spacy.load(folder_of(kind))
+        docs = [whole(text) for text in (TEXT, "she gave him a book .", "run", "")]
+        return [(doc.to_bytes(), cats(doc)) for doc in docs]
+
+    return found
+
+
+@pytest.mark.parametrize(("kind", "way"), WAYS)
+def test_what_is_on_the_documents_is_enough(kind, way, trained, annotated):
     """From another parser, by hand, or from a corpus: no error and, in prediction, no warning."""
-    nlp, _ = unlinked(kind, way, tmp_path)
-    whole, _ = trained(kind)
-    docs = [whole(text) for text in (TEXT, "she gave him a book .", "run", "")]
-    data = [(doc.to_bytes(), cats(doc)) for doc in docs]
+    nlp, _ = unlinked(kind, way, trained)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for content, expected in data:
+        for content, expected in annotated(kind):
             assert nlp.get_pipe("textcat")(Doc(nlp.vocab).from_bytes(content)).cats == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_disabled_component_is_asked_with_a_warning(kind):
-    nlp, _ = trained(kind)
+def test_disabled_component_is_asked_with_a_warning(kind, trained):
+    nlp = trained(kind)
     factory = KINDS[kind][0]
     texts = [TEXT, "run", "dogs bark at the old man"]
     expected = [cats(doc) for doc in nlp.pipe(texts)]
@@ -155,9 +173,9 @@ def test_disabled_component_that_cannot_be_asked(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_document_without_annotation_is_asked_for_alone_and_in_company(kind):
+def test_document_without_annotation_is_asked_for_alone_and_in_company(kind, trained):
     """A mate that has an annotation must not make absence look like one."""
-    nlp, _ = trained(kind)
+    nlp = trained(kind)
     textcat, parsed = nlp.get_pipe("textcat"), nlp(TEXT)
     expected = textcat.predict([nlp("dogs bark at the old man")])
     with pytest.warns(UserWarning, match="D002"):
@@ -232,7 +250,7 @@ def test_spacys_parser_before_is_somebody_to_listen_to():
 
 
 def test_documents_that_come_with_parses_need_no_parser():
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     parsed = parsed_docs(nlp.vocab)
     nlp.add_pipe("masked_textcat", name="textcat", config=textcat_config(head_concat(upstream="*")))
     with pytest.warns(UserWarning, match="D001"):
@@ -277,8 +295,8 @@ def test_wildcard_is_the_nearest_component_before():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_copies_listen_to_their_own_upstream(kind):
-    nlp, _ = trained(kind)
+def test_copies_listen_to_their_own_upstream(kind, trained):
+    nlp = trained(kind)
     (node,) = {id(node): node for node in listening_nodes(nlp.get_pipe("textcat"))}.values()
     pipes = copy.deepcopy([nlp.get_pipe(KINDS[kind][0]), nlp.get_pipe("textcat")])
     copied = next(iter(listening_nodes(pipes[1])))
@@ -290,14 +308,14 @@ def test_copies_listen_to_their_own_upstream(kind):
     assert (box.upstream, box.kind, box.pipe, box.batch_id) == ("*", kind, None, None)
 
 
-def test_two_processes_without_the_parser_say_so(tmp_path):
-    nlp, _ = unlinked("parse", "excluded", tmp_path)
+def test_two_processes_without_the_parser_say_so(trained):
+    nlp, _ = unlinked("parse", "excluded", trained)
     with pytest.raises(ValueError, match="'textcat' reads the parse that 'spigot_parser' makes"):
         list(nlp.pipe([TEXT, TEXT], n_process=2, batch_size=1))
 
 
-def test_private_copy_needs_nobody():
-    nlp, _ = trained("parse")
+def test_private_copy_needs_nobody(trained):
+    nlp = trained("parse")
     expected = cats(nlp(TEXT))
     nlp.replace_listeners("spigot_parser", "textcat", ["model.tok2vec.parse"])
     nlp.remove_pipe("spigot_parser")
@@ -309,8 +327,8 @@ def test_private_copy_needs_nobody():
 # ---- what counts as annotation
 
 
-def test_heads_without_labels_are_a_parse():
-    nlp, _ = trained("parse")
+def test_heads_without_labels_are_a_parse(trained):
+    nlp = trained("parse")
     textcat = nlp.get_pipe("textcat")
     labelled = Doc(nlp.vocab, words=["a", "b", "c"], heads=[1, 1, 1], deps=["x"] * 3)
     heads = Doc(nlp.vocab, words=["a", "b", "c"])
@@ -320,8 +338,8 @@ def test_heads_without_labels_are_a_parse():
         assert np.allclose(textcat.predict([labelled]), textcat.predict([heads]))
 
 
-def test_empty_graph_is_an_annotation():
-    nlp, _ = trained("graph")
+def test_empty_graph_is_an_annotation(trained):
+    nlp = trained("graph")
     doc = nlp.make_doc(TEXT)
     set_graph(doc, [])
     with warnings.catch_warnings():

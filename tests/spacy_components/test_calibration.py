@@ -164,7 +164,7 @@ def refused(*arguments):
 
 def test_what_cannot_be_calibrated_is_one_line(trained, tmp_path):
     trained.to_disk(tmp_path / "model")
-    spacy.blank("en").to_disk(tmp_path / "blank")
+    spacy.blank("xx").to_disk(tmp_path / "blank")
     data = tmp_path / "data.spacy"
     DocBin(docs=parsed_docs(trained.vocab)).to_disk(data)
     (tmp_path / "empty.conllu").write_text("\n")

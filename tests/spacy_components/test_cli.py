@@ -40,7 +40,7 @@ def make_chain_parser(nlp, name, to_left):
 
 
 def pipeline(folder, to_left):
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     nlp.add_pipe("chain_parser", config={"to_left": to_left})
     nlp.to_disk(folder)
     return str(folder)
@@ -62,7 +62,7 @@ def test_convert_sdp_keeps_graphs(tmp_path):
     out = tmp_path / "new" / "a.spacy"
     code, said = spacy_cli("convert-sdp", write(tmp_path, "a.sdp", SDP), str(out))
     assert code == 0 and "2 documents, 4 tokens, 2 with a graph" in said
-    docs = list(DocBin().from_disk(out).get_docs(spacy.blank("en").vocab))
+    docs = list(DocBin().from_disk(out).get_docs(spacy.blank("xx").vocab))
     assert [get_graph(doc).arcs for doc in docs] == [((0, 1, "ARG1"),), ((0, 1, "ARG2"),)]
 
 
@@ -135,7 +135,7 @@ def test_compare_parses_prints_table_3_and_draws_the_changes(tmp_path):
 
 
 def test_compare_parses_of_a_pipeline_without_a_parser(tmp_path):
-    spacy.blank("en").to_disk(tmp_path / "blank")
+    spacy.blank("xx").to_disk(tmp_path / "blank")
     blank, data = str(tmp_path / "blank"), write(tmp_path, "gold.sdp", SDP)
     code, said = spacy_cli("compare-parses", blank, blank, data)
     assert code == 1 and "has no parse from the system 'before'" in said.replace("\n", " ")
@@ -146,7 +146,7 @@ def test_graphs_of_several_files_on_the_same_documents(tmp_path):
     out = str(tmp_path / "both.spacy")
     code, said = spacy_cli("convert-sdp", dm, out, "--also", f"psd={psd}", "--also", f"dm={dm}")
     assert code == 0 and "2 documents, 4 tokens, 2 with a graph" in said
-    docs = list(DocBin().from_disk(out).get_docs(spacy.blank("en").vocab))
+    docs = list(DocBin().from_disk(out).get_docs(spacy.blank("xx").vocab))
     assert [graph_keys(doc) for doc in docs] == [["dm", "psd", "sdp"]] * 2
     assert get_graph(docs[1], "psd").arcs == ((0, 1, "PAT2"),) and get_graph(docs[1]).arcs[0].label == "ARG2"
 
@@ -239,7 +239,7 @@ def test_a_damaged_config_is_one_line(tmp_path):
 
 
 def test_evaluate_sdp_does_not_take_no_graphs_for_empty_ones(tmp_path):
-    spacy.blank("en").to_disk(tmp_path / "blank")
+    spacy.blank("xx").to_disk(tmp_path / "blank")
     blank, gold = str(tmp_path / "blank"), write(tmp_path, "gold.sdp", SDP)
     assert "gives no document a graph" in refused(tmp_path, "evaluate-sdp", gold, blank)
     assert "no document has a graph" in refused(

@@ -28,7 +28,7 @@ SMALL = {
 def teacher(tmp_path_factory):
     """spaCy's own parser, which knows six sentences by heart, in a pipeline with a tokenizer of its own."""
     fix_random_seed(0)
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     nlp.tokenizer.add_special_case("gonna", [{"ORTH": "gon"}, {"ORTH": "na"}])
     config = {"@architectures": "spacy.TransitionBasedParser.v2", "tok2vec": TOK2VEC, "hidden_width": 32}
     config |= {"state_type": "parser", "extra_state_tokens": False, "maxout_pieces": 2, "use_upper": True}
@@ -81,7 +81,7 @@ def test_distilled_parser_agrees_with_its_teacher(teacher, text, tmp_path):
 
 def test_agreement_counts_every_token():
     """Punctuation too, which spaCy's scores leave out."""
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     docs = parsed_docs(nlp.vocab)
     wrong = {"!": 0}
 
@@ -98,7 +98,7 @@ def test_agreement_counts_every_token():
 
 
 def test_split_is_random_disjoint_and_the_same_each_time():
-    docs = parsed_docs(spacy.blank("en").vocab)
+    docs = parsed_docs(spacy.blank("xx").vocab)
     splits = split(docs, 0.2, seed=1)
     assert sorted(map(len, splits.values())) == [1, 1, 4]
     found = [doc.text for part in splits.values() for doc in part]
@@ -107,7 +107,7 @@ def test_split_is_random_disjoint_and_the_same_each_time():
 
 
 def test_bad_input_is_named(teacher, text, tmp_path):
-    blank = spacy.blank("en")
+    blank = spacy.blank("xx")
     blank.add_pipe("sentencizer")
     blank.to_disk(tmp_path / "blank")
     code, said = run("distill-parser", tmp_path / "blank", text, tmp_path / "out")

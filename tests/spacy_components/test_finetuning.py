@@ -342,7 +342,7 @@ def sourced_config(folder, **parser):
     components = {"spigot_parser": {"source": str(folder), **parser}, "textcat": textcat}
     tune = {"@callbacks": "diffdecode.tune_parser.v1", "component": "spigot_parser"}
     return {
-        "nlp": {"lang": "en", "pipeline": list(components)},
+        "nlp": {"lang": "xx", "pipeline": list(components)},
         "components": components,
         "initialize": {"before_init": tune},
     }
@@ -402,7 +402,7 @@ def test_sourced_by_hand(trained):
     source = spacy.load(folder)
     if shared:
         source.replace_listeners("tok2vec", "spigot_parser", ["model.tok2vec"])
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     nlp.add_pipe("spigot_parser", source=source).configure(drift="kl", freeze=["scorer"])
     nlp.add_pipe("masked_textcat", name="textcat", config=textcat_config(head_concat()))
     examples = [example(doc) for doc in categories(nlp.vocab)]
@@ -428,7 +428,7 @@ def test_order_of_sourced_components_is_checked(tmp_path):
 
 
 def test_only_a_spigot_parser_can_be_tuned():
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     nlp.add_pipe("parser", name="spigot_parser")
     with pytest.raises(
         ValueError, match=r"no spigot_parser or spigot_sdp .but DependencyParser.*distill-parser"

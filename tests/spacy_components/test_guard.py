@@ -55,6 +55,7 @@ def finetune(paths, output=None, *, steps=12, **overrides):
     """Trains as ``spacy train`` does; returns the pipeline and what was printed."""
     settings = {
         **paths,
+        "nlp.lang": "xx",
         "training.max_steps": steps,
         "training.eval_frequency": 2,
         "training.batcher.size": 60,

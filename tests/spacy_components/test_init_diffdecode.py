@@ -44,10 +44,8 @@ SMALL = {
     "training.logger": {"@loggers": "spacy.ConsoleLogger.v3", "console_output": False},
 }
 READERS = {
-    "parser,textcat": {"spigot_parser": ["textcat"]},
     "tagger,parser": {"spigot_parser": ["tagger"]},
     "parser,ner,spancat": {"spigot_parser": ["ner", "spancat"]},
-    "parser,sdp": {"spigot_parser": ["spigot_sdp"]},
     "sdp,textcat_multilabel": {"spigot_sdp": ["textcat_multilabel"]},
     "parser, sdp, spancat, textcat": {
         "spigot_parser": ["spigot_sdp", "textcat", "spancat"],
@@ -63,7 +61,7 @@ def init(*arguments):
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory):
     """A file for each corpus, on which no document has two annotations."""
-    folder, docs = tmp_path_factory.mktemp("corpora"), parsed_docs(spacy.blank("en").vocab)
+    folder, docs = tmp_path_factory.mktemp("corpora"), parsed_docs(spacy.blank("xx").vocab)
     for name, annotation in ANNOTATION.items():
         docbin = DocBin(docs=[only(doc, annotation) for doc in docs], store_user_data=True)
         docbin.to_disk(folder / f"{name}.spacy")
@@ -74,7 +72,7 @@ def overrides(path, corpora):
     config = util.load_config(path, interpolate=False)
     names = [name for name in config["paths"] if name.removeprefix("dev_") in ANNOTATION]
     paths = {f"paths.{name}": str(corpora / f"{name.removeprefix('dev_')}.spacy") for name in names}
-    return paths | SMALL | small_tok2vecs(config["components"], "components.")
+    return paths | {"nlp.lang": "xx"} | SMALL | small_tok2vecs(config["components"], "components.")
 
 
 def trained(path, corpora, folder):
@@ -87,8 +85,9 @@ def test_components_are_connected_and_train(words, corpora, tmp_path, capsys):
     path = tmp_path / "config.cfg"
     done = init(words, "--out", path)
     assert done.exit_code == 0, done.output
-    debug_config(path, overrides=overrides(path, corpora))
-    assert "Config is valid" in capsys.readouterr().out
+    if len(words) > 20:  # all kinds of blocks
+        debug_config(path, overrides=overrides(path, corpora))
+        assert "Config is valid" in capsys.readouterr().out
     nlp = trained(path, corpora, tmp_path)
     expected = READERS[words]
     heard = {name: nlp.get_pipe(name).listening_components for name in expected}
@@ -169,7 +168,7 @@ def test_the_quickstart_runs(tmp_path, monkeypatch):
 
 
 def test_the_vectors_of_a_pretrained_pipeline_are_read_too(tmp_path):
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     nlp.add_pipe("spigot_parser")
     nlp.vocab.set_vector("cat", np.ones(2, "f"))
     nlp.to_disk(tmp_path)
@@ -211,7 +210,7 @@ def test_pipelines_that_cannot_be_tuned_are_refused(tmp_path):
     refused("python -m spacy distill-parser", "parser,ner", "-o", out, "-p", tmp_path / "stock")
     refused("has no spigot_sdp", "sdp,ner", "-o", out, "-p", tmp_path / "trees")
     refused(
-        "a pipeline for 'en', not for 'de'", "parser,ner", "-o", out, "-p", tmp_path / "trees", "-l", "de"
+        "a pipeline for 'xx', not for 'de'", "parser,ner", "-o", out, "-p", tmp_path / "trees", "-l", "de"
     )
     refused("Can't find model", "parser,ner", "-o", out, "-p", tmp_path / "none")
     refused("Can't import language xyz", "parser,ner", "-o", out, "-l", "xyz")

@@ -28,7 +28,7 @@ def command(*arguments):
 @pytest.fixture
 def treebank(tmp_path):
     path = tmp_path / "trees.spacy"
-    DocBin(docs=parsed_docs(spacy.blank("en").vocab)).to_disk(path)
+    DocBin(docs=parsed_docs(spacy.blank("xx").vocab)).to_disk(path)
     return path
 
 
@@ -72,7 +72,7 @@ def test_a_treebank_becomes_a_wheel_that_parses(treebank, tmp_path, monkeypatch)
 def test_what_it_cannot_package_is_one_line(treebank, tmp_path, monkeypatch):
     out, names = tmp_path / "out", ["--name", "toy", "--licence", "MIT"]
     bare_words = tmp_path / "bare.spacy"
-    DocBin(docs=[bare(doc) for doc in parsed_docs(spacy.blank("en").vocab)]).to_disk(bare_words)
+    DocBin(docs=[bare(doc) for doc in parsed_docs(spacy.blank("xx").vocab)]).to_disk(bare_words)
     for said, arguments in (
         ("bare.spacy: no document has a tree", (bare_words, treebank, out, *names)),
         ("expected letters, digits and _", (treebank, treebank, out, "--name", "a-b", "--licence", "MIT")),

@@ -63,7 +63,7 @@ TOK2VEC = {
 def test_learns_to_parse_sentences_it_has_not_seen(loss):
     fix_random_seed(0)
     draw = random.Random(0)
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     nlp.add_pipe("spigot_sdp", config=sdp_config(TOK2VEC, loss=loss))
     train, unseen = ([example(sentence(nlp.vocab, draw)) for _ in range(size)] for size in (200, 60))
     nlp.initialize(lambda: train)

@@ -2,8 +2,6 @@
 
 import copy
 import inspect
-import subprocess
-import sys
 import warnings
 from dataclasses import fields, replace
 
@@ -11,7 +9,6 @@ import numpy as np
 import pytest
 import spacy
 import torch
-from patience import HANGS_AFTER
 from spacy.util import registry
 from thinc.api import SGD, Adam
 from toy_pipelines import (
@@ -83,7 +80,7 @@ def test_everything_takes_the_fields_of_the_dataclass():
 
 @pytest.mark.parametrize("name", FACTORIES)
 def test_defaults_of_a_pipeline_are_those_of_the_dataclass(name):
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     pipe = nlp.add_pipe(name)
     assert pipe.settings == FACTORIES[name]()
     block = nlp.config["components"][name]
@@ -123,7 +120,7 @@ def test_every_surrogate_has_a_block(name):
     assert made == SURROGATES[name]()
     with pytest.raises(ValueError, match=r"unexpected|extra"):
         registry.resolve({"x": {"@misc": f"diffdecode.{name}.v1", "no_such_option": 1}})
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     if made.hard:
         pipe = nlp.add_pipe("spigot_parser", config={"surrogate": {"@misc": f"diffdecode.{name}.v1"}})
         assert pipe.settings.surrogate == made == hard_surrogate(name)
@@ -135,7 +132,7 @@ def test_every_surrogate_has_a_block(name):
 
 
 def test_a_name_alone_is_a_block_without_options():
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         settings = nlp.add_pipe("spigot_parser", config={"surrogate": "spigot", "drift": "l2"}).settings
@@ -171,14 +168,14 @@ def test_a_private_copy_has_the_settings(tmp_path):
     ],
 )
 def test_old_settings_mean_what_they_meant(name, old, new):
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     with pytest.warns(FutureWarning, match=r"old settings, which go with version 0\.3"):
         pipe = nlp.add_pipe(name, config=old)
     assert pipe.settings.surrogate == new
 
 
 def test_old_drift_and_old_ways_to_change_a_setting():
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     with pytest.warns(FutureWarning, match="drift_weight"):
         pipe = nlp.add_pipe(
             "spigot_parser", config={"drift": "kl", "drift_weight": 0.25, "surrogate": "spigot"}
@@ -217,16 +214,6 @@ def test_the_old_place_of_the_factories():
         assert old.make_spigot_parser is make_spigot_parser
     with pytest.raises(AttributeError, match="no attribute 'make_something'"):
         _ = old.make_something
-
-
-def test_a_pipeline_of_spacys_stays_light():
-    """Every program with spaCy in this environment loads the factories."""
-    code = (
-        "import sys, spacy; spacy.blank('en'); "
-        "print([m for m in ('numba', 'scipy', 'stanza', 'conllu', 'matplotlib') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS_AFTER)
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 # ---- what they do

@@ -186,7 +186,7 @@ def make_pipeline(*pipes, docs=None, seed=0, initialize=None):
     random weights here, so that one batch is enough for a test.
     """
     fix_random_seed(seed)
-    nlp = spacy.blank("en")
+    nlp = spacy.blank("xx")
     for factory, config, *name in pipes:
         nlp.add_pipe(factory, name=name[0] if name else factory, config=config)
     examples = [example(doc) for doc in (parsed_docs(nlp.vocab) if docs is None else docs(nlp.vocab))]
@@ -220,6 +220,14 @@ def train_step(nlp, examples, optimizer, **options):
         if name not in options.get("exclude", ()):
             pipe.finish_update(optimizer)
     return losses
+
+
+def learn(nlp, examples, optimizer, learned, *, at_most):
+    """Updates until ``learned(losses)``, which is asked after every tenth of them."""
+    for step in range(1, at_most + 1):
+        losses = nlp.update(examples, sgd=optimizer, losses={})
+        if step % 10 == 0 and learned(losses):
+            return
 
 
 def module_of(nlp, name="spigot_parser"):
