@@ -36,7 +36,7 @@ with needs_fairseq("diffdecode-train-beam"):
         report,
         train_together,
     )
-    from fairseq_plugins.criterions.soft_beam import SoftBeamConfig
+    from fairseq_plugins.criterions.soft_beam import UNUSED_BY, SoftBeamConfig
 
 USER_DIR = str(Path(__file__).parent)
 CROSS_ENTROPY, CONTINUED = "cross entropy", "cross entropy, continued"
@@ -53,8 +53,6 @@ OBJECTIVES = {
 MEASURES = {"accuracy": "accuracy", "f1": "F1 of spans", "bleu": "BLEU"}
 # What the criterion calls differently, or fairseq-train has already.
 NOT_HERE = ("sentence_avg", "soft_beam_size", "objective", "score_normalizer")
-# What a soft beam has and the global objective refuses.
-OF_SOFT_BEAMS = ("hard_forward", "margin", "wrong_label_costs", "soft_beam_candidates", "length_penalty")
 NORMALIZERS = {"sequence_tagging": [1.0, 0.5, 0.25, 0.0], "direct_loss_translation": [1.0]}
 
 
@@ -209,13 +207,12 @@ def _grid(args: argparse.Namespace) -> list[tuple[str, list[str], float]]:
 def _objective_options(args: argparse.Namespace, objective: str) -> list[str]:
     if objective == "sampling":
         return SAMPLING.split()
-    unused = OF_SOFT_BEAMS if objective == "global" else ()
     normalizer = args.score_normalizer
     if normalizer is None:
         normalizer = 0.0 if objective == "global" else 1.0
     return [
         *["--criterion", "soft_beam", "--objective", objective, "--score-normalizer", f"{normalizer:g}"],
-        *_criterion_options(args, unused),
+        *_criterion_options(args, UNUSED_BY.get(objective, ())),
     ]
 
 

@@ -1,6 +1,6 @@
 """Searches over left-to-right decoders: hard, soft and relaxed."""
 
-from diffdecode.sequence.costs import HammingCost, StepCost
+from diffdecode.sequence.costs import HammingCost, PathCost, SpanCost, StepCost, path_costs
 from diffdecode.sequence.global_loss import Contrast, Scorer, contrast, global_loss, score_stepwise
 from diffdecode.sequence.hard_beam import HardBeam, Hypotheses, first_beam, hard_beam, next_beam
 from diffdecode.sequence.output_layer import OutputLayer, Prediction
@@ -38,6 +38,7 @@ __all__ = [
     "LinearStepDecoder",
     "OutputLayer",
     "OwnWord",
+    "PathCost",
     "Prediction",
     "ScheduledSampling",
     "Scorer",
@@ -45,6 +46,7 @@ __all__ = [
     "Selection",
     "SoftBeam",
     "SoftBeamOptions",
+    "SpanCost",
     "State",
     "StepCost",
     "StepDecoder",
@@ -64,6 +66,7 @@ __all__ = [
     "mix",
     "next_beam",
     "normalised",
+    "path_costs",
     "relaxed_decode",
     "relaxed_rollout",
     "reorder",

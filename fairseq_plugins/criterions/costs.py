@@ -1,8 +1,11 @@
-"""Costs of single labels, as they are written on a command line."""
+"""Costs of labels, as they are written on a command line, and what is known of BIO labels."""
 
 import torch
 from fairseq.data import Dictionary
 from torch import Tensor
+
+from diffdecode.sequence import SearchSpace
+from fairseq_plugins.scoring.span_f1 import is_bio
 
 # A table of costs for each pair of symbols is for labels: with words it would not fit into memory.
 MOST_LABELS = 4096
@@ -41,6 +44,37 @@ def label_costs(text: str | None, dictionary: Dictionary) -> Tensor | None:
         columns = _index(label, dictionary)
         costs[(_index(*gold, dictionary), columns) if gold else (..., columns)] = cost
     return costs
+
+
+def span_tables(dictionary: Dictionary, space: SearchSpace) -> tuple[Tensor, Tensor]:
+    """What ``diffdecode.sequence.SpanCost`` knows of labels, from their names.
+
+    Args:
+        dictionary: of V symbols.
+        space: what may be predicted.
+
+    Returns:
+        ``[V, X]`` booleans, whether a label is inside a span of each of X types, and ``[V]``, whether it is a
+        ``B-`` label. Symbols that cannot be predicted are outside.
+
+    Raises:
+        ValueError: labels that are not BIO.
+    """
+    names = {i: dictionary[i] for i in space.symbols.tolist()}
+    if space.eos is not None or not is_bio(names.values()):
+        shown = f"{', '.join(list(names.values())[:5])}{' ...' if len(names) > 5 else ''}"
+        raise ValueError(
+            "--cost spans needs --task sequence_tagging and the labels O, B-... and I-...; these are "
+            f"{shown}: use --cost labels"
+        )
+    inside_of = {i: name.partition("-")[2] for i, name in names.items() if name != "O"}
+    types = sorted(set(inside_of.values()))
+    inside = torch.zeros(len(dictionary), len(types), dtype=torch.bool)
+    begins = torch.zeros(len(dictionary), dtype=torch.bool)
+    for i, kind in inside_of.items():
+        inside[i, types.index(kind)] = True
+        begins[i] = names[i].startswith("B")
+    return inside, begins
 
 
 def _index(label: str, dictionary: Dictionary) -> int:

@@ -18,19 +18,21 @@ from diffdecode.sequence import (
     HammingCost,
     OwnWord,
     SoftBeamOptions,
+    SpanCost,
     State,
     contrast,
     expected_risk,
     global_loss,
     hard_beam,
     normalised,
+    path_costs,
     relaxed_decode,
     soft_beam,
     truncated_soft_beam,
 )
 from fairseq_plugins.criterions.annealed import AnnealedConfig, AnnealedCriterion
 from fairseq_plugins.criterions.collapse import CollapseWatch
-from fairseq_plugins.criterions.costs import label_costs
+from fairseq_plugins.criterions.costs import label_costs, span_tables
 from fairseq_plugins.decoders import FairseqSteps, keep_encoder_output, step_decoder, without_dropout
 from fairseq_plugins.options import old_name, option, option_name
 from fairseq_plugins.search import SCORE_NORMALIZER, check_score_normalizer, words_to_feed
@@ -38,14 +40,19 @@ from fairseq_plugins.search import SCORE_NORMALIZER, check_score_normalizer, wor
 # Temperature of the own history: that of the model's own distribution.
 OWN_TAU = 1.0
 
-# Options that belong to a soft search, or to its costs: the global objective, of a hard beam, has neither.
-NOT_GLOBAL = (
-    "hard_forward",
-    "margin",
-    "wrong_label_costs",
-    "soft_beam_candidates",
-    "length_penalty",
-)
+# Options that have no meaning for an objective: the hinge adds costs to scores, symbol by symbol; the global
+# objective, of a hard beam, has no costs and no soft search.
+UNUSED_BY = {
+    "hinge": ("cost",),
+    "global": (
+        "hard_forward",
+        "margin",
+        "cost",
+        "wrong_label_costs",
+        "soft_beam_candidates",
+        "length_penalty",
+    ),
+}
 
 # The weights of a soft search, B * T * K * K * V numbers, up to which activations are kept (some 200 MB)
 # instead of computed again in the backward pass: with few labels that would double the time for nothing.
@@ -86,6 +93,11 @@ class SoftBeamConfig(AnnealedConfig):
         "what that cross entropy feeds the decoder: `gold` words, or its `own` (soft argmax of alpha 1)",
         "ours; scheduled sampling 2017, 3.1",
     )
+    cost: ChoiceEnum(["labels", "spans"]) = option(
+        "labels",
+        "what is counted: wrong `labels` (symbols), or, of BIO labels, wrong `spans`, predicted and missed",
+        "2.3; ours",
+    )
     margin: float = option(1.0, "hinge only: weight of the cost that is added to the scores", "2.5")
     wrong_label_costs: Optional[str] = option(
         None,
@@ -125,14 +137,16 @@ class Problem(NamedTuple):
         state: its state before the first step.
         target: ``[B, T]`` the references.
         lengths: ``[B]`` steps of the search.
-        cost: of each symbol.
+        cost: of each symbol, or ``None``.
+        path_cost: of spans, or ``None``.
     """
 
     decoder: FairseqSteps
     state: State
     target: Tensor
     lengths: Tensor
-    cost: HammingCost
+    cost: HammingCost | None
+    path_cost: SpanCost | None
 
 
 @register_criterion("soft_beam", dataclass=SoftBeamConfig)
@@ -153,6 +167,11 @@ class SoftBeamCriterion(AnnealedCriterion):
     def __init__(self, cfg: SoftBeamConfig, task: FairseqTask):
         super().__init__(cfg, task)
         self.register_buffer("wrong_costs", label_costs(cfg.wrong_label_costs, task.target_dictionary))
+        tables = (None, None)
+        if cfg.cost == "spans":
+            tables = span_tables(task.target_dictionary, self.space)
+        for name, table in zip(("inside", "begins"), tables):
+            self.register_buffer(name, table)
         self.register_buffer("allowed", words_to_feed(self.space, len(task.target_dictionary)))
         self.space = replace(self.space, score_normalizer=cfg.score_normalizer)
         # Tagging has as many labels as words: no further steps, and lengths that are all the same.
@@ -178,8 +197,7 @@ class SoftBeamCriterion(AnnealedCriterion):
             raise ValueError(f"--ce-weight {cfg.ce_weight} must be between 0 and 1")
         if cfg.ce_history == "own" and cfg.ce_weight == 0:
             raise ValueError("--ce-history own needs cross entropy: --ce-weight 0.5, for example")
-        if cfg.objective == "global":
-            self._refuse_options_of_the_soft_beam()
+        self._refuse_unused_options()
         if cfg.soft_beam_candidates and cfg.soft_beam_candidates < size:
             raise ValueError(
                 f"--soft-beam-candidates {cfg.soft_beam_candidates} must be 0 or at least --soft-beam-size "
@@ -196,11 +214,13 @@ class SoftBeamCriterion(AnnealedCriterion):
             if getattr(cfg, name) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(cfg, name)} must not be negative")
 
-    def _refuse_options_of_the_soft_beam(self) -> None:
-        defaults = {one.name: one.default for one in fields(self.config)}
-        for name in NOT_GLOBAL:
+    def _refuse_unused_options(self) -> None:
+        objective, defaults = str(self.cfg.objective), {one.name: one.default for one in fields(self.config)}
+        for name in UNUSED_BY.get(objective, ()):
             if getattr(self.cfg, name) != defaults[name]:
-                raise ValueError(f"{option_name(name)} has no meaning for --objective global; remove it")
+                raise ValueError(f"{option_name(name)} has no meaning for --objective {objective}; remove it")
+        if self.cfg.cost == "spans" and self.cfg.wrong_label_costs:
+            raise ValueError("--wrong-label-costs has no meaning for --cost spans; remove it")
 
     def changing_schedules(self) -> dict[str, str]:
         """What changes in training, each with the option that makes it constant."""
@@ -270,12 +290,16 @@ class SoftBeamCriterion(AnnealedCriterion):
         self.space = self.space.to(target.device)
         decoder = step_decoder(model)
         lengths = target.ne(self.padding_idx).sum(1) + self.extra_steps
-        cost = HammingCost(target, self.padding_idx, self.wrong_costs)
-        return Problem(decoder, decoder.init_state(encoder_out), target, lengths, cost)
+        cost = path_cost = None
+        if self.cfg.cost == "spans":
+            path_cost = SpanCost(target, self.inside, self.begins)
+        else:
+            cost = HammingCost(target, self.padding_idx, self.wrong_costs)
+        return Problem(decoder, decoder.init_state(encoder_out), target, lengths, cost, path_cost)
 
     def _global_loss(self, model, sample, encoder_out, problem):
         """``[B]`` minus the reference's log-probability among itself and the beam, and what is logged."""
-        decoder, state, target, lengths, _ = problem
+        decoder, state, target, lengths, *_ = problem
         with without_dropout(model), torch.no_grad():
             if self.training:
                 state = decoder.init_state(model.encoder.forward_torchscript(sample["net_input"]))
@@ -286,14 +310,14 @@ class SoftBeamCriterion(AnnealedCriterion):
 
     def _own_history(self, problem):
         """``[B]`` cross entropy of a decoder that is fed its own soft argmax."""
-        decoder, state, target, _, _ = problem
+        decoder, state, target, *_ = problem
         log_probs = relaxed_decode(decoder, state, target, OwnWord("soft", OWN_TAU, self.allowed))
         nll = -log_probs.gather(2, target[..., None]).squeeze(2)
         return nll.masked_fill(target.eq(self.padding_idx), 0.0).sum(1)
 
     def _soft_search(self, problem):
         """Expected cost ``[B]``, score ``[B]`` of the best, and what is logged, on the soft beam."""
-        decoder, state, target, lengths, cost = problem
+        decoder, state, target, lengths, cost, path_cost = problem
         options = SoftBeamOptions(
             self.cfg.soft_beam_size,
             self.alpha,
@@ -310,26 +334,27 @@ class SoftBeamCriterion(AnnealedCriterion):
                 size=self.cfg.soft_beam_candidates,
                 tolerance=self.cfg.soft_beam_tolerance,
             )
-        found = search(decoder, state, lengths, self.space, options, cost=cost, observe=_overlap)
+        found = search(decoder, state, lengths, self.space, options, cost, _overlap, path_cost=path_cost)
         overlap, seen = torch.stack(found.observed).sum(0)
         overlap = overlap / seen
         self._collapse.add(overlap)
         means = {"alpha": self.alpha, "beam_overlap": overlap}
         if self.cfg.soft_beam_candidates:
             means["redone"] = found.fell_back.float().mean()
-        cost = found.risk() if self.cfg.objective == "risk" else found.direct_loss()
-        return cost, found.max_score(), means
+        paid = found.risk() if self.cfg.objective == "risk" else found.direct_loss()
+        return paid, found.max_score(), means
 
     def _hard_search(self, problem):
         """The same on the hard beam."""
-        decoder, state, _, lengths, cost = problem
+        decoder, state, _, lengths, cost, path_cost = problem
         size, weight = self.cfg.soft_beam_size, self._cost_weight
         found = hard_beam(decoder, state, lengths, size, self.space, cost, weight)
+        costs = found.costs if path_cost is None else path_costs(path_cost, found.symbols)
         ranking = normalised(found.scores, self.space.lengths(found.symbols), self.length_penalty)
         best, index = ranking.max(1, keepdim=True)
         if self.cfg.objective == "risk":
-            return expected_risk(ranking, found.costs, 1.0), best[:, 0], {}
-        return found.costs.gather(1, index)[:, 0], best[:, 0], {}
+            return expected_risk(ranking, costs, 1.0), best[:, 0], {}
+        return costs.gather(1, index)[:, 0], best[:, 0], {}
 
     @property
     def _cost_weight(self):

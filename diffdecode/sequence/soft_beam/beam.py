@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffdecode.sequence.costs import StepCost, missing_costs
+from diffdecode.sequence.costs import PathCost, StepCost, missing_costs
 from diffdecode.sequence.risk import expected_risk
 from diffdecode.sequence.search_space import SearchSpace, length_bounds
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, mix
@@ -59,6 +59,7 @@ class Beam(NamedTuple):
         words: ``[B, K]`` expected number of symbols written; PAD is none.
         finished: ``[B, K]`` degrees of having ended, or ``None``.
         permitted: ``[B, K, C]`` degrees to which each symbol may come next, or ``None``.
+        memory: ``[B, K, S]`` what a path cost remembers, or ``None``.
     """
 
     state: State
@@ -68,6 +69,7 @@ class Beam(NamedTuple):
     words: Tensor
     finished: Tensor | None
     permitted: Tensor | None
+    memory: Tensor | None
 
 
 class Choice(NamedTuple):
@@ -81,6 +83,7 @@ class Choice(NamedTuple):
         words: ``[B, K]`` number of words of this step.
         finished: ``[B, K]`` degrees of having ended, or ``None``.
         permitted: ``[B, K, C]`` degrees to which each symbol may come next, or ``None``.
+        memory: ``[B, K, S]`` what a path cost remembers, or ``None``.
     """
 
     parents: Tensor
@@ -90,6 +93,7 @@ class Choice(NamedTuple):
     words: Tensor
     finished: Tensor | None
     permitted: Tensor | None
+    memory: Tensor | None
 
 
 class Selection(NamedTuple):
@@ -120,6 +124,7 @@ class Problem:
         space: what may be emitted.
         options: beam size, alpha and operator.
         cost: d(y_t) of each symbol, or ``None``.
+        path_cost: cost that depends on the symbols before, too, or ``None``; not added to any score.
 
     Raises:
         ValueError: a beam larger than the number of symbols.
@@ -130,6 +135,7 @@ class Problem:
     space: SearchSpace
     options: SoftBeamOptions
     cost: StepCost | None
+    path_cost: PathCost | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.options.beam_size <= self.space.size:
@@ -149,11 +155,13 @@ class Problem:
         start = torch.zeros(batch, 1, device=self.lengths.device)
         vectors = first_input(self.decoder, batch)
         finished, permitted = self.space.none_finished(start), self.space.first_permitted(start)
-        return Beam(state, vectors, start, start, start, finished, permitted)
+        memory = None if self.path_cost is None else self.path_cost.first()[:, None]
+        return Beam(state, vectors, start, start, start, finished, permitted, memory)
 
     def may_stop(self, running: Tensor) -> bool:
         """Whether no further step can change anything. In training, where a GPU should not wait, never."""
-        looks = self.space.eos is not None and self.cost is None and not torch.is_grad_enabled()
+        counts = self.cost is not None or self.path_cost is not None
+        looks = self.space.eos is not None and not counts and not torch.is_grad_enabled()
         return looks and not bool(running.any())
 
     def without_held(self, candidates: Tensor, t: int, running: Tensor) -> Tensor:
@@ -165,6 +173,24 @@ class Problem:
         if t < self.bounds[0]:
             return candidates
         return candidates.masked_fill(~running.view(-1, *[1] * (candidates.dim() - 1)), 0.0)
+
+    def paid_on_paths(
+        self, beam: Beam, t: int, parents: Tensor, symbols: Tensor, chosen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Expected path costs ``[B, K]`` of this step, and what is remembered of it, ``[B, K, S]``.
+
+        Args:
+            beam: the J elements before.
+            t: the step.
+            parents: ``[B, M]`` the element that each of M candidates continues.
+            symbols: ``[B, M]`` their symbols.
+            chosen: ``[B, K, M]`` the selection.
+        """
+        assert self.path_cost is not None and beam.memory is not None
+        before = beam.memory.gather(1, parents[..., None].expand(-1, -1, beam.memory.size(2)))
+        paid, memory = self.path_cost.step(t, symbols, before)
+        paid, memory = paid.to(chosen.dtype), memory.to(chosen.dtype)
+        return torch.einsum("bkm,bm->bk", chosen, paid), torch.bmm(chosen, memory)
 
     def continued(self, beam: Beam, state: State, choice: Choice, t: int, running: Tensor) -> Beam:
         """The beam after step ``t`` (Algorithm 3, lines 12, 16 and 17); a sentence that has ended is held.
@@ -188,6 +214,7 @@ class Problem:
             choice.words + inherited(beam.words),
             choice.finished,
             choice.permitted,
+            choice.memory,
         )
         return self._held(beam, new, t, running[:, None])
 
@@ -203,6 +230,10 @@ class Problem:
         finished = new.finished
         if finished is not None and old.finished is not None:
             finished = torch.where(running, finished, self._widened(old.finished))
+        memory = new.memory
+        if memory is not None and old.memory is not None:
+            kept = pad(old.memory, (0, 0, 0, memory.size(1) - old.memory.size(1)))
+            memory = torch.where(running[..., None], memory, kept)
         return Beam(
             new.state,
             new.vectors,
@@ -211,6 +242,7 @@ class Problem:
             torch.where(running, new.words, self._widened(old.words)),
             finished,
             new.permitted,  # of a sentence that is held nothing more is selected
+            memory,
         )
 
     def _widened(self, values: Tensor, fill: float = 0.0) -> Tensor:
@@ -220,9 +252,12 @@ class Problem:
 
     def result(self, beam: Beam, observed: list[Any]) -> "SoftBeam":
         """What the search returns."""
+        costs = beam.costs
+        if self.path_cost is not None and beam.memory is not None:
+            costs = costs + self.path_cost.last(beam.memory)
         return SoftBeam(
             self._widened(beam.scores, NO_CANDIDATE),
-            self._widened(beam.costs),
+            self._widened(costs),
             self._widened(beam.words),
             self.options,
             observed,

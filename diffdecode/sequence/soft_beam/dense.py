@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from diffdecode.categorical import refuse_bad_best, relaxed_rows
-from diffdecode.sequence.costs import StepCost, step_costs
+from diffdecode.sequence.costs import PathCost, StepCost, step_costs
 from diffdecode.sequence.precision import outside_autocast
 from diffdecode.sequence.search_space import SearchSpace
 from diffdecode.sequence.soft_beam.beam import (
@@ -38,6 +38,7 @@ def soft_beam(
     options: SoftBeamOptions,
     cost: StepCost | None = None,
     observe: Observer | None = None,
+    path_cost: PathCost | None = None,
 ) -> SoftBeam:
     """Run the relaxed beam search; everything it returns can be differentiated.
 
@@ -53,13 +54,14 @@ def soft_beam(
         cost: d(y_t) of each symbol; ``None`` counts nothing (and a search without gradient then ends once
             every element has ended).
         observe: called at each step, without gradient; its results are returned in ``observed``.
+        path_cost: cost that depends on the symbols before, too, and is added to the costs alone.
 
     Raises:
         ValueError: beam larger than the number of symbols, a negative length, or scores that are not finite
             (naming the batch row).
         TypeError: a space whose scores the decoder cannot give (``predict``).
     """
-    problem = Problem(decoder, lengths, space, options, cost)
+    problem = Problem(decoder, lengths, space, options, cost, path_cost)
     beam, observed, best = problem.first_beam(state), [], []
     step = partial(_step, problem, _candidate_embeddings(decoder, space), observe)
     light_step = partial(checkpoint, step, use_reentrant=False)
@@ -108,14 +110,21 @@ def _step(
     )  # [B, K, J * C], line 7
     by_pair = chosen.view(batch, options.beam_size, width, space.size)
     symbols = by_pair.sum(2)  # [B, K, C], line 10
+    costs, memory = torch.einsum("bkc,bc->bk", symbols, symbol_costs), None
+    if problem.path_cost is not None:
+        elements = torch.arange(width, device=flat.device).repeat_interleave(space.size).expand(batch, -1)
+        each = space.symbols.repeat(width).expand(batch, -1)  # [B, J * C]
+        paid, memory = problem.paid_on_paths(beam, t, elements, each, chosen)
+        costs = costs + paid
     choice = Choice(
         parents=by_pair.sum(3),  # line 9
         vectors=(symbols.to(embeddings.dtype) @ embeddings).flatten(0, 1),  # line 11
         scores=expected_scores(chosen, flat),  # line 13
-        costs=torch.einsum("bkc,bc->bk", symbols, symbol_costs),  # line 12
+        costs=costs,  # line 12
         words=space.words(symbols, space.symbols),
         finished=space.finish_soft(symbols, space.symbols),
         permitted=space.permitted_after_soft(symbols),
+        memory=memory,
     )
     new = problem.continued(beam, state, choice, t, running)
     seen = None if observe is None else observe(Selection(by_pair.detach(), new.scores.detach(), running))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from diffdecode.categorical import TOP_K_OPERATORS, relaxed_rows, tail_bound
-from diffdecode.sequence.costs import StepCost, step_costs
+from diffdecode.sequence.costs import PathCost, StepCost, step_costs
 from diffdecode.sequence.output_layer import OutputLayer, Prediction
 from diffdecode.sequence.precision import outside_autocast
 from diffdecode.sequence.search_space import SearchSpace
@@ -78,6 +78,7 @@ def truncated_soft_beam(
     observe: Observer | None = None,
     size: int = 64,
     tolerance: float = 1e-3,
+    path_cost: PathCost | None = None,
 ) -> TruncatedSoftBeam:
     """``soft_beam`` over the best ``size`` candidates; the dense search of sentences that need more.
 
@@ -97,6 +98,7 @@ def truncated_soft_beam(
         observe: called at each step, without gradient (after a fallback: what the dense search shows).
         size: M.
         tolerance: largest ``tail`` that is accepted; 1 never falls back.
+        path_cost: cost that depends on the symbols before, too, and is added to the costs alone.
 
     Raises:
         ValueError: beam larger than the number of symbols or than ``size``, an operator without tail bound,
@@ -106,13 +108,14 @@ def truncated_soft_beam(
         raise ValueError(f"{size} candidates are too few for a beam of {options.beam_size}")
     if TOP_K_OPERATORS[options.operator].tail_bound is None:
         raise ValueError(f"top-k operator {options.operator!r} has no tail bound: use soft_beam")
-    found = _search(decoder, Problem(decoder, lengths, space, options, cost), state, observe, size)
+    problem = Problem(decoder, lengths, space, options, cost, path_cost)
+    found = _search(decoder, problem, state, observe, size)
     # Written so that NaN falls back, too: the dense search names the sentence.
     found.fell_back = ~(found.tail <= tolerance)
     redone = int(found.fell_back.sum())
     if not redone:
         return found
-    dense = soft_beam(decoder, state, lengths, space, options, cost, observe)
+    dense = soft_beam(decoder, state, lengths, space, options, cost, observe, path_cost)
     if redone == len(lengths):
         return TruncatedSoftBeam(**vars(dense), tail=found.tail, fell_back=found.fell_back)
     return _merged(found, dense)
@@ -252,12 +255,17 @@ def _choice(
     # PAD is no word: it adds nothing to the embedding.
     spoken = chosen if space.pad is None else chosen * (found.symbols != space.padding)[:, None]
     symbol_costs = step_costs(problem.cost, t, found.symbols).to(chosen.dtype)
+    costs, memory = torch.einsum("bkm,bm->bk", chosen, symbol_costs), None
+    if problem.path_cost is not None:
+        paid, memory = problem.paid_on_paths(beam, t, found.parents, found.symbols, chosen)
+        costs = costs + paid
     return Choice(
         parents=torch.bmm(chosen, continues),  # line 9
         vectors=layer.mix(found.symbols, spoken).flatten(0, 1),  # line 11
         scores=expected_scores(chosen, found.scores),  # line 13
-        costs=torch.einsum("bkm,bm->bk", chosen, symbol_costs),  # line 12
+        costs=costs,  # line 12
         words=space.words(chosen, found.symbols[:, None]),
         finished=space.finish_soft(chosen, found.symbols[:, None]),
         permitted=space.permitted_after_soft(chosen, found.symbols),
+        memory=memory,
     )
