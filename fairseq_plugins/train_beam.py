@@ -48,6 +48,7 @@ OBJECTIVES = {
     "risk": "risk of the beam",
     "hinge": "hinge",
     "global": "global",
+    "soft_global": "global, soft beam",
     "sampling": "scheduled sampling",
 }
 MEASURES = {"accuracy": "accuracy", "f1": "F1 of spans", "bleu": "BLEU"}
@@ -118,7 +119,11 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         help="lambdas that dev chooses from (default: 1 0.5 0.25 0; in translation 1 alone)",
     )
-    add("--score-normalizer", type=float, help="lambda of training (default: 0 for global, else 1)")
+    add(
+        "--score-normalizer",
+        type=float,
+        help="lambda of training (default: 0 for global and soft_global, else 1)",
+    )
     add("--search-alpha", type=float, default=10.0, help="peakedness of the soft beam in decoding")
     add("--gen-subset", default="valid", help="split that the table is about")
     add("--no-control", action="store_true", help="do not continue by cross entropy")
@@ -209,7 +214,7 @@ def _objective_options(args: argparse.Namespace, objective: str) -> list[str]:
         return SAMPLING.split()
     normalizer = args.score_normalizer
     if normalizer is None:
-        normalizer = 0.0 if objective == "global" else 1.0
+        normalizer = 0.0 if objective in ("global", "soft_global") else 1.0
     return [
         *["--criterion", "soft_beam", "--objective", objective, "--score-normalizer", f"{normalizer:g}"],
         *_criterion_options(args, UNUSED_BY.get(objective, ())),

@@ -41,7 +41,7 @@ from fairseq_plugins.search import SCORE_NORMALIZER, check_score_normalizer, wor
 OWN_TAU = 1.0
 
 # Options that have no meaning for an objective: the hinge adds costs to scores, symbol by symbol; the global
-# objective, of a hard beam, has no costs and no soft search.
+# objective, of a hard beam, has no costs and no soft search, and its relaxation no costs.
 UNUSED_BY = {
     "hinge": ("cost",),
     "global": (
@@ -52,7 +52,10 @@ UNUSED_BY = {
         "soft_beam_candidates",
         "length_penalty",
     ),
+    "soft_global": ("margin", "cost", "wrong_label_costs", "length_penalty"),
 }
+# Objectives that compare the score of the reference with those of a soft beam.
+NEED_REFERENCE = ("hinge", "soft_global")
 
 # The weights of a soft search, B * T * K * K * V numbers, up to which activations are kept (some 200 MB)
 # instead of computed again in the backward pass: with few labels that would double the time for nothing.
@@ -61,12 +64,12 @@ KEPT_WEIGHTS = 2**24
 
 @dataclass
 class SoftBeamConfig(AnnealedConfig):
-    objective: ChoiceEnum(["direct", "risk", "hinge", "global"]) = option(
+    objective: ChoiceEnum(["direct", "risk", "hinge", "global", "soft_global"]) = option(
         "direct",
         "`direct`: cost of the beam's best; `risk`: expected cost of the whole beam; `hinge`: soft "
         "max-margin; `global`: cross entropy over the reference and the hard beam, for scores that are not "
-        "normalised",
-        "soft beam 2018, Eq. 2; ours; 2.5; Andor et al. 2016",
+        "normalised; `soft_global`: the same over the soft beam",
+        "soft beam 2018, Eq. 2; ours; 2.5; Andor et al. 2016; Goyal et al. 2019",
     )
     soft_beam_size: int = option(
         3, "beam elements in training, at most the symbols that can be predicted", "2.3"
@@ -249,12 +252,12 @@ class SoftBeamCriterion(AnnealedCriterion):
         """
         encoder_out, target, gold_scores, nll = self._teacher_forcing(model, sample)
         problem = self._problem(model, encoder_out, target)
-        if self.cfg.objective == "global":
+        if self.cfg.objective == "global" or (self.cfg.objective == "soft_global" and not self.training):
             objective, means = self._global_loss(model, sample, encoder_out, problem)
+        elif self.training:
+            objective, means = self._soft_objective(problem, gold_scores)
         else:
-            search = self._soft_search if self.training else self._hard_search
-            cost, max_score, means = search(problem)
-            objective = self._objective(cost, max_score, gold_scores, target)
+            objective, means = self._hard_objective(problem, gold_scores), {}
         loss = objective
         if self.cfg.ce_weight:
             own = self.training and self.cfg.ce_history == "own"
@@ -281,7 +284,7 @@ class SoftBeamCriterion(AnnealedCriterion):
             beyond = self.space.beyond_log_probs(log_z, finished=None)
             scores = log_likelihood + beyond.masked_fill(outside, 0.0).sum(1)
         learns_from_gold = self.cfg.ce_weight > 0 and self.cfg.ce_history == "gold"
-        if not learns_from_gold and self.cfg.objective != "hinge":
+        if not learns_from_gold and self.cfg.objective not in NEED_REFERENCE:
             # Detached, the scores over the vocabulary need not be kept for the backward pass.
             scores, log_likelihood = scores.detach(), log_likelihood.detach()
         return encoder_outputs[0], target, scores, -log_likelihood
@@ -315,8 +318,8 @@ class SoftBeamCriterion(AnnealedCriterion):
         nll = -log_probs.gather(2, target[..., None]).squeeze(2)
         return nll.masked_fill(target.eq(self.padding_idx), 0.0).sum(1)
 
-    def _soft_search(self, problem):
-        """Expected cost ``[B]``, score ``[B]`` of the best, and what is logged, on the soft beam."""
+    def _soft_objective(self, problem, gold_scores):
+        """``[B]`` the objective on the soft beam, and what is logged."""
         decoder, state, target, lengths, cost, path_cost = problem
         options = SoftBeamOptions(
             self.cfg.soft_beam_size,
@@ -341,29 +344,32 @@ class SoftBeamCriterion(AnnealedCriterion):
         means = {"alpha": self.alpha, "beam_overlap": overlap}
         if self.cfg.soft_beam_candidates:
             means["redone"] = found.fell_back.float().mean()
-        paid = found.risk() if self.cfg.objective == "risk" else found.direct_loss()
-        return paid, found.max_score(), means
+        if self.cfg.objective == "soft_global":
+            return found.global_loss(gold_scores), means
+        if self.cfg.objective == "hinge":
+            return self._hinge(found.max_score(), gold_scores, target), means
+        return found.risk() if self.cfg.objective == "risk" else found.direct_loss(), means
 
-    def _hard_search(self, problem):
-        """The same on the hard beam."""
-        decoder, state, _, lengths, cost, path_cost = problem
+    def _hard_objective(self, problem, gold_scores):
+        """``[B]`` its limit, on the hard beam."""
+        decoder, state, target, lengths, cost, path_cost = problem
         size, weight = self.cfg.soft_beam_size, self._cost_weight
         found = hard_beam(decoder, state, lengths, size, self.space, cost, weight)
         costs = found.costs if path_cost is None else path_costs(path_cost, found.symbols)
         ranking = normalised(found.scores, self.space.lengths(found.symbols), self.length_penalty)
         best, index = ranking.max(1, keepdim=True)
+        if self.cfg.objective == "hinge":
+            return self._hinge(best[:, 0], gold_scores, target)
         if self.cfg.objective == "risk":
-            return expected_risk(ranking, costs, 1.0), best[:, 0], {}
-        return costs.gather(1, index)[:, 0], best[:, 0], {}
+            return expected_risk(ranking, costs, 1.0)
+        return costs.gather(1, index)[:, 0]
 
     @property
     def _cost_weight(self):
         return self.cfg.margin if self.cfg.objective == "hinge" else 0.0
 
-    def _objective(self, cost, max_score, gold_scores, target):
-        """``[B]``: the cost (Eq. 2), or ``max(0, s_max - s(y*))`` (section 2.5)."""
-        if self.cfg.objective != "hinge":
-            return cost
+    def _hinge(self, max_score, gold_scores, target):
+        """``[B]``: ``max(0, s_max - s(y*))`` (section 2.5)."""
         words = target.ne(self.padding_idx).sum(1)
         return torch.relu(max_score - normalised(gold_scores, words, self.length_penalty))
 

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from diffdecode.sequence.costs import PathCost, StepCost, missing_costs
 from diffdecode.sequence.risk import expected_risk
-from diffdecode.sequence.search_space import SearchSpace, length_bounds
+from diffdecode.sequence.search_space import LEAST_PERMITTED, SearchSpace, length_bounds
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, mix
 
 # Score of an element that there was no candidate for: never chosen, and finite in every product.
@@ -303,6 +303,24 @@ class SoftBeam:
         it does not become the cost of the best alone.
         """
         return expected_risk(self.ranking, self.costs, sharpness=1.0)
+
+    def global_loss(self, reference: Tensor) -> Tensor:
+        """``[B]`` minus the log-probability of the reference among itself and the beam.
+
+        The relaxation of ``diffdecode.sequence.global_loss`` without early update, which it becomes as alpha
+        grows (after Goyal, Dyer and Berg-Kirkpatrick 2019): the normaliser is a sum over final scores of the
+        soft beam. An element that is the reference would be counted twice; it counts to the degree min(1, D)
+        to which it is not. No costs may have been added to the scores.
+
+        Args:
+            reference: ``[B]`` score of the reference, the sum of its local scores in the same space. The
+                costs are those of ``HammingCost`` without a table: 0 for the reference, and else 1 or more.
+        """
+        other = self.costs.clamp(0.0, 1.0)
+        counts = other > LEAST_PERMITTED
+        degrees = torch.where(counts, other, 1.0).log().masked_fill(~counts, -torch.inf)
+        scores = torch.cat([reference[:, None], self.scores + degrees], 1)
+        return -scores.log_softmax(1)[:, 0]
 
     def max_score(self) -> Tensor:
         """``[B]`` relaxed ranking of the best hypothesis, s_max of the hinge (section 2.5)."""
