@@ -24,6 +24,7 @@ from fairseq.models.lstm import LSTM, Embedding, Linear
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
+from fairseq_plugins.models.lstm_step import known_gates, lstm_step
 from fairseq_plugins.options import option
 from fairseq_plugins.words import NONE, WordEmbedding, WordEmbeddingConfig, word_embedding
 
@@ -228,10 +229,10 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
 
     Without *label_history* zeros stand for the embedding: a label depends on words alone.
 
-    The incremental state holds, under one key, ``hidden`` and ``cell`` ``[layers, R, H]`` and ``step`` (a 0-d
-    integer tensor: the number of labels already written). ``R`` may be any multiple of the ``B`` sentences in
-    *encoder_out*: rows ``b * R/B ... (b + 1) * R/B - 1`` then belong to sentence ``b``, and the encoder
-    output need not be copied.
+    The incremental state holds, under one key, ``hidden`` and ``cell`` ``[layers, R, H]``, ``step`` (a 0-d
+    integer tensor: the number of labels already written), and the encoder ``states`` with what they add to
+    the ``gates`` ``[T, B, 4 H]``. ``R`` may be any multiple of the ``B`` sentences in *encoder_out*: rows
+    ``b * R/B ... (b + 1) * R/B - 1`` then belong to sentence ``b``, and the encoder output need not be copied.
     """
 
     def __init__(
@@ -283,17 +284,25 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
         if not self.label_history:
             labels = torch.zeros_like(labels)
         if incremental_state is None:
-            context, start = self._all_states(encoder_out["states"], labels.size(0)), None
+            context = self._all_states(encoder_out["states"], labels.size(0))
+            output, _ = self.lstm(torch.cat([labels, context], dim=2))
         else:
-            cached = self.get_incremental_state(incremental_state, STATE) or {}
-            step = cached.get("step", torch.zeros((), dtype=torch.long, device=labels.device))
-            context = self._state_at(encoder_out["states"], step, labels.size(1))
-            start = (cached["hidden"], cached["cell"]) if cached else None
-        output, (hidden, cell) = self.lstm(torch.cat([labels, context], dim=2), start)
-        if incremental_state is not None:
-            state = {"hidden": hidden, "cell": cell, "step": step + 1}
-            self.set_incremental_state(incremental_state, STATE, state)
+            output = self._next(labels[0], encoder_out["states"], incremental_state)[None]
         return self.dropout(output).transpose(0, 1), None
+
+    def _next(self, labels, states, incremental_state):
+        """The next step ``[R, H]``, fed ``labels [R, d]``."""
+        cached = self.get_incremental_state(incremental_state, STATE) or {}
+        if cached.get("states") is not states:  # at the first step, or where sentences have been dropped
+            cached = {**cached, "states": states, "gates": known_gates(self.lstm, states)}
+        step = cached.get("step", torch.zeros((), dtype=torch.long, device=labels.device))
+        known = cached["gates"].index_select(0, step.view(1))[0]
+        known = known.repeat_interleave(labels.size(0) // known.size(0), dim=0)
+        start = (cached["hidden"], cached["cell"]) if "hidden" in cached else None
+        output, (hidden, cell) = lstm_step(self.lstm, labels, known, start)
+        new = {**cached, "hidden": hidden, "cell": cell, "step": step + 1}
+        self.set_incremental_state(incremental_state, STATE, new)
+        return output
 
     def _all_states(self, states, num_labels):
         if num_labels > states.size(0):
@@ -302,10 +311,6 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
                 "(train with --task sequence_tagging)"
             )
         return states[:num_labels]
-
-    def _state_at(self, states, step, rows):
-        context = states.index_select(0, step.view(1))
-        return context.repeat_interleave(rows // states.size(1), dim=1)
 
     def output_layer(self, features: Tensor, **unused) -> Tensor:
         """Logits ``[..., V]`` of hidden states ``[..., H]``."""
