@@ -1,13 +1,30 @@
-"""Tagging without right context: four ways to go on training, each decoded with its own best normaliser.
+"""Tagging without right context: ways to go on from cross entropy, each with its own best normaliser.
 
-A tagger whose labels may depend on no later word (``--encoder-direction word`` or ``forward``) is trained by
-cross entropy to a plateau, and continued four ways: by more cross entropy, by scheduled sampling, by direct
-loss and by the global objective (Andor et al. 2016), the last two beside cross entropy on the model's own
-history. Of each, lambda in the local score ``logit - lambda log Z`` is chosen on sentences that are kept
-aside; the table is on others.
+    python -m examples.papers.incremental_tagging --data DIR     # train.tsv and dev.tsv in DIR
+    python -m examples.papers.incremental_tagging --quick        # a generated language, hardly any training
+
+Where labels are written while words still arrive, a tagger cannot look to the right. A beam could make up for
+it, since later words revise earlier labels; but log-probabilities hardly let them (label bias), and scores
+that are not normalised do (Andor et al. 2016, section 3; Goyal, Dyer and Berg-Kirkpatrick 2019).
+
+1. Of ``train``, 1,000 sentences are kept aside: all that is chosen is chosen by them. ``dev`` gives the
+   table.
+2. Cross entropy trains a tagger that sees one word at a time, and its letters, to a plateau.
+3. It goes on by cross entropy, by scheduled sampling on its own words, by direct loss and by the global
+   objective (the last two beside cross entropy on the model's own history); learning rates decay to 0.
+   Numbers of epochs are such that the last three take about the same time; cross entropy gains nothing by
+   more. Each way is given the same learning rates and dropouts with the first seed, and keeps the pair that
+   is best on the sentences kept aside.
+4. Each model decodes greedily, and with a beam at lambda 1 and at the lambda that is best on the sentences
+   kept aside, for local scores ``logit - lambda log Z``.
+
+It prints a table after each seed, and writes ``results.json`` (all numbers, what was chosen, the exact
+commands of fairseq), ``table.txt``, ``curves.png`` and ``verdict.txt`` (differences, seed by seed).
+Interrupted, it goes on where it was; seeds can be added.
 """
 
 import argparse
+import itertools
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +56,9 @@ from fairseq_plugins.convert_conll import read_sentences
 
 USER_DIR = Path(fairseq_plugins.__file__).parent
 START = "cross entropy"
-VALIDATIONS = 4  # of each run, about: the learning rate ends at 0, so that epochs differ little
+START_POINT = (0.008, 0.3)
+VALIDATIONS = 2  # of each run: the learning rate ends at 0, so that epochs differ little
+MAY_CHANGE = ("out", "seeds", "arms", "lambdas", "lr", "dropout")  # when a run is taken up again
 SOFT_BEAM = "--criterion soft_beam --score-normalizer 0 --ce-weight 0.5 --ce-history own"
 
 
@@ -51,28 +70,20 @@ class Arm:
         name: what the table calls it.
         folder: of its runs.
         epochs: so many that all arms take about the same time; cross entropy, which is at its plateau, less.
-        lr: first learning rate, which decays to 0.
-        dropout: of the model.
-        options: the criterion and lambda of validation, by which the epoch is chosen.
+        options: the criterion, and the lambda of validation, by which epochs and grid points are chosen.
     """
 
     name: str
     folder: str
     epochs: int
-    lr: float
-    dropout: float
     options: str
 
 
-CONTINUED = Arm(
-    "cross entropy, continued", "ce", 16, 0.006, 0.35, "--criterion cross_entropy --score-normalizer 0.25"
-)
+CONTINUED = Arm("cross entropy, continued", "ce", 16, "--criterion cross_entropy --score-normalizer 0.25")
 SAMPLING = Arm(
     "scheduled sampling",
     "sampling",
     12,
-    0.004,
-    0.3,
     "--criterion differentiable_scheduled_sampling --gold-schedule never --alpha 1 --alpha-growth 1 "
     "--score-normalizer 0.25",
 )
@@ -80,21 +91,19 @@ DIRECT = Arm(
     "direct loss + own history",
     "direct",
     4,
-    0.004,
-    0.3,
     f"{SOFT_BEAM} --operator softsort --alpha 1 --alpha-growth 1.3 --soft-beam-candidates 24 "
     "--soft-beam-tolerance 1",
 )
-GLOBAL = Arm(
-    "global + own history", "global", 4, 0.006, 0.3, f"{SOFT_BEAM} --objective global --soft-beam-size 6"
-)
-ARMS = (CONTINUED, SAMPLING, DIRECT, GLOBAL)
+GLOBAL = Arm("global + own history", "global", 4, f"{SOFT_BEAM} --objective global --soft-beam-size 6")
+ARMS = {arm.folder: arm for arm in (CONTINUED, SAMPLING, DIRECT, GLOBAL)}
+Point = tuple[float, float]
+"""Of the grid: learning rate and dropout."""
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.incremental_tagging",
+        prog="python -m examples.papers.incremental_tagging",
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -104,9 +113,10 @@ def argument_parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder with train.tsv and dev.tsv (or .gz, .conll); default: a generated language",
     )
-    add_out(parser, "runs/incremental-tagging")
-    add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="the whole comparison once for each")
-    add("--sentences", type=int, default=4000, help="to train on, drawn from train")
+    add_out(parser, "runs/incremental_tagging")
+    add("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="the whole comparison once for each")
+    add("--arms", choices=tuple(ARMS), nargs="+", default=list(ARMS), help="ways to go on")
+    add("--sentences", type=int, default=4000, help="to train on, drawn from train; 0: all")
     add("--aside", type=int, default=1000, help="sentences of train by which epoch and lambda are chosen")
     add(
         "--direction",
@@ -114,7 +124,15 @@ def argument_parser() -> argparse.ArgumentParser:
         default="word",
         help="what a label sees: its word, or all so far",
     )
-    add("--epochs", type=int, default=30, help="epochs of the cross-entropy model that all continue")
+    add(
+        "--letters",
+        choices=("affixes", "cnn", "none"),
+        default="affixes",
+        help="what is read of a word's letters (--char-features of fairseq-train)",
+    )
+    add("--epochs", type=int, default=20, help="epochs of the cross-entropy model that all continue")
+    add("--lr", type=float, nargs="+", default=[0.004, 0.008], help="of the continuations: the grid")
+    add("--dropout", type=float, nargs="+", default=[0.3], help="of the continuations: the grid")
     add("--scale", type=float, default=1.0, help="factor on the epochs of all continuations")
     add(
         "--hidden",
@@ -125,7 +143,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--beam", type=int, default=10, help="beam size of the table")
     add("--lambdas", type=float, nargs="+", default=[0.0, 0.25, 0.5, 1.0], help="what is chosen from")
     add_device(parser, "cpu")
-    add("--quick", action="store_true", help="a few sentences, one epoch each, to see that it works")
+    add("--quick", action="store_true", help="a few sentences, hardly any epochs, to see that it works")
     return parser
 
 
@@ -133,9 +151,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     args = argument_parser().parse_args(argv)
     if args.quick:
-        args.sentences, args.aside, args.epochs, args.scale, args.beam = 100, 40, 2, 0.01, 3
-        args.seeds, args.lambdas = args.seeds[:1], [0.0, 1.0]
+        args.sentences, args.aside = min(args.sentences, 100), min(args.aside, 40)
+        args.epochs, args.scale, args.beam = 2, 0.01, min(args.beam, 3)
+        args.seeds, args.lambdas, args.lr = args.seeds[:1], [0.0, 1.0], args.lr[:1]
     args.device = device(args.device)
+    args.arms = [arm for name, arm in ARMS.items() if name in args.arms]
     return args
 
 
@@ -143,26 +163,32 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """The command; what an earlier call has finished is not done again."""
     args, console = arguments(argv), Console()
-    claim(
-        args.out,
-        {name: value for name, value in vars(args).items() if name not in ("out", "seeds", "lambdas")},
-    )
+    claim(args.out, {name: value for name, value in vars(args).items() if name not in MAY_CHANGE})
     prepare(args, console)
     updates = updates_per_epoch(args)
-    rows = [Row(name) for name in (START, *(arm.name for arm in ARMS))]
-    chosen: dict[str, list[float]] = {row.name: [] for row in rows}
+    rows = [Row(name) for name in (START, *(arm.name for arm in args.arms))]
+    lambdas: dict[str, list[float]] = {row.name: [] for row in rows}
+    points: dict[str, Point] = {}
     for seed in args.seeds:
         console.rule(f"seed {seed}", align="left")
-        runs = runs_of(args, seed, updates)
-        train_together(runs[:1], console, at_once=1)
+        start = start_run(args, seed, updates)
+        train_together([start], console, at_once=1)
+        for arm in args.arms:
+            if arm.name not in points:
+                points[arm.name] = best_point(args, arm, start, seed, updates, console)
+        runs = [
+            start,
+            *(continuation(args, arm, points[arm.name], start, seed, updates) for arm in args.arms),
+        ]
         train_together(runs[1:], console, at_once=1)
         for row, run in zip(rows, runs):
-            chosen[row.name].append(add_to(row, run, runs[0], args, console))
-        about = {"measure": "accuracy", "split": "dev", "seeds": args.seeds, "lambda": chosen}
+            lambdas[row.name].append(add_to(row, run, start, args, console))
+        about = {"measure": "accuracy", "split": "dev", "seeds": args.seeds}
+        about |= {"lambda": lambdas, "learning rate and dropout": points}
         report(rows, f"accuracy on dev, percent; seeds {seed_list(args, seed)}", about, args.out, console)
-    text = verdict(rows, tuned_heading(args))
-    write_text(args.out / "verdict.txt", text + "\n")
-    console.print(text)
+        text = verdict(rows, tuned_heading(args))
+        write_text(args.out / "verdict.txt", text + "\n")
+        console.print(text)
 
 
 def seed_list(args: argparse.Namespace, last: int) -> str:
@@ -170,10 +196,22 @@ def seed_list(args: argparse.Namespace, last: int) -> str:
     return ", ".join(map(str, args.seeds[: args.seeds.index(last) + 1]))
 
 
+def best_point(
+    args: argparse.Namespace, arm: Arm, start: TrainingRun, seed: int, updates: int, console: Console
+) -> Point:
+    """The learning rate and dropout whose run is best on the sentences kept aside; of equals the first."""
+    runs = {
+        point: continuation(args, arm, point, start, seed, updates)
+        for point in itertools.product(args.lr, args.dropout)
+    }
+    train_together(list(runs.values()), console, at_once=1)
+    return max(runs, key=lambda point: max(one["metric"] for one in runs[point].curve()))
+
+
 def prepare(args: argparse.Namespace, console: Console) -> None:
     """Text and binarised data in ``out``: train and valid drawn from the train file, test from dev."""
-    text, binary = args.out / "text", args.out / "bin"
-    if binary.exists():
+    text, data = args.out / "text", args.out / "data"
+    if data.exists():
         return
     if args.data is None:
         sentences = {
@@ -192,7 +230,7 @@ def prepare(args: argparse.Namespace, console: Console) -> None:
             f"--aside {args.aside} leaves nothing of {len(sentences['train'])} sentences to train on"
         )
     sentences["valid"] = sentences["train"][: args.aside]
-    sentences["train"] = sentences["train"][args.aside :][: args.sentences]
+    sentences["train"] = sentences["train"][args.aside :][: args.sentences or None]
     text.mkdir(parents=True, exist_ok=True)
     for split, chosen in sentences.items():
         console.print(f"{split}: {len(chosen):,} sentences, {sum(len(words) for words, _ in chosen):,} words")
@@ -200,8 +238,9 @@ def prepare(args: argparse.Namespace, console: Console) -> None:
             write_text(text / f"{split}.{suffix}", "".join(" ".join(one[side]) + "\n" for one in chosen))
     prefixes = [part for split in sentences for part in (f"--{split}pref", str(text / split))]
     # Words seen once become the unknown word, so that the model learns what to do with new words.
-    options = ["-s", "words", "-t", "labels", "--thresholdsrc", "2"]
-    with console.status("fairseq-preprocess"), atomic_folder(binary) as unfinished:
+    # Binarised, unknown words would have no letters.
+    options = ["-s", "words", "-t", "labels", "--thresholdsrc", "2", "--dataset-impl", "raw"]
+    with console.status("fairseq-preprocess"), atomic_folder(data) as unfinished:
         fairseq_command(
             "preprocess", [*options, *prefixes, "--destdir", str(unfinished)], args.out / "preprocess.log"
         )
@@ -210,11 +249,11 @@ def prepare(args: argparse.Namespace, console: Console) -> None:
 def common(args: argparse.Namespace) -> list[str]:
     """Options of fairseq-train that all runs share."""
     return [
-        *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging"],
+        *[str(args.out / "data"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging"],
         *["--arch", "fixed_attention_lstm", "--encoder-direction", args.direction],
         *["--encoder-embed-dim", str(args.hidden), "--encoder-hidden-size", str(args.hidden)],
-        # Words as wholes: unknown ones have no letters in binarised data.
-        *["--char-features", "none", "--word-dropout", "0"],
+        # Words seen once are unknown already.
+        *["--char-features", args.letters, "--char-embed-dim", str(args.hidden), "--word-dropout", "0"],
         *["--decoder-hidden-size", str(args.hidden), "--decoder-embed-dim", "32"],
         *["--optimizer", "adam", "--clip-norm", "1", "--max-tokens", "1000", "--num-workers", "0"],
         *["--best-checkpoint-metric", "accuracy", "--maximize-best-checkpoint-metric"],
@@ -237,26 +276,39 @@ def updates_per_epoch(args: argparse.Namespace) -> int:
     return len(itr)
 
 
-def runs_of(args: argparse.Namespace, seed: int, updates: int) -> list[TrainingRun]:
-    """The cross-entropy run of a seed, and its continuations."""
-    folder = args.out / f"seed{seed}"
+def start_run(args: argparse.Namespace, seed: int, updates: int) -> TrainingRun:
+    """The cross-entropy run of a seed, which all others continue."""
+    options = ["--criterion", "cross_entropy"]
+    return training_run(args, START, f"seed{seed}/start", options, args.epochs, START_POINT, seed, updates)
 
-    def run(
-        name: str, subfolder: str, options: list[str], epochs: int, lr: float, dropout: float
-    ) -> TrainingRun:
-        total = str(epochs * updates)
-        decay = ["--lr-scheduler", "polynomial_decay", "--total-num-update", total, "--max-update", total]
-        interval = str(max(1, epochs // VALIDATIONS))
-        decay += ["--validate-interval", interval, "--save-interval", interval]
-        learning = ["--lr", str(lr), *decay, "--dropout", str(dropout), "--seed", str(seed)]
-        return TrainingRun(name, folder / subfolder, [*common(args), *options, *learning], epochs, "accuracy")
 
-    found = [run(START, "start", ["--criterion", "cross_entropy"], args.epochs, 0.008, 0.3)]
-    for arm in ARMS:
-        more = ["--finetune-from-model", str(found[0].best), "--eval-beam", "5", *arm.options.split()]
-        epochs = max(1, round(arm.epochs * args.scale))
-        found.append(run(arm.name, arm.folder, more, epochs, arm.lr, arm.dropout))
-    return found
+def continuation(
+    args: argparse.Namespace, arm: Arm, point: Point, start: TrainingRun, seed: int, updates: int
+) -> TrainingRun:
+    """One way to go on from a start."""
+    options = ["--finetune-from-model", str(start.best), "--eval-beam", "5", *arm.options.split()]
+    folder = f"seed{seed}/{arm.folder}-lr{point[0]:g}-dropout{point[1]:g}"
+    epochs = max(1, round(arm.epochs * args.scale))
+    return training_run(args, arm.name, folder, options, epochs, point, seed, updates)
+
+
+def training_run(
+    args: argparse.Namespace,
+    name: str,
+    folder: str,
+    options: list[str],
+    epochs: int,
+    point: Point,
+    seed: int,
+    updates: int,
+) -> TrainingRun:
+    """A run whose learning rate decays to 0 over its ``epochs``, of ``updates`` updates each."""
+    total, interval = str(epochs * updates), str(max(1, epochs // VALIDATIONS))
+    schedule = ["--lr-scheduler", "polynomial_decay", "--total-num-update", total, "--max-update", total]
+    schedule += ["--validate-interval", interval, "--save-interval", interval, "--seed", str(seed)]
+    schedule += ["--lr", str(point[0]), "--dropout", str(point[1])]
+    command = [*common(args), *options, *schedule]
+    return TrainingRun(name, args.out / folder, command, epochs, "accuracy")
 
 
 def tuned_heading(args: argparse.Namespace) -> str:
@@ -276,7 +328,7 @@ def add_to(
             return decode(run, Decoding(key, key, options), generate)
 
     generate = [
-        str(args.out / "bin"),
+        str(args.out / "data"),
         "--user-dir",
         str(USER_DIR),
         "--task",
@@ -304,8 +356,8 @@ def verdict(rows: list[Row], heading: str) -> str:
     """Differences of the last column, seed by seed, in one line each."""
     scores: dict[str, Any] = {row.name: row.scores[heading] for row in rows}
     lines = []
-    for arm in (DIRECT, GLOBAL):
-        for other in (CONTINUED, SAMPLING):
+    for arm, other in itertools.product((DIRECT, GLOBAL), (CONTINUED, SAMPLING)):
+        if arm.name in scores and other.name in scores:
             pairs = zip(scores[arm.name], scores[other.name], strict=True)
             gains = [mine - theirs for mine, theirs in pairs]
             spread = f" ±{stdev(gains):.2f}" if len(gains) > 1 else ""
