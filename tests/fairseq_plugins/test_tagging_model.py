@@ -66,6 +66,18 @@ def test_step_by_step_is_teacher_forcing(layers):
         torch.testing.assert_close(got[:, 0], expected[:, step])
 
 
+def test_sentences_may_leave_between_steps(model):
+    sources, lengths, _, previous = toy_models.batch(model)
+    encoder_out, memory = model.encoder(sources, lengths), {}
+    expected = logits(model, sources, lengths, previous)
+    model.decoder(previous[:, :1], encoder_out=encoder_out, incremental_state=memory)
+    staying = torch.tensor([2, 0])
+    encoder_out = model.encoder.reorder_encoder_out(encoder_out, staying)
+    model.decoder.reorder_incremental_state(memory, staying)
+    got = model.decoder(previous[staying, 1:2], encoder_out=encoder_out, incremental_state=memory)[0]
+    torch.testing.assert_close(got[:, 0], expected[staying, 1])
+
+
 def test_rows_of_a_beam_share_their_sentence(model):
     sources, lengths, _, previous = toy_models.batch(model)
     encoder_out = model.encoder(sources, lengths)
