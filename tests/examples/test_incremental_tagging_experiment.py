@@ -104,7 +104,8 @@ def test_every_way_is_given_the_whole_grid_and_keeps_its_best(tmp_path, here):
 def test_the_learning_rate_of_every_run_decays_to_0_over_its_own_updates(tmp_path):
     args = experiment.arguments(["--out", str(tmp_path)])
     start = experiment.start_run(args, seed=1, updates=70)
-    others = [experiment.continuation(args, arm, (0.01, 0.2), start, 1, 70) for arm in experiment.ARMS.values()]
+    arms = experiment.ARMS.values()
+    others = [experiment.continuation(args, arm, (0.01, 0.2), start, 1, 70) for arm in arms]
     for run in [start, *others]:
         given = run.arguments
         total = given[given.index("--total-num-update") + 1]
