@@ -232,7 +232,8 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
     The incremental state holds, under one key, ``hidden`` and ``cell`` ``[layers, R, H]``, ``step`` (a 0-d
     integer tensor: the number of labels already written), and the encoder ``states`` with what they add to
     the ``gates`` ``[T, B, 4 H]``. ``R`` may be any multiple of the ``B`` sentences in *encoder_out*: rows
-    ``b * R/B ... (b + 1) * R/B - 1`` then belong to sentence ``b``, and the encoder output need not be copied.
+    ``b * R/B ... (b + 1) * R/B - 1`` then belong to sentence ``b``, and the encoder output need not be
+    copied.
     """
 
     def __init__(
