@@ -48,6 +48,17 @@ class Resumable:
 # What the commands read
 
 
+def texts_and_a_pipeline(folder: Path) -> None:
+    import spacy
+
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    nlp.to_disk(folder / "model")
+    for shard in range(4):
+        text = "".join(f"He saw {n}. So did she.\n" for n in range(300))
+        (folder / f"{shard}.txt").write_text(text, encoding="utf-8")
+
+
 def sentences(count: int, seed: int) -> list[tuple[list[str], list[str]]]:
     """Words with a label each, which the word tells."""
     rng = random.Random(seed)
@@ -270,6 +281,14 @@ COMMANDS = {
         ),
         stanza_table,
         treebank_and_reviews,
+    ),
+    "parse_corpus": Resumable(
+        lambda data, out: module(
+            "examples.scale.parse_corpus", str(data / "model"), *(str(data / f"{n}.txt") for n in range(4)),
+            "--out", str(out), "--workers", "0",
+        ),
+        lambda out: {path.name: path.read_bytes() for path in out.glob("*.spacy")},
+        texts_and_a_pipeline,
     ),
 }  # fmt: skip
 
