@@ -17,6 +17,8 @@ from diffdecode.structure import (
     nonprojective_tree,
     projective_marginals,
     projective_tree,
+    sample_nonprojective_trees,
+    sample_projective_trees,
     tree_argmax,
     unchecked,
 )
@@ -27,6 +29,11 @@ OURS = {
     INSIDE_OUTSIDE: lambda scores: projective_marginals(scores)[0],
     MATRIX_TREE: lambda scores: nonprojective_marginals(scores)[0],
     BACKWARD: lambda scores: backward(lambda given: projective_marginals(given)[0], scores),
+    f"{MATRIX_TREE} and their backward pass": lambda scores: backward(
+        lambda given: nonprojective_marginals(given)[0], scores
+    ),
+    "16 projective samples": lambda scores: sample_projective_trees(scores, samples=16),
+    "16 samples of all trees": lambda scores: sample_nonprojective_trees(scores, samples=16),
 }
 SIZES = [(32, 20), (32, 40), (256, 40), (32, 80), (128, 160)]
 SURROGATES = ("spigot", "structured_st", "marginals", "perturbed")

@@ -89,6 +89,38 @@ def test_marginals(accelerator, dtype, family, multi_root):
             compare(accelerator, function, scores, lengths, multi_root=multi_root, rtol=2e-5)
 
 
+@pytest.mark.parametrize("multi_root", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "function", [projective_marginals, nonprojective_marginals], ids=lambda f: f.__name__
+)
+def test_gradients_of_marginals(accelerator, function, family, multi_root):
+    def gradient(scores, lengths, g):
+        leaf = scores.clone().requires_grad_()
+        marginals, log_partition = function(leaf, lengths, multi_root=multi_root)
+        return torch.autograd.grad((marginals * g).sum() + log_partition.sum(), leaf)[0]
+
+    for batch, n in accelerator.sizes(SMALL, [*EDGES[::4], (133, 20), (8, 160)]):
+        scores, lengths = scores_of(family, batch, n, torch.float64)
+        g = torch.randn(scores.shape, generator=seeded(1), dtype=torch.float64)
+        compare(accelerator, gradient, scores, lengths, g, atol=1e-6)
+
+
+@pytest.mark.parametrize("multi_root", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("draw", [sample_projective_trees, sample_nonprojective_trees])
+def test_samples_are_those_of_the_cpu(accelerator, draw, family, multi_root):
+    def drawn(scores, lengths):
+        return draw(scores, lengths, 3, multi_root=multi_root, generator=seeded(1))
+
+    for batch, n in accelerator.sizes(SMALL, [*EDGES, (8, 160)]):
+        scores, lengths = scores_of(family, batch, n)
+        compare(accelerator, drawn, scores, lengths)
+        if n < 20:
+            labelled = torch.randn(*scores.shape, 3, generator=seeded(2))
+            compare(accelerator, drawn, labelled, lengths)
+
+
 @pytest.mark.parametrize("function", [project_dep, project_simplex], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_projections(accelerator, function, dtype):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerators import accelerator_named
 from torch import nn
 
 from diffdecode.categorical import sample
@@ -96,6 +97,40 @@ def test_what_is_done_with_trees_waits_a_constant_number_of_times(accelerator, f
         scores, _, lengths = trees_of(accelerator, batch, n)
         assert len(accelerator.waits(function, scores, lengths)) <= FUNCTIONS[function]
         assert len(accelerator.waits(function, scores, lengths.tolist())) <= FUNCTIONS[function] + 1
+
+
+class Launches:
+    """A Triton kernel that is launched, and does nothing."""
+
+    def __init__(self, kernel):
+        self.arg_names = kernel.arg_names
+
+    def __getitem__(self, grid):
+        return lambda *arguments, **options: None
+
+
+@pytest.mark.parametrize("multi_root", [False, True])
+def test_what_is_around_the_kernels_waits_for_nothing(multi_root, monkeypatch):
+    """The stand-in's kernels are numba's: here are Triton's, from the outside."""
+    pytest.importorskip("triton")
+    from diffdecode.structure.kernels.triton import backend, inside_outside, matrix_tree, sampling
+
+    for module in (inside_outside, matrix_tree, sampling):
+        for name in ("inside", "outside", "eliminate", "undo", "split_spans", "grow_trees"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, Launches(getattr(module, name)))
+    with accelerator_named("standin") as standin:
+        scores, vector, lengths = trees_of(standin)
+        seeds = torch.zeros(3, 4, dtype=torch.int64, device=scores.device)
+        for function, *more in (
+            (backend.inside_outside,),
+            (backend.inside_outside_covariance_product, vector),
+            (backend.matrix_tree,),
+            (backend.matrix_tree_covariance_product, vector),
+            (backend.sample_projective, seeds),
+            (backend.sample_arborescence, seeds),
+        ):
+            assert standin.waits(function, scores, lengths, multi_root, *more) == []
 
 
 @pytest.mark.parametrize("loss", [tree_hinge_loss, tree_negative_log_likelihood])
@@ -263,6 +298,7 @@ def test_samples_take_a_generator_of_either_device(accelerator, place):
     scores, _, lengths = trees_of(accelerator)
     labelled = accelerator.moved(torch.randn(4, 6, 6, 3, generator=torch.Generator().manual_seed(1)))
     for draw in (sample_projective_trees, sample_nonprojective_trees):
+        assert len(accelerator.waits(draw, labelled, lengths, 3, generator=generator())) == 1
         first, second = (draw(scores, lengths, 3, generator=generator()).cpu() for _ in range(2))
         assert torch.equal(first, second)
         if place == "cpu":

@@ -14,7 +14,6 @@ merely equally good.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,15 @@ from torch.nn.functional import pad
 
 from diffdecode.structure.kernels.active_set import project_onto_hull
 from diffdecode.structure.kernels.base import Backend, TreeAlgorithms
+from diffdecode.structure.kernels.randomness import (
+    ARC_SPAN,
+    LEFT_SPAN,
+    RIGHT_SPAN,
+    ROOT_SPAN,
+    TREE,
+    number,
+    uniform,
+)
 from diffdecode.structure.kernels.status import NO_TREE, OK, PADDING, possible_arcs, status_of_scores
 
 # --------------------------------------------------------------------------- projective trees
@@ -43,7 +51,7 @@ def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, T
     for b, n in enumerate(lengths.tolist()):
         if status[b] == 0:
             chart = {name: values[b] for name, values in arrays.items()}
-            _walk_down(chart, n, multi_root, np.argmax, heads[b])
+            _walk_down(chart, n, multi_root, lambda values, *place: int(np.argmax(values)), heads[b])
     return heads.to(scores.device), status
 
 
@@ -123,15 +131,18 @@ def log_sum(values: Tensor, dim: int) -> Tensor:
 
 
 def _walk_down(
-    chart: dict[str, np.ndarray], n: int, multi_root: bool, choose: Callable[[Any], Any], heads: Tensor
+    chart: dict[str, np.ndarray], n: int, multi_root: bool, choose: Callable[..., int], heads: Tensor
 ) -> None:
-    """Split the whole sentence into ever smaller spans; ``choose`` picks among the splits' values."""
+    """Split the whole sentence into ever smaller spans.
+
+    ``choose(values, kind, i, j)`` picks among the values of the splits of a span.
+    """
     right, left = chart["right"], chart["left"]
     arc_right, arc_left = chart["arc_right"], chart["arc_left"]
     if multi_root:
         agenda = [("right", 0, n)]
     else:
-        root = 1 + choose(chart["by_root"][1 : n + 1])
+        root = 1 + choose(chart["by_root"][1 : n + 1], ROOT_SPAN, 0, n)
         heads[root - 1] = 0
         agenda = [("left", 1, root), ("right", root, n)]
     while agenda:
@@ -139,15 +150,15 @@ def _walk_down(
         if i == j:
             continue
         if kind == "right":
-            r = i + 1 + choose(arc_right[i, i + 1 : j + 1] + right[i + 1 : j + 1, j])
+            r = i + 1 + choose(arc_right[i, i + 1 : j + 1] + right[i + 1 : j + 1, j], RIGHT_SPAN, i, j)
             agenda += [("arc_right", i, r), ("right", r, j)]
         elif kind == "left":
-            r = i + choose(left[i, i:j] + arc_left[i:j, j])
+            r = i + choose(left[i, i:j] + arc_left[i:j, j], LEFT_SPAN, i, j)
             agenda += [("left", i, r), ("arc_left", r, j)]
         else:
             dependent, head = (j, i) if kind == "arc_right" else (i, j)
             heads[dependent - 1] = head
-            r = i + choose(right[i, i:j] + left[i + 1 : j + 1, j])
+            r = i + choose(right[i, i:j] + left[i + 1 : j + 1, j], ARC_SPAN, i, j)
             agenda += [("right", i, r), ("left", r + 1, j)]
 
 
@@ -157,7 +168,7 @@ def sample_projective(
     """Exact samples of projective trees: each span is split in proportion to what its splits sum up to.
 
     Args:
-        seeds: ``[S, B]`` int64; a sample depends on its seed and its sentence alone.
+        seeds: ``[S, B]`` int64; a sample depends on its seed and its sentence alone, by :mod:`.randomness`.
 
     Returns:
         heads ``[S, B, N]`` (``PADDING`` beyond the length), status ``[B]``.
@@ -175,24 +186,15 @@ def sample_projective(
 
 
 class _Draw:
-    """Draws an index in proportion to ``exp(values)``, by the next number of a SplitMix64 stream."""
+    """Draws an index in proportion to ``exp(values)``, by the number that a seed gives to a place."""
 
     def __init__(self, seed: int):
-        self.state = int(seed) % 2**64
+        self.seed = int(seed)
 
-    def __call__(self, values: np.ndarray) -> int:
-        return self.from_probabilities(np.exp(values - values.max()))
-
-    def from_probabilities(self, probabilities: np.ndarray) -> int:
-        cumulative = np.cumsum(probabilities)
-        return int(np.searchsorted(cumulative, self._uniform() * cumulative[-1], side="right"))
-
-    def _uniform(self) -> float:
-        self.state = (self.state + 0x9E3779B97F4A7C15) % 2**64
-        mixed = self.state
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) % 2**64
-        return ((mixed ^ (mixed >> 31)) >> 11) * 2.0**-53
+    def __call__(self, values: np.ndarray, kind: int, i: int, j: int) -> int:
+        cumulative = np.cumsum(np.exp(values - values.max()))
+        target = uniform(self.seed, number(kind, i, j)) * cumulative[-1]
+        return int(np.searchsorted(cumulative, target, side="right"))
 
 
 def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -372,18 +374,14 @@ def matrix_tree_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool)
     root word, the totals leave the root out except for the last word's: all trees but those with one root
     word drop out (Koo et al. 2007, Section 3.2).
     """
-    size = scores.shape[1]
-    weights = _forbid_impossible(scores.double(), lengths)
-    if not multi_root:
-        weights = _last_word_first(weights, lengths)
+    weights, _, shift = matrix_tree_weights(scores, lengths, multi_root)
+    size = weights.shape[1]
     padding = torch.arange(size, device=scores.device) > lengths[:, None]
-    neutral = 0 if multi_root else 1  # a padding word hangs on this position with weight 1
-    hang = torch.zeros_like(padding[:, None, :]).index_fill(
-        2, torch.tensor(neutral, device=scores.device), True
-    )
-    weights = torch.where(padding[:, :, None] & hang, 0.0, weights)
+    hanging = torch.arange(size, device=scores.device) == (0 if multi_root else 1)
+    # A padding word hangs on the root, or on the word that is eliminated last, with weight 1.
+    weights = torch.where(padding[:, :, None] & hanging, 0.0, weights)
     off_diagonal = ~torch.eye(size, dtype=torch.bool, device=scores.device)
-    log_partition = weights.new_zeros(len(weights))
+    log_partition = shift
     for k in range(size - 1, 0, -1):
         first = 0 if multi_root or k == 1 else 1
         total = log_sum(weights[:, k, first:k], 1)
@@ -394,57 +392,108 @@ def matrix_tree_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool)
     return log_partition
 
 
+def matrix_tree_weights(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """What is eliminated: logarithms of the arcs' weights, each word's best one being 0.
+
+    Returns:
+        weights ``[B, N+1, N+1]`` (dependent, head) in the order of elimination, last word first; that order
+        ``[B, N+1]``, which is its own inverse; what the weights lack of the log-partition, ``[B]``.
+    """
+    weights = _forbid_impossible(scores.double(), lengths)
+    best = weights.detach().amax(2, keepdim=True)
+    best = best.masked_fill(best == -torch.inf, 0)
+    weights = weights - best
+    order = torch.arange(weights.shape[1], device=weights.device).expand(len(weights), -1)
+    if not multi_root:
+        order = _last_word_first(weights.detach(), lengths, order)
+    return in_order(weights, order), order, best.sum((1, 2))
+
+
 def sample_arborescence(
     scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Exact samples of trees, word by word: a head is drawn from its marginals given the heads so far.
+    """Exact samples of trees, which grow a word at a time: the elimination backwards.
 
-    With one root word, that one is drawn first. Arguments and results as in :func:`sample_projective`.
+    After words ``n .. k + 1`` are gone, the weights among the others are those of :func:`_eliminated`, and
+    trees over these others have a distribution, too. A sample of that for ``k - 1`` words becomes one for
+    ``k`` words. Each of its arcs ``i -> h`` may have come by way of ``k``, in proportion to what was added to
+    its weight when ``k`` was eliminated. Then ``i`` hangs on ``k``, and ``k`` on a head that is no word below
+    it. Summed over the heads that such words ``i_1 .. i_c`` had, if each had drawn its own in proportion to
+    the weights of ``k``, all trees have the weight of that one head (Cayley's formula with weights). So ``k``
+    takes over the head of that one of them which is nearest to the root. If there is none, ``k`` draws
+    its head. With one root word the same holds, though root arcs are left out of the sums: a root arc that
+    came by way of ``k`` makes ``k`` the root word.
+
+    Arguments and results as in :func:`sample_projective`.
     """
     _, _, status = matrix_tree(scores, lengths, multi_root)
+    weights, order, _ = matrix_tree_weights(scores.detach(), lengths, multi_root)
     heads = torch.full((*seeds.shape, scores.shape[1] - 1), PADDING, dtype=torch.int64)
-    for (s, b), seed in np.ndenumerate(seeds.cpu().numpy()):
+    for b, n in enumerate(lengths.tolist()):
         if status[b] == 0:
-            n = int(lengths[b])
-            heads[s, b, :n] = _sample_word_by_word(scores[b, : n + 1, : n + 1], multi_root, _Draw(seed))
+            words = order[b, : n + 1].cpu()
+            given = weights[b, : n + 1, : n + 1].cpu().numpy()
+            eliminated, totals = _eliminated(given, multi_root)
+            for s, seed in enumerate(seeds[:, b].tolist()):
+                found = torch.from_numpy(_grow_tree(given, eliminated, totals, multi_root, _Draw(seed)))
+                heads[s, b, :n] = words[found[words]][1:]
     return heads.to(scores.device), status
 
 
-def _sample_word_by_word(scores: Tensor, multi_root: bool, draw: _Draw) -> Tensor:
-    """Heads ``[n]`` of one sampled tree over ``scores [n+1, n+1]``."""
-    given = scores.detach().double().clone()
-    length = torch.tensor([len(given) - 1], device=given.device)
-    if not multi_root:
-        root_marginals = matrix_tree(given[None], length, False)[0][0, 1:, 0]
-        _fix_head(given, 1 + draw.from_probabilities(root_marginals.cpu().numpy()), 0)
-    for word in range(1, len(given)):
-        marginals = matrix_tree(given[None], length, multi_root)[0][0, word]
-        _fix_head(given, word, draw.from_probabilities(marginals.cpu().numpy()))
-    return (given[1:] > -torch.inf).int().argmax(1)
+def _eliminated(weights: np.ndarray, multi_root: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The weights ``[n+1, n+1]`` that words had when they were eliminated, and their sums ``[n+1]``."""
+    weights, totals = weights.copy(), np.zeros(len(weights))
+    for k in range(len(weights) - 1, 0, -1):
+        first = 0 if multi_root or k == 1 else 1
+        totals[k] = np.logaddexp.reduce(weights[k, first:k])
+        rerouted = weights[1:k, k, None] + (weights[k, :k] - totals[k])
+        weights[1:k, :k] = np.logaddexp(weights[1:k, :k], rerouted)
+        np.fill_diagonal(weights, -np.inf)
+    return weights, totals
 
 
-def _fix_head(scores: Tensor, word: int, head: int) -> None:
-    kept = scores[word, head].clone()
-    scores[word] = -torch.inf
-    scores[word, head] = kept
+def _grow_tree(
+    given: np.ndarray, eliminated: np.ndarray, totals: np.ndarray, multi_root: bool, draw: _Draw
+) -> np.ndarray:
+    """Heads ``[n+1]`` of one sampled tree, in the order of elimination (that of the root is itself)."""
+    heads, ways = np.zeros(len(given), np.int64), np.zeros(len(given), np.int64)
+    for k in range(1, len(given)):
+        through = np.flatnonzero(ways == k).tolist()
+        if through:
+            last = word = through[0]
+            while word != 0:
+                word = heads[word]
+                last = word if ways[word] == k else last
+            heads[k], heads[through] = heads[last], k
+        else:
+            first = 0 if multi_root or k == 1 else 1
+            heads[k] = first + draw(eliminated[k, first:k], TREE, 0, k)
+        for word in (*through, k):  # its arc, as one of k words, comes by way of a later word, or (k) of none
+            head = heads[word]
+            rerouted = eliminated[word, k + 1 :] + eliminated[k + 1 :, head] - totals[k + 1 :]
+            ways[word] = k + draw(np.append(given[word, head], rerouted), TREE, word, k)
+    return heads
 
 
-def _last_word_first(weights: Tensor, lengths: Tensor) -> Tensor:
-    """Swap word 1, which is eliminated last, with a word that every other one can reach through words.
+def _last_word_first(weights: Tensor, lengths: Tensor, position: Tensor) -> Tensor:
+    """An order that swaps word 1, the last to be eliminated, with one that all others reach through words.
 
     Then no total is 0 as long as some tree has a single root word (that word is such a one).
     """
-    batch, size = weights.shape[:2]
-    position = torch.arange(size, device=weights.device)
+    size = weights.shape[1]
     chain = ((weights > -torch.inf) | torch.eye(size, dtype=torch.bool, device=weights.device)).double()
     for _ in range(size.bit_length()):
         chain = (chain @ chain > 0).double()
     beyond = (position == 0) | (position > lengths[:, None])
     reached_by_all = ((chain > 0) | beyond[:, :, None]).all(1)
     last = reached_by_all[:, 1:].int().argmax(1, keepdim=True) + 1
-    swapped = torch.where(position == 1, last, torch.where(position == last, 1, position)).expand(batch, -1)
-    weights = weights.gather(1, swapped[:, :, None].expand(-1, -1, size))
-    return weights.gather(2, swapped[:, None, :].expand(-1, size, -1))
+    return torch.where(position == 1, last, torch.where(position == last, 1, position))
+
+
+def in_order(arcs: Tensor, order: Tensor) -> Tensor:
+    """Rows and columns of ``arcs [B, N+1, N+1]`` in an ``order [B, N+1]``."""
+    arcs = arcs.gather(1, order[:, :, None].expand(-1, -1, arcs.shape[2]))
+    return arcs.gather(2, order[:, None, :].expand(-1, arcs.shape[1], -1))
 
 
 def _forbid_impossible(scores: Tensor, lengths: Tensor) -> Tensor:
@@ -489,12 +538,16 @@ def matrix_tree_covariance_product(
 def _covariance_product(
     log_partition_of: LogPartition, scores: Tensor, lengths: Tensor, multi_root: bool, vector: Tensor
 ) -> Tensor:
-    read = possible_arcs(lengths, scores.shape[1]) & (scores > -torch.inf)
-    vector = vector.masked_fill(~read, 0)  # elsewhere, it may hold anything
+    vector = of_possible_arcs(vector, scores, lengths)
     with torch.enable_grad():
         leaf = scores.detach().requires_grad_()
         total = log_partition_of(leaf, lengths, multi_root).sum()
         return covariance_product(total, leaf, vector, create_graph=False)
+
+
+def of_possible_arcs(vector: Tensor, scores: Tensor, lengths: Tensor) -> Tensor:
+    """``vector [B, N+1, N+1]`` with 0 where no arc can be: there, it may hold anything."""
+    return vector.masked_fill(~(possible_arcs(lengths, scores.shape[1]) & (scores > -torch.inf)), 0)
 
 
 def covariance_product(log_partition: Tensor, scores: Tensor, vector: Tensor, create_graph: bool) -> Tensor:

@@ -118,8 +118,8 @@ def sample_projective_trees(
     Args:
         scores, lengths, multi_root: as in :func:`projective_tree`. samples: how many trees per sentence,
             ``S``.
-        generator: of the random numbers (on the CPU); the same one gives the same trees, on any number of
-            threads.
+        generator: of the random numbers, on either device (``None``: that of the scores). The same one
+            gives the same trees, on any number of threads and on any device.
 
     Returns:
         heads ``[S, B, N]`` int64, 0 for the root and -1 beyond the length; with labelled scores, the pair
@@ -139,7 +139,7 @@ def sample_nonprojective_trees(
     multi_root: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Independent trees, projective or not, from their distribution (Wilson 1996).
+    """Independent trees, projective or not, from their distribution, by the matrix-tree elimination.
 
     Args:
         scores, lengths, samples, multi_root, generator: as in :func:`sample_projective_trees`.

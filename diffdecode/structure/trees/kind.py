@@ -132,7 +132,7 @@ class TreeKind:
             scores: ``[B, N+1, N+1]``, or with labels ``[B, N+1, N+1, L]``.
             lengths: ``[B]`` words per sentence (``None``: all ``N``).
             samples: ``S``, how many a sentence.
-            generator: of the random numbers, on the CPU.
+            generator: of the random numbers, on either device.
 
         Returns:
             heads ``[S, B, N]``.
@@ -153,7 +153,7 @@ class TreeKind:
             scores: ``[B, N+1, N+1, L]``.
             lengths: ``[B]`` words per sentence (``None``: all ``N``).
             samples: ``S``, how many a sentence.
-            generator: of the random numbers, on the CPU.
+            generator: of the random numbers, on either device.
 
         Returns:
             heads and labels, both ``[S, B, N]``.

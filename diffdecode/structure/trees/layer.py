@@ -34,7 +34,7 @@ def tree_argmax(
         lengths: ``[B]`` words per sentence (``None``: all ``N``).
         surrogate: a name in :data:`~diffdecode.structure.surrogates.SURROGATES`, or a surrogate.
         projective, multi_root: which trees.
-        generator: on the CPU; of the surrogates that draw samples or noise.
+        generator: on either device; of the surrogates that draw samples or noise.
         options: of the surrogate, such as ``eta`` of ``"spigot"``.
 
     Returns:

@@ -12,8 +12,8 @@ from diffdecode.structure import (
     sample_projective_trees,
     tree_entropy,
 )
-from diffdecode.structure.kernels import reference, use_backend
-from diffdecode.structure.kernels.numba import backend as numba_backend
+from diffdecode.structure.kernels import use_backend
+from diffdecode.structure.kernels.randomness import ARC_SPAN, number, uniform, uniforms
 
 SAMPLERS = {True: sample_projective_trees, False: sample_nonprojective_trees}
 
@@ -63,43 +63,51 @@ def test_the_statistic_finds_a_wrong_sampler(generator):
     assert chi_squared_deviation(heads[:, 0], scores[0], False, False) > 5
 
 
+@both_kinds
 @both_roots
-def test_projective_samples_equal_the_reference(multi_root, generator):
-    """The same numbers of the random stream, so the same trees; the log domain (scale 500) included."""
+def test_samples_equal_the_reference(projective, multi_root, generator):
+    """A seed gives its numbers to places, so the same trees; the log domain (scale 500) included."""
     lengths = [9, 1, 5, 2]
-    for scale in (1.0, 500.0):
+    for scale in (1.0, 30.0, 500.0):
         scores = torch.randn(4, 10, 10, generator=generator, dtype=torch.float64) * scale
+        scores[0, 1, 3:] = -torch.inf
         drawn = []
         for backend in ("numba", "reference"):
             seeded = torch.Generator().manual_seed(5)
             with use_backend(backend):
                 drawn.append(
-                    sample_projective_trees(scores, lengths, 7, multi_root=multi_root, generator=seeded)
+                    SAMPLERS[projective](scores, lengths, 7, multi_root=multi_root, generator=seeded)
                 )
         assert torch.equal(*drawn)
 
 
 @both_roots
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_word_by_word_equals_the_reference(multi_root, scale, generator):
-    """What replaces walks that get lost."""
-    scores = torch.randn(3, 6, 6, generator=generator, dtype=torch.float64) * scale
-    lengths = torch.tensor([5, 1, 3])
-    seeds = torch.randint(2**60, (6, 3), generator=generator)
-    heads, _ = numba_backend.sample_arborescence(scores, lengths, multi_root, seeds, patience=0)
-    expected, _ = reference.sample_arborescence(scores, lengths, multi_root, seeds)
-    assert torch.equal(heads, expected)
-
-
-@both_roots
-def test_giving_up_lost_walks_does_not_bias(multi_root, generator):
-    """About half of the walks are given up here."""
+def test_by_way_of_words_that_many_arcs_lead_to(multi_root, generator):
+    """Half of all words hang on the last one, which is eliminated first and takes over a head of theirs."""
     scores = torch.randn(1, 5, 5, generator=generator)
-    scores[0, 1, 2] = scores[0, 2, 1] = 3.0
-    seeds = torch.randint(2**60, (20_000, 1), generator=generator)
-    length = torch.tensor([4])
-    heads, _ = numba_backend.sample_arborescence(scores, length, multi_root, seeds, patience=2)
+    scores[0, 1:4, 4] += 3
+    heads = sample_nonprojective_trees(scores, samples=20_000, multi_root=multi_root, generator=generator)
     assert chi_squared_deviation(heads[:, 0], scores[0], False, multi_root) < 5
+
+
+def test_one_word_may_be_the_only_one_that_can_be_the_root_word(generator):
+    """And it is not the first one, which is eliminated last elsewhere."""
+    scores = torch.randn(1, 5, 5, generator=generator)
+    scores[0, [1, 2, 4], 0] = -torch.inf
+    scores[0, 1, 2:] = scores[0, 3, 1:] = -torch.inf
+    scores[0, 1, 3] = 0
+    heads = sample_nonprojective_trees(scores, samples=20_000, generator=generator)
+    assert chi_squared_deviation(heads[:, 0], scores[0], False, False) < 5
+
+
+def test_places_have_the_same_numbers_everywhere(generator):
+    seeds = torch.randint(-(2**63), 2**63 - 1, (50, 1), generator=generator)
+    places = number(ARC_SPAN, 3, torch.arange(40))
+    numbers = uniforms(seeds, places)
+    one_by_one = [[uniform(seed, place) for place in places.tolist()] for seed in seeds.flatten().tolist()]
+    assert numbers.tolist() == one_by_one
+    assert numbers.min() >= 0 and numbers.max() < 1 and abs(numbers.mean() - 0.5) < 0.03
+    assert abs(numbers.var() - 1 / 12) < 0.01 and len(numbers.unique()) == numbers.numel()
 
 
 @both_kinds
@@ -140,9 +148,16 @@ def test_same_generator_same_trees(projective):
 
 @both_kinds
 def test_labels(projective, generator):
+    """In proportion to their chances, the same in company as alone."""
     scores = torch.randn(1, 3, 3, 2, generator=generator)
     scores[0, 1, 0, 1] = -torch.inf
-    heads, labels = SAMPLERS[projective](scores.expand(2, -1, -1, -1), [2, 1], 20_000, generator=generator)
+    two = scores.expand(2, -1, -1, -1)
+    heads, labels = SAMPLERS[projective](two, [2, 1], 20_000, generator=generator)
+    seeded = [torch.Generator().manual_seed(0) for _ in range(2)]
+    padded = torch.nn.functional.pad(scores, (0, 0, 0, 2, 0, 2))
+    alone = SAMPLERS[projective](scores, [2], 9, generator=seeded[0])
+    wider = SAMPLERS[projective](padded, [2], 9, generator=seeded[1])
+    assert all(torch.equal(a, b[:, :, :2]) for a, b in zip(alone, wider))
     assert (labels[:, 1, 1] == -1).all() and (labels[:, 1, 0] == 0).all()
     chosen = heads[:, 0, 0] == 2
     share = labels[:, 0, 0][chosen].float().mean()

@@ -51,10 +51,19 @@ SIGNATURES = {
         "scores": "*{0}", "weights": "*fp64", "enters": "*i32", "lengths": "*i64", "heads": "*i64",
         "found": "*i8", "size": "i32",
     },
-    "inside": {**CHARTS, "bases": "*{0}", "lengths": "*i64", "size": "i32"},
+    "inside": {**CHARTS, "bases": "*{0}", "lengths": "*i64", "size": "i32", "shift": "i32"},
     "outside": {
         **CHARTS, "bases": "*{0}", "p_right": "*{0}", "p_left": "*{0}", "p_arcs": "*{0}", "lengths": "*i64",
-        "marginals": "*{0}", "log_partitions": "*{0}", "size": "i32",
+        "marginals": "*{0}", "log_partitions": "*{0}", "size": "i32", "shift": "i32",
+    },
+    "eliminate": {"weights": "*{0}", "lengths": "*i64", "size": "i32", "shift": "i32"},
+    "undo": {"weights": "*{0}", "adjoints": "*{0}", "lengths": "*i64", "size": "i32", "shift": "i32"},
+    "split_spans": {
+        **CHARTS, "lengths": "*i64", "seeds": "*i64", "heads": "*i64", "size": "i32", "batch": "i32",
+    },
+    "grow_trees": {
+        "given": "*{0}", "weights": "*{0}", "lengths": "*i64", "seeds": "*i64", "heads": "*i64",
+        "size": "i32", "batch": "i32",
     },
     "project_rows": {"point": "*{0}", "out": "*{0}", "lengths": "*i64", "size": "i32"},
 }  # fmt: skip
@@ -82,16 +91,35 @@ def test_eisner_compiles_for_sm_90(name, multi_root, dtype):
 
 @pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
 @pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
-@pytest.mark.parametrize("multi_root", [False, True])
-@pytest.mark.parametrize("name", ["inside", "outside"])
-def test_inside_outside_compiles_for_sm_90(name, multi_root):
+@pytest.mark.parametrize("multi_root, along", [(True, False), (False, True)])
+@pytest.mark.parametrize("name", ["inside", "outside", "eliminate", "undo"])
+def test_marginals_compile_for_sm_90(name, multi_root, along):
     from diffdecode.structure.kernels.triton import inside_outside as triton_inside_outside
+    from diffdecode.structure.kernels.triton import matrix_tree as triton_matrix_tree
 
-    tile = triton_inside_outside.tile_shape(multi_root)
+    projective = name in ("inside", "outside")
+    module = triton_inside_outside if projective else triton_matrix_tree
+    tile = {"FIRST": 0 if multi_root else 1, **triton_matrix_tree.TILE}
+    tile = {**(triton_inside_outside.tile_shape(multi_root) if projective else tile), "ALONG": along}
     warps = tile.pop("num_warps")
     signature = {argument: kind.format("fp64") for argument, kind in SIGNATURES[name].items()}
-    compiled = compile_for_sm_90(getattr(triton_inside_outside, name), signature, tile, warps)
+    compiled = compile_for_sm_90(getattr(module, name), signature, tile, warps)
     assert compiled.asm["cubin"] and "bar.sync" in compiled.asm["ptx"]
+
+
+@pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
+@pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
+@pytest.mark.parametrize("name, size, multi_root", [("split_spans", 41, False), ("grow_trees", 161, True)])
+def test_samples_compile_for_sm_90(name, size, multi_root):
+    from diffdecode.structure.kernels.triton import sampling as triton_sampling
+    from diffdecode.structure.kernels.triton.vectors import vector_sizes
+
+    kernel = getattr(triton_sampling, name)
+    sizes = {**vector_sizes(size), "MULTI_ROOT": multi_root}
+    warps = sizes.pop("num_warps")
+    constants = {argument: value for argument, value in sizes.items() if argument in kernel.arg_names}
+    signature = {argument: kind.format("fp64") for argument, kind in SIGNATURES[name].items()}
+    assert compile_for_sm_90(kernel, signature, constants, warps).asm["cubin"]
 
 
 @pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
@@ -111,8 +139,9 @@ def test_projections_compile_for_sm_90(trees, dtype):
 @pytest.mark.parametrize("size, multi_root, dtype", [(41, False, "fp32"), (161, True, "fp64")])
 def test_edmonds_compiles_for_sm_90(size, multi_root, dtype):
     from diffdecode.structure.kernels.triton import edmonds as triton_edmonds
+    from diffdecode.structure.kernels.triton.vectors import vector_sizes
 
-    constants = {**triton_edmonds.vector_sizes(size), "MULTI_ROOT": multi_root}
+    constants = {**vector_sizes(size), "MULTI_ROOT": multi_root}
     warps = constants.pop("num_warps")
     signature = {argument: kind.format(dtype) for argument, kind in SIGNATURES["best_arborescence"].items()}
     compiled = compile_for_sm_90(triton_edmonds.best_arborescence, signature, constants, warps)

@@ -6,9 +6,11 @@ import triton.runtime.interpreter
 
 from diffdecode.structure import heads_to_arcs
 from diffdecode.structure.kernels import backend, reference
+from diffdecode.structure.kernels.numba import backend as numba_backend
 from diffdecode.structure.kernels.triton import backend as triton_backend
 from diffdecode.structure.kernels.triton import eisner as triton_eisner
 from diffdecode.structure.kernels.triton import inside_outside as triton_inside_outside
+from diffdecode.structure.kernels.triton import matrix_tree as triton_matrix_tree
 from diffdecode.structure.kernels.triton import projections as triton_projections
 from diffdecode.structure.trees import NO_TREE, tree_scores
 
@@ -108,6 +110,47 @@ def test_inside_outside(n, multi_root, family, monkeypatch):
     assert torch.allclose(found[possible], log_partition[possible], rtol=1e-12, atol=1e-10)
     assert torch.allclose(marginals[possible], expected[possible].double(), atol=1e-6)
     assert torch.allclose(marginals[possible].sum((1, 2)), lengths[possible].double(), rtol=1e-9)
+    if n != 4 or family != "forbidden":
+        return
+    vector = scores_of("normal", 3, n, seed=9).masked_fill(scores == -torch.inf, torch.nan)
+    product = triton_backend.inside_outside_covariance_product(scores, lengths, multi_root, vector)
+    expected = numba_backend.inside_outside_covariance_product(scores, lengths, multi_root, vector)
+    assert torch.allclose(product[possible], expected[possible], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("multi_root, family", [(False, "ties"), (True, "huge"), (False, "forbidden")])
+def test_matrix_tree_and_its_covariance_product(multi_root, family, monkeypatch):
+    monkeypatch.setattr(triton_matrix_tree, "TILE", {"WORDS": 2, "HEADS": 4})
+    scores = scores_of(family, 3, 5, seed=4, dtype=torch.float64)
+    vector = scores_of("normal", 3, 5, seed=9, dtype=torch.float64)
+    vector = vector.masked_fill(scores == -torch.inf, torch.nan)
+    lengths = torch.tensor([5, 1, 3])
+    expected, log_partition, status = numba_backend.matrix_tree(scores, lengths, multi_root)
+    marginals, found, found_status = triton_backend.matrix_tree(scores, lengths, multi_root)
+    assert torch.equal(found_status, status)
+    possible = status == 0
+    assert possible.any()
+    assert torch.allclose(found[possible], log_partition[possible], rtol=1e-14, atol=1e-12)
+    # Logarithms of scores of 1e6 are exact to 1e-10.
+    accuracy = 1e-9 if family == "huge" else 1e-13
+    assert torch.allclose(marginals[possible], expected[possible], rtol=0, atol=accuracy)
+    product = triton_backend.matrix_tree_covariance_product(scores, lengths, multi_root, vector)
+    expected = numba_backend.matrix_tree_covariance_product(scores, lengths, multi_root, vector)
+    assert torch.allclose(product[possible], expected[possible], rtol=0, atol=20 * accuracy)
+
+
+@pytest.mark.parametrize("multi_root, scale", [(False, 1.0), (True, 1e4)])
+@pytest.mark.parametrize("algorithm", ["sample_projective", "sample_arborescence"])
+def test_samples_are_those_of_the_reference(algorithm, multi_root, scale):
+    scores = scores_of("forbidden", 3, 5, seed=1) * scale
+    scores[1:, :, 0] = 0
+    scores[0, 3] = -torch.inf
+    lengths = torch.tensor([5, 3, 5])
+    seeds = torch.randint(-(2**63), 2**63 - 1, (1, 3), generator=torch.Generator().manual_seed(0))
+    expected, status = getattr(reference, algorithm)(scores, lengths, multi_root, seeds)
+    heads, found = getattr(triton_backend, algorithm)(scores, lengths, multi_root, seeds)
+    assert torch.equal(found, status) and (status == 0).any()
+    assert torch.equal(heads[:, status == 0], expected[:, status == 0])
 
 
 @pytest.mark.parametrize("dtype, accuracy", [(torch.float32, 1e-6), (torch.float64, 1e-14)])

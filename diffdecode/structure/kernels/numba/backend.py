@@ -24,7 +24,6 @@ from diffdecode.structure.kernels.numba import projections as numba_projections
 from diffdecode.structure.kernels.numba import sampling as numba_sampling
 from diffdecode.structure.kernels.numba.checks import LARGEST
 from diffdecode.structure.kernels.numba.vectors import DUAL_LANES, FLOAT32_LANES, FLOAT64_LANES
-from diffdecode.structure.kernels.numba.word_by_word import draw_word_by_word
 from diffdecode.structure.kernels.status import LOST_DIGITS, UNUSUAL, status_of_scores
 from diffdecode.structure.kernels.threads import run_over_batch
 
@@ -116,8 +115,8 @@ def _projective_again(scores, lengths, multi_root, marginals, log_partition, sta
 
 
 def _all_trees_again(scores, lengths, multi_root, marginals, log_partition, status) -> None:
-    seconds, all_words = 400 * _matrix_tree_seconds(lengths), 0
-    kernel, options = numba_matrix_tree.matrix_tree_in_logs, (multi_root, all_words)
+    seconds = 400 * _matrix_tree_seconds(lengths)
+    kernel, options = numba_matrix_tree.matrix_tree_in_logs, (multi_root,)
     _again(kernel, seconds, scores, lengths, options, None, marginals, log_partition, None, status)
 
 
@@ -174,8 +173,8 @@ def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Te
     product, status = np.empty_like(scores_), np.empty(len(scores_), np.int8)
     arguments = scores_, lengths_, multi_root, vector_, product, status
     run_over_batch(numba_matrix_tree.covariance_product, 4 * _matrix_tree_seconds(lengths_), *arguments)
-    seconds, all_words = 400 * _matrix_tree_seconds(lengths_), 0
-    kernel, options = numba_matrix_tree.matrix_tree_in_logs, (multi_root, all_words)
+    seconds = 400 * _matrix_tree_seconds(lengths_)
+    kernel, options = numba_matrix_tree.matrix_tree_in_logs, (multi_root,)
     _again(kernel, seconds, scores_, lengths_, options, vector_, None, None, product, status)
     return _tensor(product, scores.device)
 
@@ -202,40 +201,17 @@ def sample_projective(
     return _tensor(heads, scores.device), status
 
 
-PATIENCE = 300
-"""Steps a word that Wilson's algorithm may waste before trees are sampled word by word."""
-
-
 def sample_arborescence(
-    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor, patience: int = PATIENCE
+    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """See :func:`diffdecode.structure.kernels.reference.sample_arborescence`, whatever the ``patience``."""
+    """See :func:`diffdecode.structure.kernels.reference.sample_arborescence`."""
     _, status = arborescence(scores, lengths, multi_root)
     scores_, lengths_, seeds_, heads = _sampling_arrays(scores, lengths, seeds)
     if not status.any():
-        roots = _root_probabilities(scores, lengths, multi_root)
-        states, given_up = seeds_.copy(), np.zeros(seeds_.shape, np.bool_)
-        seconds = _matrix_tree_seconds(lengths_) + 5e-7 * lengths_ * len(seeds)
-        arguments = scores_, lengths_, multi_root, roots, patience, states, given_up, heads
-        run_over_batch(numba_sampling.sample_arborescence, seconds, *arguments)
-        if given_up.any():
-            draw_word_by_word(scores_, lengths_, multi_root, states, given_up, heads)
+        seconds = _matrix_tree_seconds(lengths_) + 1e-8 * lengths_**2 * len(seeds)
+        kernel = numba_sampling.sample_arborescence
+        run_over_batch(kernel, seconds, scores_, lengths_, multi_root, seeds_, heads)
     return _tensor(heads, scores.device), status
-
-
-def _root_probabilities(scores: Tensor, lengths: Tensor, multi_root: bool) -> np.ndarray:
-    """``[B, N]`` probabilities of the words to be the only root word; anything with several root words.
-
-    From the kernel of single sentences: those of groups round otherwise, and samples have no company.
-    """
-    scores_, lengths_, largest, *results = _marginal_arrays(scores, lengths)
-    marginals, _, _ = results
-    if not multi_root:
-        order = np.arange(len(scores_))
-        arguments = scores_, lengths_, order, multi_root, largest, *results
-        run_over_batch(numba_matrix_tree.matrix_tree, _matrix_tree_seconds(lengths_), *arguments)
-        _all_trees_again(scores_, lengths_, multi_root, *results)
-    return np.ascontiguousarray(marginals[:, 1:, 0]).clip(min=0)
 
 
 def _matrix_tree_seconds(n):

@@ -79,12 +79,9 @@ def covariance_product(start, stop, scores, lengths, multi_root, vector, product
 
 @kernel()
 def matrix_tree_in_logs(
-    start, stop, scores, lengths, order, multi_root, word, vector, marginals, log_partition, product, status
+    start, stop, scores, lengths, order, multi_root, vector, marginals, log_partition, product, status
 ):
-    """``matrix_tree`` and ``covariance_product`` on pairs, of scores that are known to be fine.
-
-    If ``word`` is not 0, only that row of the marginals is filled.
-    """
+    """``matrix_tree`` and ``covariance_product`` on pairs, of scores that are known to be fine."""
     size = scores.shape[1]
     logs, result = np.empty((size, size), np.complex128), np.empty((size, size), np.complex128)
     words = np.empty(size, np.int64)
@@ -92,15 +89,10 @@ def matrix_tree_in_logs(
         b = order[g]
         n = lengths[b]
         scale = scores_along(scores[b], vector[b], n, logs)
-        if word > 0:
-            head_marginals(logs, word, n, words, result)
-            for h in range(n + 1):
-                marginals[b, word, h] = result[word, h].real
-        else:
-            log_partition[b] = log_domain_marginals(logs, n, multi_root, words, result)
-            status[b] = OK if log_partition[b] > -np.inf else NO_TREE
-            put_marginals(result, n, marginals[b])
-            put_derivatives(result, n, scale, product[b])
+        log_partition[b] = log_domain_marginals(logs, n, multi_root, words, result)
+        status[b] = OK if log_partition[b] > -np.inf else NO_TREE
+        put_marginals(result, n, marginals[b])
+        put_derivatives(result, n, scale, product[b])
 
 
 @part()
@@ -171,7 +163,7 @@ def likeliest_root(logs, n):
 
 
 @inlined()
-def _reached_by_all(logs, n):
+def reached_by_all(logs, n):
     """A word to which every other one has a chain of possible heads, if there is one."""
     seen = np.zeros(n + 1, np.bool_)
     stack = np.empty(n + 1, np.int64)
@@ -257,9 +249,9 @@ def log_domain_marginals(logs, n, multi_root, order, marginals):
     ``m``. With one root word, root arcs are made so costly that a second one adds nothing.
     """
     peaks, totals = np.empty((n + 1, n + 1)), np.empty((n + 1, n + 1), np.complex128)
-    bring_to_front(order, 1 if multi_root else _reached_by_all(logs, n))
+    bring_to_front(order, 1 if multi_root else reached_by_all(logs, n))
     _copy_in_order(logs, n, order, peaks, totals)
-    log_partition = _log_eliminate(peaks, totals, n, multi_root)
+    log_partition = log_eliminate(peaks, totals, n, multi_root)
     if log_partition > -np.inf:
         bring_to_front(order, 1)
         _copy_in_order(logs, n, order, peaks, totals)
@@ -296,7 +288,7 @@ def _prohibitive(peaks, n):
 
 
 @part()
-def _log_eliminate(peaks, totals, n, multi_root):
+def log_eliminate(peaks, totals, n, multi_root):
     """``eliminate`` on pairs."""
     log_peaks, log_totals = 0.0, 0.0
     rest = np.empty(n + 1, np.int64)
@@ -393,21 +385,6 @@ def _eliminate_word(peaks, totals, k, n, eliminated, count):
     peak, total = _sum_of_pairs(peaks[k], totals[k], rest)
     _reroute(peaks, totals, k, peak, total, rest)
     return count + 1
-
-
-@part()
-def head_marginals(logs, m, n, words, marginals):
-    """Row ``m`` of the marginals of all trees alone, by eliminating every other word."""
-    peaks, totals = np.empty((2, n + 1, n + 1)), np.empty((2, n + 1, n + 1), np.complex128)
-    bring_to_front(words, 1)
-    _copy_in_order(logs, n, words, peaks[0], totals[0])
-    _copy_pairs(peaks[0], totals[0], n, peaks[1], totals[1])
-    eliminated = np.empty(n, np.int64)
-    count = 0
-    for back in range(n):
-        if n - back != m:
-            count = _eliminate_word(peaks[1], totals[1], n - back, n, eliminated, count)
-    _head_probabilities(peaks[0], totals[0], peaks[1], totals[1], m, n, eliminated, marginals)
 
 
 @part()

@@ -1,13 +1,10 @@
-"""Exact samples of trees on the CPU.
+"""Exact samples of trees on the CPU, the same as those of ``reference`` for the same seeds.
 
-Projective trees: top-down through the inside sums, as in ``reference.sample_projective``.
-
-All trees: Wilson's algorithm (1996). A walk from each word moves to random heads until it meets the tree so
-far; its loops are erased. With one root word, that one is drawn first and takes the root's place. Walks get
-lost where words point at each other with very high scores. They are then given up for ``word_by_word``.
-That does not bias the samples: the arcs erased in loops, so their number too, are independent of the tree
-that remains (Propp and Wilson 1998, Section 6).
+Projective trees are split top-down through the inside sums. All trees grow a word at a time, in the reverse
+order of their elimination, which is done once for all samples of a sentence.
 """
+
+import math
 
 import numpy as np
 from numba import uint64
@@ -17,21 +14,38 @@ from diffdecode.structure.kernels.numba.compiled import ONE, ZERO, kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
     LARGEST_SUM,
     SMALLEST,
+    best_score,
     exp,
     exponentiate,
     fill_charts,
     log_charts,
 )
+from diffdecode.structure.kernels.numba.matrix_tree import (
+    bring_to_front,
+    eliminate,
+    log_eliminate,
+    reached_by_all,
+)
+from diffdecode.structure.kernels.randomness import (
+    ARC_SPAN,
+    FIRST_FACTOR,
+    LEFT_SPAN,
+    RIGHT_SPAN,
+    ROOT_SPAN,
+    SECOND_FACTOR,
+    STEP,
+    TREE,
+)
 from diffdecode.structure.kernels.status import PADDING
 
 
 @part()
-def _uniform(state):
-    """Next number of a SplitMix64 stream, whose state is ``state[0]``."""
-    state[0] += uint64(0x9E3779B97F4A7C15)
-    mixed = state[0]
-    mixed = (mixed ^ (mixed >> uint64(30))) * uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> uint64(27))) * uint64(0x94D049BB133111EB)
+def _uniform(seed, kind, i, j):
+    """The number of a place in the seed's stream; see ``randomness``."""
+    place = (uint64(kind) << uint64(40)) + (uint64(i) << uint64(20)) + uint64(j) + uint64(1)
+    mixed = seed + place * uint64(STEP)
+    mixed = (mixed ^ (mixed >> uint64(30))) * uint64(FIRST_FACTOR)
+    mixed = (mixed ^ (mixed >> uint64(27))) * uint64(SECOND_FACTOR)
     return ((mixed ^ (mixed >> uint64(31))) >> uint64(11)) * 2.0**-53
 
 
@@ -45,7 +59,7 @@ def sample_projective(start, stop, scores, lengths, multi_root, seeds, heads):
     weights, flat = np.empty((size, size)), np.empty(8 * size * ((size + 7) // 8 * 8))
     logs, totals = np.empty((size, size), np.complex128), np.empty((5, size, size), np.complex128)
     peaks, agenda = np.empty((5, size, size)), np.empty((2 * size + 4, 3), np.int64)
-    state, cumulative = np.empty(1, np.uint64), np.empty(size)
+    cumulative = np.empty(size)
     for b in range(start, stop):
         n = lengths[b]
         exponentiate(scores[b], n, weights)
@@ -58,10 +72,9 @@ def sample_projective(start, stop, scores, lengths, multi_root, seeds, heads):
                     logs[m, h] = scores[b, m, h]
             log_charts(logs, n, multi_root, peaks, totals)
         for s in range(len(seeds)):
-            state[0] = seeds[s, b]
             for m in range(size - 1):
                 heads[s, b, m] = PADDING
-            _walk_down(peaks, totals, n, multi_root, state, agenda, cumulative, heads[s, b])
+            _walk_down(peaks, totals, n, multi_root, seeds[s, b], agenda, cumulative, heads[s, b])
 
 
 @part()
@@ -87,12 +100,13 @@ def _take_charts(flat, weights, n, multi_root, peaks, totals):
 
 
 @part()
-def _walk_down(peaks, totals, n, multi_root, state, agenda, cumulative, heads):
+def _walk_down(peaks, totals, n, multi_root, seed, agenda, cumulative, heads):
     """Split the whole sentence into ever smaller spans at random."""
     if multi_root:
         top = push(agenda, ZERO, ZERO, n, RIGHT)
     else:
-        root = _draw_split(peaks, totals, ARC_RIGHT, RIGHT, ZERO, n, ONE, n + 1, ZERO, state, cumulative)
+        share = _uniform(seed, ROOT_SPAN, ZERO, n)
+        root = _split(peaks, totals, ARC_RIGHT, RIGHT, ZERO, n, ONE, n + 1, ZERO, share, cumulative)
         heads[root - 1] = 0
         top = push(agenda, push(agenda, ZERO, ONE, root, LEFT), root, n, RIGHT)
     while top > 0:
@@ -101,22 +115,25 @@ def _walk_down(peaks, totals, n, multi_root, state, agenda, cumulative, heads):
         if i == j:
             continue
         if kind == RIGHT:
-            r = _draw_split(peaks, totals, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, ZERO, state, cumulative)
+            share = _uniform(seed, RIGHT_SPAN, i, j)
+            r = _split(peaks, totals, ARC_RIGHT, RIGHT, i, j, i + 1, j + 1, ZERO, share, cumulative)
             first_kind, second_kind, start = ARC_RIGHT, RIGHT, r
         elif kind == LEFT:
-            r = _draw_split(peaks, totals, LEFT, ARC_LEFT, i, j, i, j, ZERO, state, cumulative)
+            share = _uniform(seed, LEFT_SPAN, i, j)
+            r = _split(peaks, totals, LEFT, ARC_LEFT, i, j, i, j, ZERO, share, cumulative)
             first_kind, second_kind, start = LEFT, ARC_LEFT, r
         else:
             dependent, head = (j, i) if kind == ARC_RIGHT else (i, j)
             heads[dependent - 1] = head
-            r = _draw_split(peaks, totals, RIGHT, LEFT, i, j, i, j, ONE, state, cumulative)
+            share = _uniform(seed, ARC_SPAN, i, j)
+            r = _split(peaks, totals, RIGHT, LEFT, i, j, i, j, ONE, share, cumulative)
             first_kind, second_kind, start = RIGHT, LEFT, r + 1
         top = push(agenda, push(agenda, top, i, r, first_kind), start, j, second_kind)
 
 
 @part()
-def _draw_split(peaks, totals, first, second, i, j, start, stop, gap, state, cumulative):
-    """A split ``start <= r < stop`` in proportion to ``first(i, r) * second(r + gap, j)``."""
+def _split(peaks, totals, first, second, i, j, start, stop, gap, share, cumulative):
+    """The split ``start <= r < stop`` at this share of the sum of ``first(i, r) * second(r + gap, j)``."""
     peak = -np.inf
     for r in range(start, stop):
         peak = max(peak, peaks[first, i, r] + peaks[second, r + gap, j])
@@ -126,49 +143,13 @@ def _draw_split(peaks, totals, first, second, i, j, start, stop, gap, state, cum
         product = totals[first, i, r].real * totals[second, r + gap, j].real
         total += (exp(below) if below < 0 else 1.0) * product
         cumulative[r - start] = total
-    return start + _draw_from(cumulative, stop - start, state)
-
-
-# --------------------------------------------------------------------------- all trees
-
-
-@kernel()
-def sample_arborescence(start, stop, scores, lengths, multi_root, roots, patience, states, given_up, heads):
-    """Fill ``heads [S, B, N]`` for sentences with a tree; a walk may erase about ``patience`` arcs a word.
-
-    ``roots [B, N]`` has each word's probability to be the root word (not read with ``multi_root``). Where a
-    walk is ``given_up [S, B]``, ``heads`` holds nothing but the root word, and the stream of random numbers
-    goes on from ``states [S, B]``, which begins as the seed.
-    """
-    size = scores.shape[1]
-    weights, cumulative = np.empty((size, size)), np.empty((size, size))
-    state, reached = np.empty(1, np.uint64), np.empty(size, np.bool_)
-    for b in range(start, stop):
-        n = lengths[b]
-        exponentiate(scores[b], n, weights)
-        if not multi_root:
-            _cumulate(roots[b], n, cumulative[0])
-        for m in range(1, n + 1):
-            if not multi_root:
-                weights[m, 0] = 0
-            _cumulate(weights[m], n + 1, cumulative[m])
-        for s in range(len(states)):
-            state[0] = states[s, b]
-            root = 0 if multi_root else 1 + _draw_from(cumulative[0], n, state)
-            found = patience > 0 and _wilson(cumulative, root, n, patience * n, state, reached, heads[s, b])
-            for m in range(size - 1):
-                if m >= n or not found:
-                    heads[s, b, m] = PADDING
-            if not found:
-                given_up[s, b], states[s, b] = True, state[0]
-                if not multi_root:
-                    heads[s, b, root - 1] = 0
+    return start + _place_of(share, cumulative, stop - start)
 
 
 @part()
-def _draw_from(cumulative, count, state):
-    """The first of ``count`` cumulative sums that is beyond a random share of the whole, by bisection."""
-    target = _uniform(state) * cumulative[count - 1]
+def _place_of(share, cumulative, count):
+    """The first of ``count`` cumulative sums that is beyond this share of the whole, by bisection."""
+    target = share * cumulative[count - 1]
     low, high = 0, count
     while low < high:
         middle = (low + high) // 2
@@ -179,32 +160,105 @@ def _draw_from(cumulative, count, state):
     return low
 
 
-@part()
-def _cumulate(values, count, sums):
-    total = 0.0
-    for k in range(count):
-        total += values[k]
-        sums[k] = total
+# --------------------------------------------------------------------------- all trees
+
+
+@kernel()
+def sample_arborescence(start, stop, scores, lengths, multi_root, seeds, heads):
+    """Fill ``heads [S, B, N]`` for sentences with a tree; seeds ``[S, B]`` uint64."""
+    size = scores.shape[1]
+    weights, peaks = np.empty((size, size)), np.empty((size, size))
+    sums, given, logs = np.empty((size, size), np.complex128), np.empty((size, size)), np.empty((size, size))
+    cumulative, words = np.empty(size), np.empty(size, np.int64)
+    found, ways = np.empty(size, np.int64), np.empty(size, np.int64)
+    for b in range(start, stop):
+        n = lengths[b]
+        bring_to_front(words, 1 if multi_root else reached_by_all(scores[b], n))
+        _log_weights(scores[b], n, words, given)
+        for k in range(1, n + 1):
+            for h in range(n + 1):
+                weights[k, h] = math.exp(given[k, h])
+        if eliminate(weights, n, multi_root) > -np.inf:
+            for k in range(1, n + 1):
+                for h in range(n + 1):
+                    logs[k, h] = math.log(weights[k, h]) if weights[k, h] > 0 else -np.inf
+        else:
+            for k in range(1, n + 1):
+                for h in range(n + 1):
+                    peaks[k, h], sums[k, h] = given[k, h], 1
+            log_eliminate(peaks, sums, n, multi_root)
+            for k in range(1, n + 1):
+                for h in range(n + 1):
+                    logs[k, h] = peaks[k, h] + math.log(sums[k, h].real)
+                logs[k, k] = _log_sum(logs[k], 0 if multi_root or k == 1 else 1, k)
+        for s in range(len(seeds)):
+            _grow_tree(given, logs, n, multi_root, seeds[s, b], found, ways, cumulative)
+            for m in range(size - 1):
+                heads[s, b, m] = words[found[words[m + 1]]] if m < n else PADDING
 
 
 @part()
-def _wilson(cumulative, root, n, patience, state, reached, heads):
-    """Loop-erased walks to ``root``; whether at most ``patience`` arcs were erased."""
+def _log_weights(scores, n, words, given):
+    """Scores in the order of elimination, each word's best one being 0."""
+    for k in range(1, n + 1):
+        best = best_score(scores, words[k], n)
+        for h in range(n + 1):
+            given[k, h] = scores[words[k], words[h]] - best if h != k else -np.inf
+
+
+@part()
+def _log_sum(logs, start, stop):
+    peak, total = -np.inf, 0.0
+    for h in range(start, stop):
+        peak = max(peak, logs[h])
+    for h in range(start, stop):
+        total += exp(logs[h] - peak)
+    return peak + math.log(total)
+
+
+@part()
+def _grow_tree(given, eliminated, n, multi_root, seed, heads, ways, cumulative):
+    """As in ``reference``; the sums of the words' weights are on the diagonal of ``eliminated``."""
+    heads[0] = 0
     for word in range(n + 1):
-        reached[word] = word == root
-    if root > 0:
-        heads[root - 1] = 0
-    steps = 0
-    for start in range(1, n + 1):
-        word = start
-        while not reached[word]:
-            steps += 1
-            if steps > patience + n or not cumulative[word, n] > 0:
-                return False
-            heads[word - 1] = _draw_from(cumulative[word], n + 1, state)
-            word = heads[word - 1]
-        word = start
-        while not reached[word]:
-            reached[word] = True
-            word = heads[word - 1]
-    return True
+        ways[word] = 0
+    for k in range(1, n + 1):
+        last = 0
+        for i in range(1, k):
+            if ways[i] == k:
+                last = i
+                break
+        if last > 0:
+            word = last
+            while word != 0:
+                word = heads[word]
+                if ways[word] == k:
+                    last = word
+            heads[k] = heads[last]
+            for i in range(1, k):
+                if ways[i] == k:
+                    heads[i] = k
+        else:
+            first = 0 if multi_root or k == 1 else 1
+            for h in range(first, k):
+                cumulative[h - first] = eliminated[k, h]
+            heads[k] = first + _draw(seed, ZERO, k, cumulative, k - first)
+        for word in range(1, k + 1):
+            if word == k or ways[word] == k:
+                cumulative[0] = given[word, heads[word]]
+                for j in range(k + 1, n + 1):
+                    rerouted = eliminated[word, j] + eliminated[j, heads[word]] - eliminated[j, j]
+                    cumulative[j - k] = rerouted
+                ways[word] = k + _draw(seed, word, k, cumulative, n + 1 - k)
+
+
+@part()
+def _draw(seed, word, k, logs, count):
+    """An index in proportion to the exponentials of ``logs``, which are written over."""
+    peak, total = -np.inf, 0.0
+    for index in range(count):
+        peak = max(peak, logs[index])
+    for index in range(count):
+        total += exp(logs[index] - peak)
+        logs[index] = total
+    return _place_of(_uniform(seed, TREE, word, k), logs, count)

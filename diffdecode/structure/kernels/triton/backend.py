@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from diffdecode.structure.kernels.base import Backend
+from diffdecode.structure.kernels.reference import of_possible_arcs
 from diffdecode.structure.kernels.status import NO_TREE, status_of_scores
 from diffdecode.structure.kernels.triton import edmonds as triton_edmonds
 from diffdecode.structure.kernels.triton import eisner as triton_eisner
 from diffdecode.structure.kernels.triton import inside_outside as triton_inside_outside
+from diffdecode.structure.kernels.triton import matrix_tree as triton_matrix_tree
 from diffdecode.structure.kernels.triton import projections as triton_projections
+from diffdecode.structure.kernels.triton import sampling as triton_sampling
 
 
 def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
@@ -31,9 +34,57 @@ def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[T
     """Arc marginals and log-partition; see :func:`diffdecode.structure.kernels.reference.inside_outside`."""
     status = status_of_scores(scores, lengths)
     marginals, log_partitions = triton_inside_outside.marginals_and_log_partition(
+        _harmless(scores, status).double()[None], lengths, multi_root
+    )
+    return marginals[0], log_partitions, _without_tree(status, log_partitions)
+
+
+def inside_outside_covariance_product(
+    scores: Tensor, lengths: Tensor, multi_root: bool, vector: Tensor
+) -> Tensor:
+    """See :func:`diffdecode.structure.kernels.reference.inside_outside_covariance_product`."""
+    direction = of_possible_arcs(vector, scores, lengths).double()
+    both = torch.stack([scores.detach().double(), direction])
+    return triton_inside_outside.marginals_and_log_partition(both, lengths, multi_root)[0][1]
+
+
+def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Marginals of all trees; see :func:`diffdecode.structure.kernels.reference.matrix_tree`."""
+    status = status_of_scores(scores, lengths)
+    marginals, log_partitions = triton_matrix_tree.marginals_and_log_partition(
         _harmless(scores, status).double(), lengths, multi_root
     )
     return marginals, log_partitions, _without_tree(status, log_partitions)
+
+
+def matrix_tree_covariance_product(
+    scores: Tensor, lengths: Tensor, multi_root: bool, vector: Tensor
+) -> Tensor:
+    """See :func:`diffdecode.structure.kernels.reference.matrix_tree_covariance_product`."""
+    vector = of_possible_arcs(vector, scores, lengths).double()
+    return triton_matrix_tree.covariance_product(scores.detach().double(), lengths, multi_root, vector)
+
+
+def sample_projective(
+    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See :func:`diffdecode.structure.kernels.reference.sample_projective`."""
+    status = status_of_scores(scores, lengths)
+    heads, log_partitions = triton_sampling.sample_projective(
+        _harmless(scores, status).double(), lengths, multi_root, seeds
+    )
+    return heads, _without_tree(status, log_partitions)
+
+
+def sample_arborescence(
+    scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See :func:`diffdecode.structure.kernels.reference.sample_arborescence`."""
+    status = status_of_scores(scores, lengths)
+    heads, log_partitions = triton_sampling.sample_arborescence(
+        _harmless(scores, status).double(), lengths, multi_root, seeds
+    )
+    return heads, _without_tree(status, log_partitions)
 
 
 def _harmless(scores: Tensor, status: Tensor) -> Tensor:
@@ -60,8 +111,20 @@ def over(fallback: Backend) -> Backend:
     return replace(
         fallback,
         name="triton",
-        projective=replace(fallback.projective, best=eisner, marginals=inside_outside),
-        nonprojective=replace(fallback.nonprojective, best=arborescence),
+        projective=replace(
+            fallback.projective,
+            best=eisner,
+            marginals=inside_outside,
+            covariance_product=inside_outside_covariance_product,
+            sample=sample_projective,
+        ),
+        nonprojective=replace(
+            fallback.nonprojective,
+            best=arborescence,
+            marginals=matrix_tree,
+            covariance_product=matrix_tree_covariance_product,
+            sample=sample_arborescence,
+        ),
         simplex=simplex,
         p_dep=p_dep,
     )

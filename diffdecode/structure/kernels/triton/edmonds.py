@@ -11,17 +11,12 @@ import triton.language as tl
 from torch import Tensor
 
 from diffdecode.structure.kernels.triton.launch import on_device_of
+from diffdecode.structure.kernels.triton.vectors import at, vector_sizes
 
 # The constexpr arguments: WORDS and NODES, powers of two that hold N + 1 and 2 N + 2; MULTI_ROOT.
 # A node's place is its depth on the path, or one of these.
 NEW = tl.constexpr(-1)
 FINISHED = tl.constexpr(-2)
-
-
-@triton.jit
-def at(values, place, index):
-    """``values[place]`` of a vector in registers; ``index`` counts it."""
-    return tl.sum(tl.where(index == place, values, tl.zeros_like(values)), axis=0)
 
 
 @triton.jit
@@ -210,9 +205,3 @@ def best_trees(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tenso
             scores, weights, enters, lengths, heads, found, size, **sizes, MULTI_ROOT=multi_root
         )
     return heads, found > 0
-
-
-def vector_sizes(size: int) -> dict[str, int]:
-    """Compile-time arguments: lengths of the vectors over words and nodes; warps."""
-    words = max(32, triton.next_power_of_2(size))
-    return {"WORDS": words, "NODES": 2 * words, "num_warps": 1 if words <= 128 else 4}
