@@ -26,12 +26,14 @@ from diffdecode.categorical import draw, reinforce, rloo, sample
 from examples._shared.commands import one_line_errors
 from examples._shared.data import data_folder, read_lines
 from examples._shared.pictures import save_curves
+from examples._shared.records import Record, by_seed, typed
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table, spread
 from examples.estimators._methods import SCORE_FUNCTION, Method, arguments, prepare
 
 TOKENS = {token: i for i, token in enumerate([*"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]"])}
 TREES = ("tree=gold", "tree=left", "tree=random")
+NAME = "examples.estimators.listops"
 METHODS = [
     "reinmax",
     "reinmax,tau=1.1",
@@ -255,12 +257,26 @@ def main(argv: list[str] | None = None) -> None:
         for seed in range(options.seeds)
         for method in options.methods
     ]
-    report(options, run_grid(options.out, cells, run_cell))
-
-
-def report(options: argparse.Namespace, results: list[dict]) -> None:
-    """Show and save table and picture."""
+    results = run_grid(options.out, cells, run_cell)
     by_method = {method: [r for r in results if r["method"] == method] for method in options.methods}
+    report(options, by_method)
+    Record(
+        NAME,
+        typed(NAME, argv),
+        {"best, percent": 1, "last, percent": 1},
+        {
+            method: {
+                "best, percent": by_seed(100 * r["dev"] for r in found),
+                "last, percent": by_seed(100 * r["last"] for r in found),
+            }
+            for method, found in by_method.items()
+        },
+        {method: statistics.mean(r["seconds"] for r in found) for method, found in by_method.items()},
+    ).save(options.out)
+
+
+def report(options: argparse.Namespace, by_method: dict[str, list[dict]]) -> None:
+    """Show and save table and picture."""
     rows = [
         [
             method,

@@ -7,6 +7,7 @@ Settings of the authors' script: L = 128, batch 64, Adam 1e-3, 40 epochs of 200 
 gradient vanishes, at q / (1 - q) = (0.45 / 0.55)^(p - 1), q = p(X = 1).  All seeds of a cell run in one.
 """
 
+import argparse
 import sys
 
 import torch
@@ -14,12 +15,14 @@ from torch import Tensor
 
 from examples._shared.commands import one_line_errors
 from examples._shared.pictures import save_curves
+from examples._shared.records import Record, by_seed, typed
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table, spread
 from examples.estimators._methods import Method, arguments, prepare
 from examples.estimators._polynomial import CENTRE, expected_loss, polynomial
 
 STEPS = 200
+NAME = "examples.estimators.polynomial"
 METHODS = [
     "reinmax",
     "reinmax,tau=1.5",
@@ -79,6 +82,20 @@ def run_cell(cell: dict, checkpoint: Checkpoint) -> dict:
     return {"history": history, "expected": exact.tolist()}
 
 
+def record(
+    options: argparse.Namespace, argv: list[str] | None, results: dict[tuple[float, str], dict]
+) -> Record:
+    """Losses of the last epoch, by method, exponent and seed."""
+    measures = {p: f"loss, p = {p:g}" for p in options.exponents}
+    return Record(
+        NAME,
+        typed(NAME, argv),
+        dict.fromkeys(measures.values(), -1),
+        {m: {measures[p]: by_seed(results[p, m]["history"][-1]) for p in measures} for m in options.methods},
+        {m: sum(results[p, m]["seconds"] for p in measures) for m in options.methods},
+    )
+
+
 @one_line_errors("polynomial")
 def main(argv: list[str] | None = None) -> None:
     """The command."""
@@ -107,6 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     caption = f"Mean loss in epoch {options.epochs}, {options.seeds} seeds (mean ± standard deviation)."
     header = ["method", *(f"p = {p:g}" for p in options.exponents), "CPU s"]
     save_table(options.out / "table.md", caption, header, rows)
+    record(options, argv, results).save(options.out)
     for p in options.exponents:
         curves = {
             method: [sum(epoch) / len(epoch) for epoch in results[p, method]["history"]]

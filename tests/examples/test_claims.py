@@ -1,0 +1,76 @@
+"""Claims are held against records, seed by seed; the page in the docs is what the records say."""
+
+import importlib
+from dataclasses import replace
+
+import pytest
+
+from examples._shared.records import Record, by_seed, typed
+from examples.papers import report
+from examples.papers.claims import CLAIMS, Claim
+
+CLAIM = Claim("a paper", "mine is better", "an.experiment", ("mine", "theirs"), "loss", "a remark")
+
+
+def record(mine, theirs, sign=-1):
+    systems = {"mine": {"loss": by_seed(mine)}, "theirs": {"loss": by_seed(theirs)}}
+    return Record("an.experiment", "python -m an.experiment", {"loss": sign}, systems, {"mine": 3.0})
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "sign", "verdict"),
+    [
+        ([1, 2, 3], [2, 3, 4], -1, "confirmed"),
+        ([1, 2, 3], [2, 3, 4], 1, "not seen here"),
+        ([1, 2, 9], [9, 9, 8], -1, "partly"),
+        ([1, 9, 9], [9, 8, 8], -1, "not seen here"),
+        ([1, 1, 1], [1, 1, 1], -1, "not seen here"),
+        ([1, 2], [2, 3], -1, "too few seeds (for)"),
+        ([3, 3], [2, 3], -1, "too few seeds (against)"),
+        ([1, 2, 3], [], -1, "not run"),
+    ],
+)
+def test_verdicts(mine, theirs, sign, verdict):
+    assert CLAIM.verdict(record(mine, theirs, sign)) == verdict
+
+
+def test_only_seeds_of_both_are_compared():
+    found = record([1, 2, 3], [2, 5, 9])
+    del found.systems["theirs"]["loss"]["1"]
+    assert found.differences("mine", "theirs", "loss") == [1, 6]
+    assert CLAIM.verdict(None) == "not run"
+    assert CLAIM.verdict(replace(found, systems={})) == "not run"
+
+
+def test_a_page_from_records(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    record([1.0, 2.0, 3.0], [2.0, 3.0, 4.5]).save(run)
+    report.main([str(run), "--out", str(tmp_path)])
+    assert (tmp_path / "records" / "experiment.json").exists()
+    made = report.page([CLAIM], report.load(tmp_path / "records"))
+    assert "| mine is better | **confirmed** | +1.17 ± 0.29 | 3     | 3 of 3    | a remark |" in made
+    assert "| `mine`   | 3     | 2.00 ± 1.00 | 3     |" in made
+    (tmp_path / "records" / "experiment.json").write_text('{"a": 1}')
+    with pytest.raises(SystemExit, match=r"report: .*experiment\.json is no record"):
+        report.main(["--out", str(tmp_path)])
+
+
+def test_commands_are_kept_without_their_output_folder():
+    assert typed("a.b", ["--seeds", "3", "--out", "x y", "--quick"]) == "python -m a.b --seeds 3 --quick"
+
+
+def test_the_page_in_the_docs_is_what_the_records_say():
+    made = report.page(CLAIMS, report.load(report.RESULTS / "records"))
+    assert (report.RESULTS / "papers.md").read_text(encoding="utf-8") == made
+
+
+def test_claims_name_what_is_there():
+    """A misspelt system would be "not run" for ever."""
+    records = report.load(report.RESULTS / "records")
+    for claim in CLAIMS:
+        assert importlib.util.find_spec(claim.experiment), claim.experiment
+        found = records.get(claim.experiment)
+        if found:
+            assert set(claim.systems) <= set(found.systems), claim
+            assert claim.measure in found.measures, claim
