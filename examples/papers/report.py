@@ -23,9 +23,10 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 HEAD = f"""# Claims of the papers
 
 *Confirmed*: better with each of at least {ENOUGH} seeds, paired. *Partly*: better on average and
-with most seeds. *Not seen here*: neither. With fewer seeds the direction is told and nothing else. All runs are small, most of them
-smaller than the paper's; the difference is in favour of the system that the claim says is better. This page
-is made by `python -m examples.papers.report` from the records of the commands named in it.
+with most seeds. *Not seen here*: neither. With fewer seeds the direction is told and nothing else. All runs
+are small, most of them smaller than the paper's; the difference is in favour of the system that the claim
+says is better. This page is made by `python -m examples.papers.report` from the records of the commands
+named in it.
 """
 HEADER = ("claim", "verdict", "difference", "seeds", "better in", "remark")
 
@@ -40,7 +41,7 @@ def row(claim: Claim, record: Record | None) -> list[str]:
     """A line of the table."""
     found = record.differences(*claim.systems, claim.measure) if record else []
     if not found:
-        return [claim.text, claim.verdict(record), "", "", "", claim.remark]
+        return [claim.text, claim.verdict(record), "", "", "", ""]
     better = f"{sum(one > 0 for one in found)} of {len(found)}"
     shown = spread(found, digits(found))
     shown = shown if shown.startswith("-") else f"+{shown}"
