@@ -36,6 +36,7 @@ with needs_fairseq("diffdecode-train-beam"):
         report,
         train_together,
     )
+    from fairseq_plugins.criterions.minimum_risk import MinimumRiskConfig
     from fairseq_plugins.criterions.soft_beam import UNUSED_BY, SoftBeamConfig
 
 USER_DIR = str(Path(__file__).parent)
@@ -49,11 +50,14 @@ OBJECTIVES = {
     "hinge": "hinge",
     "global": "global",
     "soft_global": "global, soft beam",
+    "minimum_risk": "minimum risk",
     "sampling": "scheduled sampling",
 }
 MEASURES = {"accuracy": "accuracy", "f1": "F1 of spans", "bleu": "BLEU"}
 # What the criterion calls differently, or fairseq-train has already.
 NOT_HERE = ("sentence_avg", "soft_beam_size", "objective", "score_normalizer")
+# The risk that is congruent with a score, if none is given.
+RISK_OF = {"accuracy": "hamming", "f1": "span", "bleu": "gleu"}
 NORMALIZERS = {"sequence_tagging": [1.0, 0.5, 0.25, 0.0], "direct_loss_translation": [1.0]}
 
 
@@ -96,7 +100,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["direct"],
         choices=tuple(OBJECTIVES),
-        help="ways to go on beside cross entropy: through the beam, or by scheduled sampling on own words",
+        help="ways to go on beside cross entropy: through the beam, by the risk of samples, or by scheduled "
+        "sampling on own words",
     )
     add("--warm-start", type=Path, help="a cross-entropy checkpoint to start from, instead of training one")
     add("--epochs", type=int, default=20, help="at most, of the cross-entropy model")
@@ -137,6 +142,13 @@ def parser() -> argparse.ArgumentParser:
     for option in dataclasses.fields(SoftBeamConfig):
         if option.name not in NOT_HERE and not option.name.startswith("_"):
             _add_criterion_option(criterion, option)
+    shared = {option.name for option in dataclasses.fields(SoftBeamConfig)}
+    criterion = found.add_argument_group("of the criterion minimum_risk")
+    for option in dataclasses.fields(MinimumRiskConfig):
+        if option.name not in shared and not option.name.startswith("_") and option.name != "seed":
+            _add_criterion_option(criterion, option)
+    # Criterions have defaults of their own.
+    found.set_defaults(ce_weight=None, risk=None)
     return found
 
 
@@ -212,12 +224,16 @@ def _grid(args: argparse.Namespace) -> list[tuple[str, list[str], float]]:
 def _objective_options(args: argparse.Namespace, objective: str) -> list[str]:
     if objective == "sampling":
         return SAMPLING.split()
+    if objective == "minimum_risk":
+        given = argparse.Namespace(**{**vars(args), "risk": args.risk or RISK_OF[args.metric]})
+        return ["--criterion", "minimum_risk", *_criterion_options(given, MinimumRiskConfig, ("seed",))]
     normalizer = args.score_normalizer
     if normalizer is None:
         normalizer = 0.0 if objective in ("global", "soft_global") else 1.0
     return [
         *["--criterion", "soft_beam", "--objective", objective, "--score-normalizer", f"{normalizer:g}"],
-        *_criterion_options(args, UNUSED_BY.get(objective, ())),
+        *["--soft-beam-size", str(args.beam)],
+        *_criterion_options(args, SoftBeamConfig, (*NOT_HERE, *UNUSED_BY.get(objective, ()))),
     ]
 
 
@@ -228,10 +244,10 @@ def _validation_options(args: argparse.Namespace) -> list[str]:
     return ["--eval-bleu", "--eval-bleu-args", f'{{"beam": {args.beam}, "max_len_a": 1.5, "max_len_b": 10}}']
 
 
-def _criterion_options(args: argparse.Namespace, unused: tuple[str, ...]) -> list[str]:
-    found = ["--soft-beam-size", str(args.beam)]
-    for option in dataclasses.fields(SoftBeamConfig):
-        if option.name in (*NOT_HERE, *unused) or not hasattr(args, option.name):
+def _criterion_options(args: argparse.Namespace, config: type, unused: tuple[str, ...]) -> list[str]:
+    found = []
+    for option in dataclasses.fields(config):
+        if option.name in unused or not hasattr(args, option.name):
             continue
         flag, value = "--" + option.name.replace("_", "-"), getattr(args, option.name)
         if value is True:

@@ -128,6 +128,23 @@ def test_every_way_is_given_the_same_grid_and_rates_fall_to_0(tmp_path):
     assert value(found["scheduled sampling"].runs[0], "--gold-schedule") == "never"
 
 
+def test_criterions_have_their_own_options_and_defaults(tmp_path):
+    objectives = ["--objective", "risk", "soft_global", "minimum_risk", "--cost", "spans"]
+    _, found = ways(tmp_path, *objectives, "--num-candidates", "6")
+    risk, soft, minimum = (
+        found[name].runs[0] for name in ("risk of the beam", "global, soft beam", "minimum risk")
+    )
+    assert value(risk, "--objective") == "risk" and value(risk, "--cost") == "spans"
+    assert value(soft, "--score-normalizer") == "0" and "--cost" not in soft.arguments
+    assert value(minimum, "--criterion") == "minimum_risk" and value(minimum, "--risk") == "hamming"
+    assert value(minimum, "--num-candidates") == "6"
+    assert not {"--ce-weight", "--alpha", "--cost"} & set(minimum.arguments)
+    assert "--ce-weight" not in risk.arguments and "--num-candidates" not in risk.arguments
+    _, found = ways(tmp_path, "--objective", "minimum_risk", "--ce-weight", "0", "--risk", "span")
+    minimum = found["minimum risk"].runs[0]
+    assert value(minimum, "--ce-weight") == "0" and value(minimum, "--risk") == "span"
+
+
 def test_one_seed_is_fairseqs_own_option(tmp_path):
     args, found = ways(tmp_path, "--seed", "3")
     assert args.seeds is None and found["direct loss"].runs[0].folder == tmp_path / "direct"
