@@ -66,6 +66,7 @@ def test_every_configuration_has_its_table():
         "DirectLossTranslationConfig",
         "SequenceTaggingConfig",
         "FixedAttentionLSTMConfig",
+        "FixedAttentionPretrainedConfig",
         "FixedAttentionTransformerConfig",
     }
 

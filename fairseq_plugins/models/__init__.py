@@ -1,3 +1,7 @@
 """Models whose decoding can be trained through."""
 
-from fairseq_plugins.models import fixed_attention_lstm, fixed_attention_transformer  # noqa: F401
+from fairseq_plugins.models import (  # noqa: F401
+    fixed_attention_lstm,
+    fixed_attention_pretrained,
+    fixed_attention_transformer,
+)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.dataclass import ChoiceEnum
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import (
     FairseqEncoder,
     FairseqEncoderDecoderModel,
@@ -33,8 +33,8 @@ DIRECTIONS = ("both", "forward", "word")
 
 
 @dataclass
-class FixedAttentionConfig(WordEmbeddingConfig):
-    """Options of words and of the decoder, whatever encoder is between them."""
+class LabelDecoderConfig(FairseqDataclass):
+    """Options of the decoder, whatever encoder is below it."""
 
     dropout: float = option(0.1, "on embeddings, encoder states and decoder states", "ours")
     decoder_embed_dim: int = option(32, "size of the label embeddings", "2018, 3.1, 3.2")
@@ -46,6 +46,11 @@ class FixedAttentionConfig(WordEmbeddingConfig):
         "labels can gain",
         "ours",
     )
+
+
+@dataclass
+class FixedAttentionConfig(LabelDecoderConfig, WordEmbeddingConfig):
+    """Options of words and of the decoder, whatever encoder is between them."""
 
 
 @dataclass
@@ -326,7 +331,7 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
 
 
 def label_decoder(
-    cfg: FixedAttentionConfig, labels: Dictionary, encoder_units: int
+    cfg: LabelDecoderConfig, labels: Dictionary, encoder_units: int
 ) -> FixedAttentionLSTMDecoder:
     """The decoder that the options ask for, over encoder states of *encoder_units* numbers."""
     return FixedAttentionLSTMDecoder(

@@ -1,5 +1,6 @@
 """What a tagger knows of a word: its row in a table of vectors, and its spelling."""
 
+from fairseq_plugins.words.columns import reads_letters
 from fairseq_plugins.words.dictionary import WordDictionary
 from fairseq_plugins.words.embedding import (
     WordEmbedding,
@@ -7,11 +8,13 @@ from fairseq_plugins.words.embedding import (
     trained_options,
     word_embedding,
 )
-from fairseq_plugins.words.spelling import NONE, SPELLINGS, Spelling, reads_letters
+from fairseq_plugins.words.pieces import Pieces
+from fairseq_plugins.words.spelling import NONE, SPELLINGS, Spelling
 
 __all__ = [
     "NONE",
     "SPELLINGS",
+    "Pieces",
     "Spelling",
     "WordDictionary",
     "WordEmbedding",

@@ -1,8 +1,4 @@
-"""Vectors made from the spelling of a word: known or not, a word is read letter by letter.
-
-A word's text becomes a row of small integers, its *columns*, once for each word; a module makes a vector of
-them. Nothing but the text counts, so that a word has the same vector in every process and company.
-"""
+"""Vectors made from the spelling of a word: known or not, a word is read letter by letter."""
 
 import zlib
 from itertools import groupby
@@ -12,11 +8,13 @@ from fairseq.data import Dictionary
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fairseq_plugins.words.columns import WordColumns
+
 NONE = "none"
 
 
-class Spelling(nn.Module):
-    """What all spellings share: the columns of the words of a dictionary.
+class Spelling(WordColumns):
+    """What all spellings share.
 
     Subclasses make the columns of a text (``columns_of``) and a vector of columns (``vectors``).
 
@@ -29,19 +27,8 @@ class Spelling(nn.Module):
     """
 
     def __init__(self, dictionary: Dictionary, dim: int):
-        super().__init__()
-        self.dictionary, self.dim = dictionary, dim
-        nothing = self.nothing()
-        known = [
-            nothing if i < dictionary.nspecial else self.columns_of(dictionary[i])
-            for i in range(len(dictionary))
-        ]
-        self.register_buffer("columns", torch.tensor(known, dtype=torch.int32), persistent=False)
-
-    @classmethod
-    def columns_of(cls, word: str) -> list[int]:
-        """The N columns of a word."""
-        raise NotImplementedError
+        super().__init__(dictionary)
+        self.dim = dim
 
     @classmethod
     def nothing(cls) -> list[int]:
@@ -54,17 +41,7 @@ class Spelling(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Vectors ``[..., dim]`` of words ``tokens [...]``, known or not."""
-        return self.vectors(self._all_columns()[tokens])
-
-    def _all_columns(self) -> Tensor:
-        """``[words, N]``, with those of the words that have been met since the last call."""
-        columns = self.columns
-        unknown = getattr(self.dictionary, "unknown_words", ())
-        new = unknown[columns.size(0) - len(self.dictionary) :]
-        if new:
-            found = columns.new_tensor([self.columns_of(word) for word in new])
-            columns = self.columns = torch.cat([columns, found])
-        return columns
+        return self.vectors(self.lookup(tokens))
 
 
 class Affixes(Spelling):
@@ -141,8 +118,3 @@ class CharacterCNN(Spelling):
 
 
 SPELLINGS = {"affixes": Affixes, "cnn": CharacterCNN}
-
-
-def reads_letters(model: nn.Module) -> bool:
-    """Whether a model makes something of the spelling of words, known or not."""
-    return any(isinstance(module, Spelling) for module in model.modules())
