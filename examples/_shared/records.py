@@ -39,7 +39,7 @@ class Record:
     date: str = field(default_factory=lambda: datetime.date.today().isoformat())
     machine: str = field(default_factory=lambda: machine())
 
-    def save(self, folder: Path) -> None:
+    def leave(self, folder: Path) -> None:
         """Write ``record.json``."""
         write_json(folder / "record.json", asdict(self))
 

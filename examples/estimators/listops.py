@@ -272,7 +272,7 @@ def main(argv: list[str] | None = None) -> None:
             for method, found in by_method.items()
         },
         {method: statistics.mean(r["seconds"] for r in found) for method, found in by_method.items()},
-    ).save(options.out)
+    ).leave(options.out)
 
 
 def report(options: argparse.Namespace, by_method: dict[str, list[dict]]) -> None:

@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     caption = f"Mean loss in epoch {options.epochs}, {options.seeds} seeds (mean ± standard deviation)."
     header = ["method", *(f"p = {p:g}" for p in options.exponents), "CPU s"]
     save_table(options.out / "table.md", caption, header, rows)
-    record(options, argv, results).save(options.out)
+    record(options, argv, results).leave(options.out)
     for p in options.exponents:
         curves = {
             method: [sum(epoch) / len(epoch) for epoch in results[p, method]["history"]]

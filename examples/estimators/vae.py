@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
             for method, found in by_method.items()
         },
         {method: statistics.mean(r["seconds"] for r in found) for method, found in by_method.items()},
-    ).save(options.out)
+    ).leave(options.out)
     curves = {m: np.mean([r["history"] for r in found], 0).tolist() for m, found in by_method.items()}
     title, skip = f"Discrete VAE, {problem}", shared["epochs"] // 4
     save_curves(options.out / f"{problem}.png", title, "epoch", "train -ELBO (nats)", curves, skip=skip)

@@ -45,7 +45,7 @@ def test_only_seeds_of_both_are_compared():
 def test_a_page_from_records(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    record([1.0, 2.0, 3.0], [2.0, 3.0, 4.5]).save(run)
+    record([1.0, 2.0, 3.0], [2.0, 3.0, 4.5]).leave(run)
     report.main([str(run), "--out", str(tmp_path)])
     assert (tmp_path / "records" / "experiment.json").exists()
     made = report.page([CLAIM], report.load(tmp_path / "records"))
