@@ -53,6 +53,7 @@ from fairseq_plugins.comparison import (
 )
 from fairseq_plugins.comparison.runs import continued
 from fairseq_plugins.convert_conll import read_sentences
+from fairseq_plugins.words.spelling import NONE, SPELLINGS
 
 USER_DIR = Path(fairseq_plugins.__file__).parent
 START = "cross entropy"
@@ -126,7 +127,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     add(
         "--letters",
-        choices=("affixes", "cnn", "none"),
+        choices=(*SPELLINGS, NONE),
         default="affixes",
         help="what is read of a word's letters (--char-features of fairseq-train)",
     )

@@ -29,8 +29,9 @@ class WordEmbeddingConfig(FairseqDataclass):
     )
     char_features: ChoiceEnum([*SPELLINGS, NONE]) = option(
         "affixes",
-        "what is read of a word's letters: `affixes` (hashed prefixes, suffixes, lower case, shape), `cnn` "
-        "(filters over its bytes) or `none`; unknown words need `--dataset-impl raw` in preprocessing",
+        "what is read of a word's letters: `affixes` (hashed prefixes, suffixes, lower case, shape), "
+        "`suffix` (the last three and the case of the first, for little data), `cnn` (filters over its "
+        "bytes) or `none`; unknown words need `--dataset-impl raw` in preprocessing",
         "ours; dos Santos and Zadrozny 2014",
     )
     char_embed_dim: int = option(64, "size of the vector of a word's letters", "ours")

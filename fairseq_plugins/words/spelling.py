@@ -78,6 +78,18 @@ class Affixes(Spelling):
         return self.table(columns.view(-1, columns.size(-1))).view(*columns.shape[:-1], self.dim)
 
 
+class Suffix(Affixes):
+    """One vector: of the word's last three letters and of whether it begins with a capital.
+
+    It says little enough to be learned from little data, where ``Affixes`` know each word by heart.
+    """
+
+    @classmethod
+    def columns_of(cls, word: str) -> list[int]:
+        """The bucket of the lower-cased suffix and the first letter's case."""
+        return [cls._bucket(f"{shape(word[:1])} {word[-3:].lower()}" if word else "")]
+
+
 def shape(word: str) -> str:
     """``Xxx-dd``: upper case ``X``, other letters ``x``, digits ``d``, the rest as it is; runs cut to two."""
     kinds = ("X" if c.isupper() else "x" if c.isalpha() else "d" if c.isdigit() else c for c in word)
@@ -117,4 +129,4 @@ class CharacterCNN(Spelling):
         return F.relu(largest)[place].view(*columns.shape[:-1], self.dim)
 
 
-SPELLINGS = {"affixes": Affixes, "cnn": CharacterCNN}
+SPELLINGS = {"affixes": Affixes, "suffix": Suffix, "cnn": CharacterCNN}

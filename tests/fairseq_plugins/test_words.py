@@ -21,7 +21,7 @@ from fairseq_plugins.words import (
     trained_options,
     word_embedding,
 )
-from fairseq_plugins.words.spelling import Affixes, CharacterCNN, shape
+from fairseq_plugins.words.spelling import Affixes, CharacterCNN, Suffix, shape
 
 KINDS = pytest.mark.parametrize("kind", list(SPELLINGS.values()), ids=list(SPELLINGS))
 
@@ -78,7 +78,7 @@ def test_a_vector_depends_on_the_text_alone(kind):
             torch.testing.assert_close(found, vector)
     batch = other(torch.tensor([[4, 5, 1], [6, 7, 1]]))
     torch.testing.assert_close(batch[1, 1], known[0, 0])
-    assert not torch.allclose(batch[0, 0], batch[1, 1])
+    assert not torch.allclose(batch[0, 0], batch[1, 0])
     assert batch[:, 2].abs().sum() == 0  # padding has no letters
 
 
@@ -97,6 +97,12 @@ def test_affixes_are_the_same_in_every_process():
     # Shared affixes are shared columns.
     house, mouse = Affixes.columns_of("Haus"), Affixes.columns_of("Maus")
     assert [a == b for a, b in zip(house, mouse)] == 4 * [False] + 3 * [True] + [False, False, True]
+
+
+def test_a_suffix_and_a_capital_are_all_that_suffix_knows():
+    column = Suffix.columns_of
+    assert column("Haus") == column("Maus") == column("LAUS") != column("haus")
+    assert len({*column("1aus"), *column("Aus"), *column("us"), *column("")}) == 4
 
 
 def test_long_words_are_read_at_both_ends():
