@@ -12,7 +12,7 @@ from diffdecode.structure.kernels.triton import eisner as triton_eisner
 from diffdecode.structure.kernels.triton import inside_outside as triton_inside_outside
 from diffdecode.structure.kernels.triton import matrix_tree as triton_matrix_tree
 from diffdecode.structure.kernels.triton import projections as triton_projections
-from diffdecode.structure.trees import NO_TREE, tree_scores
+from diffdecode.structure.trees import NO_TREE
 
 patch_tensors = triton.runtime.interpreter._patch_lang_tensor
 
@@ -50,29 +50,28 @@ def assert_same_decisions(algorithm, scores, lengths, multi_root, family):
     assert family == "forbidden" or possible.all()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("multi_root", [False, True])
-@pytest.mark.parametrize("n", [1, 2, 4, 9])
-def test_eisner_makes_the_same_decisions(n, multi_root, family):
-    scores = scores_of(family, 3, n, seed=n)
-    lengths = torch.tensor([n, max(1, n // 2), max(1, n - 1)])
-    assert_same_decisions("eisner", scores, lengths, multi_root, family)
-
-
 def small_tiles(multi_root, usual=triton_eisner.tile_shape):
     """So that a short sentence has several blocks of spans and several tiles of split points."""
     return {**usual(multi_root), "SPANS": 4, "SPLITS": 2}
 
 
-def test_eisner_in_double_precision_and_in_several_tiles(monkeypatch):
+def sentences_of_all_families(n, seed, dtype):
+    """Two of each, shorter ones among them, in one batch."""
+    scores = torch.cat([scores_of(family, 2, n, seed, dtype) for family in FAMILIES])
+    return scores, torch.tensor([n, 1, n, n - 1, n - 1, 2, n, n - 2])
+
+
+@pytest.mark.parametrize("multi_root", [False, True])
+def test_eisner_makes_the_same_decisions_in_several_tiles(multi_root, monkeypatch):
     monkeypatch.setattr(triton_eisner, "tile_shape", small_tiles)
-    scores = scores_of("ties", 2, 13, seed=1, dtype=torch.float64)
-    lengths = torch.tensor([13, 9])
-    for multi_root in (False, True):
-        expected, _ = reference.eisner(scores, lengths, multi_root)
-        heads, _ = triton_backend.eisner(scores, lengths, multi_root)
-        assert torch.equal(heads, expected)
-        assert torch.equal(tree_scores(scores, heads), tree_scores(scores, expected))
+    monkeypatch.setattr(triton_eisner, "WORDS_AT_ONCE", 4)
+    scores, lengths = sentences_of_all_families(6, 1, torch.float64)
+    assert_same_decisions("eisner", scores, lengths, multi_root, "forbidden")
+
+
+def test_eisner_makes_the_same_decisions_in_one_tile():
+    scores, lengths = sentences_of_all_families(5, 4, torch.float32)
+    assert_same_decisions("eisner", scores, lengths, False, "forbidden")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,16 +1,8 @@
 """Eisner's algorithm on the GPU: one program a sentence, two launches a batch whatever the lengths.
 
-The items and the tie-breaking are those of ``reference.inside_charts``. All spans of one width are
-independent, so a program walks over the widths, and over the spans of a width in blocks; for each block it
-goes over the split points, a tile of them at a time. A barrier separates one width from the next. Charts lie
-in global memory (they stay in the caches). A chart is stored on both sides of its diagonal, so that every
-read runs along a row::
-
-    right[i, j] = right[j, i]    left[i, j] = left[j, i]    arcs[i, j]: head i, dependent j
-
-The best splits are kept: ``splits[i, j]`` of ``right(i, j)``, ``splits[j, i]`` of ``left(i, j)`` and
-``arc_splits[i, j]``, counted from ``i``. The walk down goes over the widths in the same shape, from wide to
-narrow: a used span marks the two narrower spans of its best split, so there is no stack.
+The items and the tie-breaking are those of ``reference.inside_charts``, the order is that of :mod:`.spans`.
+The best splits are kept, counted from the left end of a span. So the best tree is found from the top down,
+in as many steps as it is deep: see :func:`follow_best_splits`.
 """
 
 import torch
@@ -19,41 +11,42 @@ import triton.language as tl
 from torch import Tensor
 
 from diffdecode.structure.kernels.triton.launch import on_device_of
+from diffdecode.structure.kernels.triton.spans import ARCS, LEFT, RIGHT, keep_better, over_splits, tile_shape
 
-# The constexpr arguments: SPANS and SPLITS of a tile, powers of two; FIRST, the first position of a span: 0
-# if the root may have several dependents, else 1. None depends on the size: one kernel does for all.
-
-
-@triton.jit
-def keep_better(best, where, value, start):
-    """Element by element, the greater of ``best`` and ``value``, of equal ones the first, and its place."""
-    better = value > best
-    return tl.where(better, value, best), tl.where(better, start, where)
+WORDS_AT_ONCE = 128
+"""Slots that a step of the walk down takes in one piece."""
 
 
 @triton.jit
-def first_best(best, where, column, SPLITS: tl.constexpr):
-    """Of each row, the greatest number and how far to the right the first one as great is."""
+def first_best(best, where, SPLITS: tl.constexpr):
+    """Of each row, the greatest number and the place of the first one as great."""
     most = tl.max(best, axis=1)
-    place = tl.where(best == most[:, None], where + column[None, :], 2147483647)
+    place = tl.where(best == most[:, None], where + tl.arange(0, SPLITS)[None, :], 2147483647)
     return most, tl.min(place, axis=1)
 
 
 @triton.jit(do_not_specialize=["size"])
 def fill_charts(
-    scores, right, left, arcs, splits, arc_splits, lengths, size,
+    scores, charts, splits, arc_splits, lengths, size,
     SPANS: tl.constexpr, SPLITS: tl.constexpr, FIRST: tl.constexpr,
 ):  # fmt: skip
-    """Values and best splits of all spans of sentence ``program_id(0)``; ``scores [B, size, size]``."""
+    """``charts [B, 3, size, size]`` and best splits of all spans of sentence ``program_id(0)``.
+
+    Where ``i < j``, ``splits[i, j]`` is that of ``right(i, j)``, ``splits[j, i]`` that of ``left(i, j)``, and
+    ``arc_splits[i, j]`` that of the two spans under an arc.
+    """
     b = tl.program_id(0).to(tl.int64)
     n = tl.load(lengths + b).to(tl.int32)
-    scores += b * size * size
-    right += b * size * size
-    left += b * size * size
-    arcs += b * size * size
-    splits += b * size * size
-    arc_splits += b * size * size
-    column = tl.arange(0, SPLITS)
+    square = size * size
+    scores += b * square
+    charts += b * 3 * square
+    splits += b * square
+    arc_splits += b * square
+    right = charts + RIGHT * square
+    left = charts + LEFT * square
+    arcs = charts + ARCS * square
+    nothing = tl.full((SPANS, SPLITS), float("-inf"), scores.dtype.element_ty)
+    nowhere = tl.zeros((SPANS, SPLITS), tl.int32)
     for begin in range(FIRST, n + 1, SPANS):
         i = begin + tl.arange(0, SPANS)
         tl.store(right + i * size + i, 0.0, mask=i <= n)
@@ -64,35 +57,15 @@ def fill_charts(
             i = begin + tl.arange(0, SPANS)
             j = i + width
             span = j <= n
-            best_arc = tl.full((SPANS, SPLITS), float("-inf"), scores.dtype.element_ty)
-            best_right = tl.full((SPANS, SPLITS), float("-inf"), scores.dtype.element_ty)
-            best_left = tl.full((SPANS, SPLITS), float("-inf"), scores.dtype.element_ty)
-            where_arc = tl.zeros((SPANS, SPLITS), tl.int32)
-            where_right = tl.zeros((SPANS, SPLITS), tl.int32)
-            where_left = tl.zeros((SPANS, SPLITS), tl.int32)
-            at_i = i[:, None] * size + i[:, None] + column[None, :]
-            at_j = j[:, None] * size + i[:, None] + column[None, :]
-            for start in range(0, width, SPLITS):
-                r = start + column
-                inside = span[:, None] & (r < width)[None, :]
-                # The widest arcs, which complete the span at its far end, are not in the charts yet.
-                narrow_right = span[:, None] & (r < width - 1)[None, :]
-                narrow_left = inside & (r > 0)[None, :]
-                x = tl.load(right + at_i + start, mask=inside, other=float("-inf"))
-                y = tl.load(left + at_j + start + 1, mask=inside, other=float("-inf"))
-                best_arc, where_arc = keep_better(best_arc, where_arc, x + y, start)
-                x = tl.load(arcs + at_i + start + 1, mask=narrow_right, other=float("-inf"))
-                y = tl.load(right + at_j + start + 1, mask=narrow_right, other=float("-inf"))
-                best_right, where_right = keep_better(best_right, where_right, x + y, start)
-                x = tl.load(left + at_i + start, mask=narrow_left, other=float("-inf"))
-                y = tl.load(arcs + at_j + start, mask=narrow_left, other=float("-inf"))
-                best_left, where_left = keep_better(best_left, where_left, x + y, start)
-            arc, arc_split = first_best(best_arc, where_arc, column, SPLITS)
-            to_right = arc + tl.load(scores + j * size + i, mask=span, other=float("-inf"))
-            to_left = arc + tl.load(scores + i * size + j, mask=span & (i > 0), other=float("-inf"))
-            all_right, right_split = first_best(best_right, where_right, column, SPLITS)
-            all_left, left_split = first_best(best_left, where_left, column, SPLITS)
-            right_split = tl.where(to_right > all_right, width - 1, right_split)
+            arc, where_arc, best_right, where_right, best_left, where_left = over_splits(
+                keep_better, charts, i, width, n, size, nothing, nowhere, None, None, None, SPLITS
+            )
+            best_arc, arc_split = first_best(arc, where_arc, SPLITS)
+            all_right, right_split = first_best(best_right, where_right, SPLITS)
+            all_left, left_split = first_best(best_left, where_left, SPLITS)
+            to_right = best_arc + tl.load(scores + j * size + i, mask=span, other=float("-inf"))
+            to_left = best_arc + tl.load(scores + i * size + j, mask=span & (i > 0), other=float("-inf"))
+            right_split = tl.where(to_right > all_right, width, tl.maximum(right_split, 1))
             left_split = tl.where(to_left >= all_left, 0, left_split)
             all_right = tl.maximum(all_right, to_right)
             all_left = tl.maximum(all_left, to_left)
@@ -110,69 +83,77 @@ def fill_charts(
 
 @triton.jit(do_not_specialize=["size"])
 def follow_best_splits(
-    scores, right, left, splits, arc_splits, used_right, used_left, used_arcs, lengths, heads, totals, size,
-    SPANS: tl.constexpr, SPLITS: tl.constexpr, FIRST: tl.constexpr,
+    scores, charts, splits, arc_splits, items, lengths, heads, totals, size,
+    SLOTS: tl.constexpr, FIRST: tl.constexpr,
 ):  # fmt: skip
-    """``heads [B, size-1]`` and the best tree's value ``totals [B]``; ``used_*`` are int8 and start at 0."""
+    """``heads [B, size-1]`` and the best tree's value ``totals [B]``; ``items [B, size]`` is for its own use.
+
+    An item of the derivation has a head and ends at another position: ``right(i, j)`` has head ``i`` and ends
+    at ``j``, ``left(i, j)`` has head ``j`` and ends at ``i``; so have the arcs. At most one item at a time
+    ends at a position, the last of them being the arc to that word. So an item lies in the slot of its end,
+    as twice its head, plus 1 if it is an arc; and one step replaces all items there are by their parts.
+    """
     b = tl.program_id(0).to(tl.int64)
     n = tl.load(lengths + b).to(tl.int32)
-    scores += b * size * size
-    right += b * size * size
-    left += b * size * size
-    splits += b * size * size
-    arc_splits += b * size * size
-    used_right += b * size * size
-    used_left += b * size * size
-    used_arcs += b * size * size
+    square = size * size
+    scores += b * square
+    left = charts + b * 3 * square + LEFT * square
+    right = charts + b * 3 * square + RIGHT * square
+    splits += b * square
+    arc_splits += b * square
+    items += b * size
     heads += b * (size - 1)
+    slot = tl.arange(0, SLOTS)
+    for begin in range(0, n + 1, SLOTS):
+        tl.store(items + begin + slot, -1, mask=begin + slot <= n)
+    tl.debug_barrier()
     if FIRST == 1:
-        best = tl.full((SPANS,), float("-inf"), scores.dtype.element_ty)
-        where = tl.zeros((SPANS,), tl.int32)
-        for begin in range(1, n + 1, SPANS):
-            i = begin + tl.arange(0, SPANS)
+        best = tl.full((SLOTS,), float("-inf"), scores.dtype.element_ty)
+        where = tl.zeros((SLOTS,), tl.int32)
+        for begin in range(1, n + 1, SLOTS):
+            i = begin + slot
             total = tl.load(left + size + i, mask=i <= n, other=float("-inf"))
             total += tl.load(scores + i * size, mask=i <= n, other=float("-inf"))
             total += tl.load(right + i * size + n, mask=i <= n, other=float("-inf"))
-            best, where = keep_better(best, where, total, i)
+            better = total > best
+            best = tl.where(better, total, best)
+            where = tl.where(better, i, where)
         most = tl.max(best, axis=0)
         root = tl.min(tl.where(best == most, where, 2147483647), axis=0)
         root = tl.where(most > float("-inf"), root, 1)
         tl.store(totals + b, most)
         tl.store(heads + root - 1, 0)
-        tl.store(used_left + size + root, 1)
-        tl.store(used_right + root * size + n, 1)
+        tl.store(items + 1, 2 * root, mask=root > 1)
+        tl.store(items + n, 2 * root, mask=root < n)
     else:
         tl.store(totals + b, tl.load(right + n))
-        tl.store(used_right + n, 1)
+        tl.store(items + n, 0)
     tl.debug_barrier()
-    for narrower in range(0, n - FIRST):
-        width = n - FIRST - narrower
-        for begin in range(FIRST, n + 1 - width, SPANS):
-            i = begin + tl.arange(0, SPANS)
-            j = i + width
-            span = j <= n
-            uses_right = span & (tl.load(used_right + i * size + j, mask=span, other=0) > 0)
-            uses_left = span & (tl.load(used_left + i * size + j, mask=span, other=0) > 0)
-            k_right = i + 1 + tl.load(splits + i * size + j, mask=uses_right, other=0)
-            k_left = i + tl.load(splits + j * size + i, mask=uses_left, other=0)
-            tl.store(used_arcs + i * size + k_right, 1, mask=uses_right)
-            tl.store(used_right + k_right * size + j, 1, mask=uses_right)
-            tl.store(used_arcs + j * size + k_left, 1, mask=uses_left)
-            tl.store(used_left + i * size + k_left, 1, mask=uses_left)
-        tl.debug_barrier()
-        for begin in range(FIRST, n + 1 - width, SPANS):
-            i = begin + tl.arange(0, SPANS)
-            j = i + width
-            span = j <= n
-            arc_right = span & (tl.load(used_arcs + i * size + j, mask=span, other=0) > 0)
-            arc_left = span & (tl.load(used_arcs + j * size + i, mask=span, other=0) > 0)
-            either = arc_right | arc_left
-            tl.store(heads + j - 1, i, mask=arc_right)
-            tl.store(heads + i - 1, j, mask=arc_left)
-            k_arc = i + tl.load(arc_splits + i * size + j, mask=either, other=0)
-            tl.store(used_right + i * size + k_arc, 1, mask=either)
-            tl.store(used_left + (k_arc + 1) * size + j, 1, mask=either)
-        tl.debug_barrier()
+    at_work = 1
+    while at_work > 0:
+        at_work = 0
+        for begin in range(0, n + 1, SLOTS):
+            end = begin + slot
+            item = tl.load(items + end, mask=end <= n, other=-1)
+            tl.debug_barrier()  # all are read before any is replaced
+            there = item >= 0
+            head = item >> 1
+            arc = there & (item & 1 == 1)
+            span = there & (item & 1 == 0)
+            i = tl.minimum(head, end)
+            j = tl.maximum(head, end)
+            r = i + tl.load(splits + head * size + end, mask=span, other=0)
+            r += tl.load(arc_splits + i * size + j, mask=arc, other=0)
+            # Under an arc lie right(i, r) and left(r + 1, j).
+            tl.store(heads + end - 1, head, mask=arc)
+            tl.store(items + end, -1, mask=arc)
+            tl.store(items + r, 2 * i, mask=arc & (r > i))
+            tl.store(items + r + 1, 2 * j, mask=arc & (r + 1 < j))
+            # A span is the arc from its head to r, and the span of that word that goes on to the end.
+            tl.store(items + end, 2 * r, mask=span & (r != end))
+            tl.store(items + r, 2 * head + 1, mask=span)
+            at_work += tl.max(there.to(tl.int32), axis=0)
+            tl.debug_barrier()
 
 
 def best_trees(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
@@ -182,20 +163,16 @@ def best_trees(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tenso
     there is no tree (the heads then mean nothing). Nothing waits for the device.
     """
     batch, size, _ = scores.shape
-    right, left, arcs = scores.new_empty(3, batch, size, size)
+    charts = scores.new_empty(batch, 3, size, size)
     splits, arc_splits = torch.empty(2, batch, size, size, dtype=torch.int16, device=scores.device)
-    used = torch.zeros(3, batch, size, size, dtype=torch.int8, device=scores.device)
+    items = torch.empty(batch, size, dtype=torch.int32, device=scores.device)
     heads = torch.full((batch, size - 1), -1, dtype=torch.int64, device=scores.device)
     totals = scores.new_empty(batch)
     tile = tile_shape(multi_root)
     with on_device_of(scores):
-        fill_charts[(batch,)](scores, right, left, arcs, splits, arc_splits, lengths, size, **tile)
+        fill_charts[(batch,)](scores, charts, splits, arc_splits, lengths, size, **tile)
         follow_best_splits[(batch,)](
-            scores, right, left, splits, arc_splits, *used, lengths, heads, totals, size, **tile
+            scores, charts, splits, arc_splits, items, lengths, heads, totals, size,
+            SLOTS=WORDS_AT_ONCE, FIRST=tile["FIRST"], num_warps=1,
         )  # fmt: skip
     return heads, totals
-
-
-def tile_shape(multi_root: bool) -> dict[str, int]:
-    """Compile-time arguments: spans and split points of a tile, where spans begin, warps."""
-    return {"SPANS": 32, "SPLITS": 16, "FIRST": 0 if multi_root else 1, "num_warps": 8}
