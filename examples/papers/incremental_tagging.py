@@ -128,7 +128,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add(
         "--letters",
         choices=(*SPELLINGS, NONE),
-        default="affixes",
+        default="suffix",
         help="what is read of a word's letters (--char-features of fairseq-train)",
     )
     add("--epochs", type=int, default=20, help="epochs of the cross-entropy model that all continue")
