@@ -64,8 +64,9 @@ def by_seed(values: Iterable[float], seeds: Iterable[int] | None = None) -> dict
 
 
 def typed(module: str, argv: Sequence[str] | None) -> str:
-    """The command of a module, without the folder that its output goes to."""
+    """The command of a module, without the folder that its output goes to, and without where data lies."""
     words = list(sys.argv[1:] if argv is None else argv)
+    words = ["DIR" if Path(word).is_absolute() else word for word in words]
     if "--out" in words:
         place = words.index("--out")
         del words[place : place + 2]

@@ -48,10 +48,68 @@ class Claim:
 SPIGOT = "Peng et al. 2018 (SPIGOT)"
 SOFT_BEAM = "Goyal et al. 2018 (soft beam)"
 SAMPLING = "Goyal et al. 2017 (differentiable scheduled sampling)"
+GLOBAL = "Andor et al. 2016; Goyal, Dyer and Berg-Kirkpatrick 2019 (global normalisation)"
 REINMAX = "Liu et al. 2023 (ReinMax)"
 POLYNOMIAL, VAE = "examples.estimators.polynomial", "examples.estimators.vae"
 LISTOPS = "examples.estimators.listops"
+INCREMENTAL, TUNED = "examples.papers.incremental_tagging", "beam 10, tuned lambda"
+INCREMENTAL_DATA = "CCG supertags without right context, each system with its own normaliser"
+CONTINUED = "cross entropy, continued"
+TEACH = "examples.spacy.teach_parser"
+FEW_TREES = "CCG supertags over a parser with 300 trees"
+
+
+def few_trees(text: str, system: str, other: str, measure: str) -> Claim:
+    """A claim about what comes back through hard trees."""
+    systems = (f"{system}, word, 300 trees", f"{other}, word, 300 trees")
+    return Claim(SPIGOT, text, TEACH, systems, measure, FEW_TREES)
+
+
 CLAIMS: list[Claim] = [
+    few_trees("SPIGOT is better at the end task than a pipeline", "spigot", "pipeline", "accuracy"),
+    few_trees("SPIGOT is better at the end task than straight-through", "spigot", "ste", "accuracy"),
+    few_trees("(ours) `structured_st` is better at the end task", "structured_st", "pipeline", "accuracy"),
+    few_trees("(ours) and its trees are better", "structured_st", "pipeline", "uas"),
+    Claim(
+        SOFT_BEAM,
+        "direct loss is better than cross entropy that goes on, with a beam",
+        INCREMENTAL,
+        ("direct loss + own history", CONTINUED),
+        TUNED,
+        f"{INCREMENTAL_DATA}; half of it cross entropy on the model's own history",
+    ),
+    Claim(
+        SAMPLING,
+        "scheduled sampling is better than cross entropy",
+        INCREMENTAL,
+        ("scheduled sampling", CONTINUED),
+        TUNED,
+        f"{INCREMENTAL_DATA}; always own words",
+    ),
+    Claim(
+        SAMPLING,
+        "the same, decoded greedily",
+        INCREMENTAL,
+        ("scheduled sampling", CONTINUED),
+        "greedy",
+        INCREMENTAL_DATA,
+    ),
+    Claim(
+        GLOBAL,
+        "a global objective is better than cross entropy",
+        INCREMENTAL,
+        ("global + own history", CONTINUED),
+        TUNED,
+        INCREMENTAL_DATA,
+    ),
+    Claim(
+        GLOBAL,
+        "(ours) and than scheduled sampling, in about the same time",
+        INCREMENTAL,
+        ("global + own history", "scheduled sampling"),
+        TUNED,
+        INCREMENTAL_DATA,
+    ),
     *(
         Claim(
             REINMAX,

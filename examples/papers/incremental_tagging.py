@@ -41,6 +41,7 @@ from diffdecode.files.atomic import atomic_folder, write_text
 from examples._shared import grammar
 from examples._shared.commands import add_device, add_out, device, fairseq_device, one_line_errors
 from examples._shared.data import column_files
+from examples._shared.records import Record, by_seed, typed
 from fairseq_plugins.comparison import (
     Decoding,
     Row,
@@ -55,6 +56,7 @@ from fairseq_plugins.comparison.runs import continued
 from fairseq_plugins.convert_conll import read_sentences
 from fairseq_plugins.words.spelling import NONE, SPELLINGS
 
+NAME = "examples.papers.incremental_tagging"
 USER_DIR = Path(fairseq_plugins.__file__).parent
 START = "cross entropy"
 START_POINT = (0.008, 0.3)
@@ -190,6 +192,18 @@ def main(argv: list[str] | None = None) -> None:
         text = verdict(rows, tuned_heading(args))
         write_text(args.out / "verdict.txt", text + "\n")
         console.print(text)
+        record(args, argv, rows).leave(args.out)
+
+
+def record(args: argparse.Namespace, argv: list[str] | None, rows: list[Row]) -> Record:
+    """Every score of every seed that is done."""
+    return Record(
+        NAME,
+        typed(NAME, argv),
+        dict.fromkeys(rows[0].scores, 1),
+        {row.name: {h: by_seed(values, args.seeds) for h, values in row.scores.items()} for row in rows},
+        {row.name: mean(known) for row in rows if (known := [s for s in row.cpu_seconds if s is not None])},
+    )
 
 
 def seed_list(args: argparse.Namespace, last: int) -> str:

@@ -56,8 +56,9 @@ def test_a_page_from_records(tmp_path):
         report.main(["--out", str(tmp_path)])
 
 
-def test_commands_are_kept_without_their_output_folder():
-    assert typed("a.b", ["--seeds", "3", "--out", "x y", "--quick"]) == "python -m a.b --seeds 3 --quick"
+def test_commands_are_kept_without_the_folders_of_a_machine(tmp_path):
+    words = ["--data", str(tmp_path), "--out", "x y", "--quick"]
+    assert typed("a.b", words) == "python -m a.b --data DIR --quick"
 
 
 def test_the_page_in_the_docs_is_what_the_records_say():

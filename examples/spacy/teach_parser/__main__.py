@@ -148,6 +148,7 @@ def _report(
     out, command = args.out, shlex.join(["python", "-m", "examples.spacy.teach_parser", *sys.argv[1:]])
     about = {"date": date.today().isoformat(), "command": command, **laboratory.settings.recorded()}
     write_json(out / "results.json", {"about": about, "rows": rows})
+    report.record(rows).leave(out)
     parts = [f"{about['date']}, `{command}`", "", report.tables(rows)]
     for cell in cells:
         if cell.seed == 0 and cell.system not in (NO_TREES, PIPELINE) and PIPELINE in args.systems:

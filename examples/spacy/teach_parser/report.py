@@ -13,6 +13,7 @@ from spacy.vocab import Vocab
 
 from diffdecode.files.atomic import write_text
 from examples._shared.pictures import save_scatter
+from examples._shared.records import Record, typed
 from examples._shared.tables import markdown_table, spread
 from examples.spacy.teach_parser.systems import NO_TREES, PIPELINE, SCORES
 from spacy_components.cli.compare_parses import html_page
@@ -38,6 +39,23 @@ def tables(rows: Sequence[Row]) -> str:
         before = f", whose UAS before was {spread(list(starts.values()), 2)}" if starts else ""
         parts += [f"Encoder `{encoder}`, a parser with {trees:,} trees{before}:", "", _table(own), ""]
     return "\n".join(parts)
+
+
+def record(rows: Sequence[Row]) -> Record:
+    """Scores of every seed; a system is named with its encoder and the number of trees."""
+    systems: dict[str, Any] = {}
+    seconds: dict[str, list[float]] = {}
+    for row in rows:
+        name = f"{row['system']}, {row['encoder']}, {row['trees']:,} trees"
+        seconds.setdefault(name, []).append(row["seconds"])
+        for measure in SCORES.values():
+            if measure in row:
+                systems.setdefault(name, {}).setdefault(measure, {})[str(row["seed"])] = row[measure]
+    name = "examples.spacy.teach_parser"
+    measures = dict.fromkeys(SCORES.values(), 1)
+    return Record(
+        name, typed(name, None), measures, systems, {key: mean(values) for key, values in seconds.items()}
+    )
 
 
 def _table(rows: Sequence[Row]) -> str:
