@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -28,126 +29,62 @@ def test_kernels_in_the_interpreter():
     assert " passed" in run.stdout and "skipped" not in run.stdout
 
 
-def compile_for_sm_90(kernel, signature, constants, warps):
-    """The kernel, compiled and assembled without a device."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    signature = {**signature, **dict.fromkeys(constants, "constexpr")}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
-
-
-CHARTS = {"scores": "*{0}", "right": "*{0}", "left": "*{0}", "arcs": "*{0}"}
-SPLITS = {"splits": "*i16", "arc_splits": "*i16"}
-SIGNATURES = {
-    "fill_charts": {"scores": "*{0}", "charts": "*{0}", **SPLITS, "lengths": "*i64", "size": "i32"},
-    "follow_best_splits": {
-        "scores": "*{0}", "charts": "*{0}", **SPLITS, "items": "*i32", "lengths": "*i64", "heads": "*i64",
-        "totals": "*{0}", "size": "i32",
-    },
-    "best_arborescence": {
-        "scores": "*{0}", "weights": "*fp64", "enters": "*i32", "lengths": "*i64", "heads": "*i64",
-        "found": "*i8", "size": "i32",
-    },
-    "inside": {**CHARTS, "bases": "*{0}", "lengths": "*i64", "size": "i32", "shift": "i32"},
-    "outside": {
-        **CHARTS, "bases": "*{0}", "p_right": "*{0}", "p_left": "*{0}", "p_arcs": "*{0}", "lengths": "*i64",
-        "marginals": "*{0}", "log_partitions": "*{0}", "size": "i32", "shift": "i32",
-    },
-    "eliminate": {"weights": "*{0}", "lengths": "*i64", "size": "i32", "shift": "i32"},
-    "undo": {"weights": "*{0}", "adjoints": "*{0}", "lengths": "*i64", "size": "i32", "shift": "i32"},
-    "split_spans": {
-        **CHARTS, "lengths": "*i64", "seeds": "*i64", "heads": "*i64", "size": "i32", "batch": "i32",
-    },
-    "grow_trees": {
-        "given": "*{0}", "weights": "*{0}", "lengths": "*i64", "seeds": "*i64", "heads": "*i64",
-        "size": "i32", "batch": "i32",
-    },
-    "project_rows": {"point": "*{0}", "out": "*{0}", "lengths": "*i64", "size": "i32"},
-}  # fmt: skip
-
-
 def has_assembler():
     spec = importlib.util.find_spec("triton")
     return spec is not None and any(Path(spec.origin).parent.glob("backends/nvidia/bin/ptxas*"))
 
 
-@pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
-@pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
-@pytest.mark.parametrize("multi_root, dtype", [(False, "fp32"), (True, "fp64")])
-@pytest.mark.parametrize("name", ["fill_charts", "follow_best_splits"])
-def test_eisner_compiles_for_sm_90(name, multi_root, dtype):
-    from diffdecode.structure.kernels.triton import eisner as triton_eisner
-
-    tile = triton_eisner.tile_shape(multi_root)
-    warps = tile.pop("num_warps")
-    if name == "follow_best_splits":
-        tile, warps = {"SLOTS": triton_eisner.WORDS_AT_ONCE, "FIRST": tile["FIRST"]}, 1
-    signature = {argument: kind.format(dtype) for argument, kind in SIGNATURES[name].items()}
-    compiled = compile_for_sm_90(getattr(triton_eisner, name), signature, tile, warps)
-    assert compiled.asm["cubin"]
-    assert "bar.sync" in compiled.asm["ptx"]  # widths are separated
+WITHOUT_STEPS_IN_MEMORY = ("project_rows", "split_spans", "grow_trees")  # what they store, they never read
 
 
 @pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
 @pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
-@pytest.mark.parametrize("multi_root, along", [(True, False), (False, True)])
-@pytest.mark.parametrize("name", ["inside", "outside", "eliminate", "undo"])
-def test_marginals_compile_for_sm_90(name, multi_root, along):
-    from diffdecode.structure.kernels.triton import inside_outside as triton_inside_outside
-    from diffdecode.structure.kernels.triton import matrix_tree as triton_matrix_tree
+def test_kernels_compile_for_sm_90():
+    from benchmarks.triton_resources import cases
 
-    projective = name in ("inside", "outside")
-    module = triton_inside_outside if projective else triton_matrix_tree
-    tile = {"FIRST": 0 if multi_root else 1, **triton_matrix_tree.TILE}
-    tile = {**(triton_inside_outside.tile_shape(multi_root) if projective else tile), "ALONG": along}
-    warps = tile.pop("num_warps")
-    signature = {argument: kind.format("fp64") for argument, kind in SIGNATURES[name].items()}
-    compiled = compile_for_sm_90(getattr(module, name), signature, tile, warps)
-    assert compiled.asm["cubin"] and "bar.sync" in compiled.asm["ptx"]
+    for name, case in cases().items():
+        compiled = case.compiled()
+        assert compiled.asm["cubin"], name
+        if not name.startswith(WITHOUT_STEPS_IN_MEMORY):
+            assert "bar.sync" in compiled.asm["ptx"], name
 
 
-@pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
-@pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
-@pytest.mark.parametrize("name, size, multi_root", [("split_spans", 41, False), ("grow_trees", 161, True)])
-def test_samples_compile_for_sm_90(name, size, multi_root):
-    from diffdecode.structure.kernels.triton import sampling as triton_sampling
-    from diffdecode.structure.kernels.triton.vectors import vector_sizes
-
-    kernel = getattr(triton_sampling, name)
-    sizes = {**vector_sizes(size), "MULTI_ROOT": multi_root}
-    warps = sizes.pop("num_warps")
-    constants = {argument: value for argument, value in sizes.items() if argument in kernel.arg_names}
-    signature = {argument: kind.format("fp64") for argument, kind in SIGNATURES[name].items()}
-    assert compile_for_sm_90(kernel, signature, constants, warps).asm["cubin"]
+LEFT_TO_THE_CPU = {"spigot_exact": "project"}
 
 
-@pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
-@pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
-@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
-@pytest.mark.parametrize("trees", [False, True])
-def test_projections_compile_for_sm_90(trees, dtype):
-    from diffdecode.structure.kernels.triton import projections as triton_projections
+def test_projective_trees_do_without_the_cpu(monkeypatch):
+    """No surrogate calls what CUDA leaves to the CPU, but for the exact projection."""
+    from diffdecode.structure import SURROGATES, kernels, tree_argmax
+    from diffdecode.structure.kernels.triton.backend import over
 
-    signature = {argument: kind.format(dtype) for argument, kind in SIGNATURES["project_rows"].items()}
-    constants = {"COLUMNS": 64, "TREES": trees}
-    assert compile_for_sm_90(triton_projections.project_rows, signature, constants, 1).asm["cubin"]
+    numba = kernels._load("numba")
+    calls = []
 
+    def watched(name, function):
+        return lambda *arguments: calls.append(name) or function(*arguments)
 
-@pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
-@pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="the interpreter does not compile")
-@pytest.mark.parametrize("size, multi_root, dtype", [(41, False, "fp32"), (161, True, "fp64")])
-def test_edmonds_compiles_for_sm_90(size, multi_root, dtype):
-    from diffdecode.structure.kernels.triton import edmonds as triton_edmonds
-    from diffdecode.structure.kernels.triton.vectors import vector_sizes
+    def watching(algorithms):  # log_partition is torch's, on any device
+        names = [field.name for field in fields(algorithms) if field.name != "log_partition"]
+        return replace(algorithms, **{name: watched(name, getattr(algorithms, name)) for name in names})
 
-    constants = {**vector_sizes(size), "MULTI_ROOT": multi_root}
-    warps = constants.pop("num_warps")
-    signature = {argument: kind.format(dtype) for argument, kind in SIGNATURES["best_arborescence"].items()}
-    compiled = compile_for_sm_90(triton_edmonds.best_arborescence, signature, constants, warps)
-    assert compiled.asm["cubin"] and "bar.sync" in compiled.asm["ptx"]
+    fallback = replace(
+        numba, projective=watching(numba.projective), nonprojective=watching(numba.nonprojective)
+    )
+    on_cuda = over(fallback).projective
+    in_its_place = {
+        field.name: getattr(numba.projective, field.name)
+        for field in fields(on_cuda)
+        if getattr(on_cuda, field.name) is not getattr(fallback.projective, field.name)
+    }
+    assert in_its_place.keys() >= {"best", "marginals", "covariance_product"}
+    card = replace(fallback, projective=replace(fallback.projective, **in_its_place))
+    monkeypatch.setattr(kernels, "_load", lambda name: card)
+    scores = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(0))
+    for surrogate in SURROGATES:
+        calls.clear()
+        leaf = scores.clone().requires_grad_()
+        (tree_argmax(leaf, [4, 3], surrogate=surrogate) * scores).sum().backward()
+        assert set(calls) <= {LEFT_TO_THE_CPU.get(surrogate)}, surrogate
 
 
 @pytest.mark.gpu

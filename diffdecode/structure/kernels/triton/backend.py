@@ -33,19 +33,20 @@ def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Ten
 def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Arc marginals and log-partition; see :func:`diffdecode.structure.kernels.reference.inside_outside`."""
     status = status_of_scores(scores, lengths)
-    marginals, log_partitions = triton_inside_outside.marginals_and_log_partition(
-        _harmless(scores, status).double()[None], lengths, multi_root
+    marginals, log_partitions, _ = triton_inside_outside.inside_outside(
+        _harmless(scores, status), lengths, multi_root
     )
-    return marginals[0], log_partitions, _without_tree(status, log_partitions)
+    return marginals, log_partitions, _without_tree(status, log_partitions)
 
 
 def inside_outside_covariance_product(
     scores: Tensor, lengths: Tensor, multi_root: bool, vector: Tensor
 ) -> Tensor:
     """See :func:`diffdecode.structure.kernels.reference.inside_outside_covariance_product`."""
-    direction = of_possible_arcs(vector, scores, lengths).double()
-    both = torch.stack([scores.detach().double(), direction])
-    return triton_inside_outside.marginals_and_log_partition(both, lengths, multi_root)[0][1]
+    _, _, product = triton_inside_outside.inside_outside(
+        scores.detach(), lengths, multi_root, vector.detach()
+    )
+    return product
 
 
 def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,13 +24,6 @@ def store(values, value, along, mask, shift, ALONG: tl.constexpr):
 
 
 @triton.jit
-def add(values, value, along, mask, shift, ALONG: tl.constexpr):
-    """Add to values, and to their derivatives; no other thread may do so."""
-    before, before_along = load(values, mask, 0.0, shift, ALONG)
-    store(values, before + value, before_along + along, mask, shift, ALONG)
-
-
-@triton.jit
 def log_add(peak, total, slope, terms, along):
     """The running sum of each row, with the exponentials of the row's ``terms`` added."""
     higher = tl.maximum(peak, tl.max(terms, axis=1))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffdecode.structure.kernels import randomness, reference
 from diffdecode.structure.kernels.status import PADDING
-from diffdecode.structure.kernels.triton.inside_outside import by_root, inside_charts
+from diffdecode.structure.kernels.triton.inside_outside import log_inside_sums
 from diffdecode.structure.kernels.triton.launch import on_device_of
 from diffdecode.structure.kernels.triton.matrix_tree import eliminated, log_partition
 from diffdecode.structure.kernels.triton.vectors import at, vector_sizes
@@ -70,8 +70,10 @@ def split_spans(
     ends = tl.zeros((NODES,), tl.int32) + n
     top = 1
     if not MULTI_ROOT:
-        choices, _ = by_root(scores, left, right, tl.maximum(word, 1), n, size, 0, False)
-        choices = tl.where((word > 0) & (word <= n), choices, float("-inf"))
+        use = (word > 0) & (word <= n)
+        choices = tl.load(scores + word * size, mask=use, other=float("-inf"))
+        choices += tl.load(left + size + word, mask=use, other=0.0)
+        choices += tl.load(right + word * size + n, mask=use, other=0.0)
         root = draw(choices, word, 1, uniform(seed, ROOT, 0, n))
         kinds = tl.where(slot == 0, LEFT, RIGHT)
         starts = tl.where(slot == 0, 1, root)
@@ -163,12 +165,12 @@ def grow_trees(
 def sample_projective(
     scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Heads ``[S, B, N]`` of projective trees, and log-partition ``[B]``.
+    """Heads ``[S, B, N]`` of projective trees, and log-partition ``[B]`` but for a constant.
 
     ``scores [B, N+1, N+1]`` contiguous float64, without NaN or +inf, and ``seeds [S, B]``; a log-partition of
     -inf means that there is no tree. Nothing waits for the device.
     """
-    right, left, arcs, _ = (chart[0] for chart in inside_charts(scores[None], lengths, multi_root))
+    right, left, arcs, scores = log_inside_sums(scores, lengths, multi_root)
     heads = _run(split_spans, (scores, right, left, arcs, lengths), seeds, scores, multi_root)
     row = torch.arange(len(scores), device=scores.device)
     if multi_root:

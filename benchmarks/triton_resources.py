@@ -1,0 +1,137 @@
+"""What the Triton kernels take of a streaming multiprocessor, compiled ahead of time for sm_90.
+
+    python -m benchmarks.triton_resources [name ...]
+
+No device is needed. Registers a thread and spilled bytes are those of the assembled kernel, and so are its
+instructions, of which those in double precision and the fetches from global memory are counted, too.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from diffdecode.structure.kernels.triton import (
+    edmonds,
+    eisner,
+    inside_outside,
+    matrix_tree,
+    projections,
+    sampling,
+)
+from diffdecode.structure.kernels.triton.spans import tile_shape
+from diffdecode.structure.kernels.triton.vectors import vector_sizes
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+TYPES = {
+    "size": "i32", "lengths": "*i64", "heads": "*i64", "items": "*i32", "enters": "*i32", "splits": "*i16",
+    "arc_splits": "*i16", "lost": "*i8", "found": "*i8", "weights": "*fp64", "seeds": "*i64", "shift": "i32",
+    "batch": "i32",
+}  # fmt: skip
+"""Of arguments by their names; all others point to floating point numbers."""
+
+
+@dataclass
+class Case:
+    """A kernel with its compile-time arguments (and ``num_warps``), and the type of its scores."""
+
+    kernel: Any
+    dtype: str
+    constants: dict[str, Any]
+
+    def compiled(self) -> Any:
+        """Compiled and assembled for sm_90."""
+        constants = dict(self.constants)
+        warps = constants.pop("num_warps", 4)
+        types = {name: TYPES.get(name, f"*{self.dtype}") for name in self.kernel.arg_names}
+        signature = types | dict.fromkeys(constants, "constexpr")
+        source = ASTSource(fn=self.kernel, signature=signature, constexprs=constants)
+        return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+
+
+def projective(kernel: Any, multi_root: bool, peaks: bool, derivatives: bool) -> Case:
+    """A kernel of inside-outside."""
+    constants = {"WITH_PEAKS": peaks, **tile_shape(multi_root)}
+    if not derivatives:
+        constants |= {name: None for name in ("vector", "product") if name in kernel.arg_names}
+    return Case(kernel, "fp64", constants)
+
+
+def cases() -> dict[str, Case]:
+    """Each kernel in the ways in which it is launched; what differs little is there once."""
+    found = {}
+    for multi_root, dtype in ((False, "fp32"), (True, "fp64")):
+        roots = "several roots" if multi_root else "one root"
+        tile = tile_shape(multi_root)
+        walk = {"SLOTS": eisner.WORDS_AT_ONCE, "FIRST": tile["FIRST"], "num_warps": 1}
+        found[f"fill_charts, {roots}, {dtype}"] = Case(eisner.fill_charts, dtype, tile)
+        found[f"follow_best_splits, {roots}, {dtype}"] = Case(eisner.follow_best_splits, dtype, walk)
+        sizes = vector_sizes(161 if multi_root else 41) | {"MULTI_ROOT": multi_root}
+        found[f"best_arborescence, {roots}, {dtype}"] = Case(edmonds.best_arborescence, dtype, sizes)
+        rows = {"COLUMNS": 64, "TREES": multi_root, "num_warps": 1}
+        found[f"project_rows, {'trees' if multi_root else 'rows'}, {dtype}"] = Case(
+            projections.project_rows, dtype, rows
+        )
+        for kernel in (matrix_tree.eliminate, matrix_tree.undo):
+            options = {**matrix_tree.TILE, "FIRST": tile["FIRST"], "ALONG": not multi_root}
+            derivatives = "" if multi_root else ", derivatives"
+            found[f"{kernel.fn.__name__}, {roots}{derivatives}"] = Case(kernel, "fp64", options)
+    for kernel, size, multi_root in ((sampling.split_spans, 41, False), (sampling.grow_trees, 161, True)):
+        sizes = vector_sizes(size) | {"MULTI_ROOT": multi_root}
+        used = {name: sizes[name] for name in sizes if name in (*kernel.arg_names, "num_warps")}
+        found[kernel.fn.__name__] = Case(kernel, "fp64", used)
+    for name in ("inside", "outside"):
+        kernel = getattr(inside_outside, name)
+        found[name] = projective(kernel, False, False, False)
+        found[f"{name}, several roots, derivatives"] = projective(kernel, True, False, True)
+        found[f"{name}, several roots, with peaks"] = projective(kernel, True, True, False)
+        found[f"{name}, with peaks, derivatives"] = projective(kernel, False, True, True)
+    return found
+
+
+def resources(compiled: Any) -> dict[str, int]:
+    """What the assembled kernel takes."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage, code = (
+            subprocess.run([TOOLS / tool, option, file.name], capture_output=True, text=True, check=True)
+            for tool, option in (("cuobjdump", "--dump-resource-usage"), ("nvdisasm", "-c"))
+        )
+    used = re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout)
+    assert used, usage.stdout
+    instructions = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+ )?([A-Z0-9]+)", code.stdout, re.MULTILINE)
+    return {
+        "registers": int(used[1]),
+        "bytes spilled": int(used[2]),
+        "bytes shared": compiled.metadata.shared,
+        "instructions": len(instructions),
+        "of them fp64": sum(name in ("DADD", "DMUL", "DFMA", "DSETP") for name in instructions),
+        "fetches": instructions.count("LDG"),
+        "barriers": instructions.count("BAR"),
+    }
+
+
+def main(names: list[str]) -> None:
+    """Print the table."""
+    for count, (name, case) in enumerate(cases().items()):
+        if not names or name in names:
+            row = resources(case.compiled())
+            if count == 0 or names:
+                print("| kernel | warps | " + " | ".join(row) + " |\n|---" + "|---:" * (len(row) + 1) + "|")
+            print(
+                f"| {name} | {case.constants.get('num_warps', 4)} | "
+                + " | ".join(map(str, row.values()))
+                + " |"
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
