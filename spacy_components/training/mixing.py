@@ -23,12 +23,15 @@ the parser's sentences anew each epoch::
 spaCy reads the corpus once for each epoch only with ``max_epochs = -1``; with any other value it reads it
 once for all epochs, which here is an error. But with -1 it initialises components on the first 100 examples
 of the corpus alone. So every draw contains at least one example of each label, and until a first epoch is
-through, a small set of examples with all labels comes first.
+through, a small set of examples with all labels comes first: as few as can be found, and a warning if those
+are still too many.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -40,6 +43,8 @@ from spacy_components.sdp_graph import get_graph, graph_keys
 from spacy_components.training.corpus import Reader
 
 NAME = "diffdecode.MixedCorpus.v1"
+LOOKED_AT = 100
+"""Examples of a streamed corpus that spaCy initialises components on."""
 
 
 @registry.readers(NAME)
@@ -92,14 +97,23 @@ class MixedCorpus:
     def _draw(self) -> tuple[list[Example], list[Example]]:
         """One epoch in random order, and apart from it a set of examples with all labels of all corpora."""
         drawn, covering, labels = [], [], set()
+        split = split_by_new_labels if self.epochs_read else split_off_few_with_all_labels
         for name, examples in self._examples.items():
             if not self.fractions[name]:
                 continue
             order = self.random.sample(examples, len(examples))
-            first, rest = split_by_new_labels(order, labels)
+            first, rest = split(order, labels)
             covering += first
             drawn += take([*first, *rest], self.fractions[name])[len(first) :]
         self.random.shuffle(drawn)
+        if not self.epochs_read and len(covering) > LOOKED_AT:
+            warnings.warn(
+                f"[D006] It takes {len(covering)} examples to show all labels of "
+                f"{', '.join(self._examples)}, and spaCy initialises components on the first {LOOKED_AT}: "
+                "some labels will be unknown. Give them to the components (python -m spacy init labels; "
+                "[initialize.components.NAME.labels])",
+                stacklevel=2,
+            )
         return drawn, covering
 
     def _read(self, nlp: Language) -> None:
@@ -140,6 +154,26 @@ def split_by_new_labels(
         seen |= new
         (first if new else rest).append(example)
     return first, rest
+
+
+def split_off_few_with_all_labels(
+    examples: Iterable[Example], seen: set[tuple[str, str]]
+) -> tuple[list[Example], list[Example]]:
+    """As :func:`split_by_new_labels`, with few examples: each time the one with most new labels."""
+    examples = list(examples)
+    labels = [labels_of(example) for example in examples]
+    most = [(-len(found), i) for i, found in enumerate(labels)]
+    heapq.heapify(most)
+    chosen: dict[int, Example] = {}
+    while most:
+        _, i = heapq.heappop(most)
+        new = len(labels[i] - seen)
+        if most and -new > most[0][0]:
+            heapq.heappush(most, (-new, i))
+        elif new:
+            chosen[i] = examples[i]
+            seen |= labels[i]
+    return list(chosen.values()), [one for i, one in enumerate(examples) if i not in chosen]
 
 
 def labels_of(example: Example) -> set[tuple[str, str]]:

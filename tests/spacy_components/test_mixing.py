@@ -1,5 +1,7 @@
 """The mixing reader: shares per epoch, fresh draws, and all labels where spaCy looks for them."""
 
+import random
+import warnings
 from collections import Counter
 from itertools import islice
 
@@ -75,6 +77,42 @@ def test_the_first_hundred_examples_show_every_label():
     later = list(mixed(NLP))
     assert len(set().union(*map(labels_of, later))) == 21 and len(later) == 2200
     assert len(set().union(*map(labels_of, later[:100]))) < 21  # no longer in front
+
+
+def tagged(prefix, sentences):
+    """A reader of sentences, each a list of tags."""
+
+    def read(nlp):
+        for i, tags in enumerate(sentences):
+            doc = Doc(nlp.vocab, words=[f"{prefix}{i}"] * len(tags), tags=tags)
+            yield Example(doc.copy(), doc)
+
+    return read
+
+
+def test_many_labels_of_two_corpora_are_shown_by_few_examples():
+    """Drawn in random order, sentences that each add a label would be far more than a hundred."""
+    draw = random.Random(0)
+    sentences = [[f"A{draw.randrange(300)}" for _ in range(draw.randint(1, 12))] for _ in range(1500)]
+    mixed = MixedCorpus(
+        {"p": tagged("p", sentences), "c": numbered("c", 90, cats=lambda i: f"C{i % 20}")},
+        {"p": 1.0, "c": 1.0},
+    )
+    everything = {label for one in sentences for label in one}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            first = set().union(*map(labels_of, islice(mixed(NLP), 100)))
+            assert len(first) == len(everything) + 20
+
+
+def test_too_many_labels_for_a_hundred_examples_are_a_warning():
+    mixed = MixedCorpus({"p": numbered("p", 150, cats=lambda i: f"C{i}")}, {"p": 1.0})
+    with pytest.warns(UserWarning, match=r"D006.* 150 examples .*labels of p, .*init labels"):
+        next(mixed(NLP))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(MixedCorpus({"p": numbered("p", 100, cats=lambda i: f"C{i}")}, {"p": 1.0})(NLP))
 
 
 def test_small_corpora_keep_every_label_in_every_draw():
