@@ -260,7 +260,7 @@ COMMANDS = {
     ),
     "incremental_tagging": Resumable(
         lambda data, out: module(
-            "examples.incremental_tagging", "--out", str(out),
+            "examples.papers.incremental_tagging", "--out", str(out),
             *"--sentences 60 --aside 20 --hidden 8 --epochs 2 --scale 0.01".split(),
             *"--beam 2 --lambdas 0 1 --seeds 1".split(),
         ),
