@@ -27,7 +27,7 @@ from diffdecode.structure.kernels.triton import (
     sampling,
 )
 from diffdecode.structure.kernels.triton.spans import tile_shape
-from diffdecode.structure.kernels.triton.vectors import vector_sizes
+from diffdecode.structure.kernels.triton.vectors import sizes_for, vector_sizes
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TYPES = {
@@ -84,9 +84,7 @@ def cases() -> dict[str, Case]:
             derivatives = "" if multi_root else ", derivatives"
             found[f"{kernel.fn.__name__}, {roots}{derivatives}"] = Case(kernel, "fp64", options)
     for kernel, size, multi_root in ((sampling.split_spans, 41, False), (sampling.grow_trees, 161, True)):
-        sizes = vector_sizes(size) | {"MULTI_ROOT": multi_root}
-        used = {name: sizes[name] for name in sizes if name in (*kernel.arg_names, "num_warps")}
-        found[kernel.fn.__name__] = Case(kernel, "fp64", used)
+        found[kernel.fn.__name__] = Case(kernel, "fp64", sizes_for(kernel, size) | {"MULTI_ROOT": multi_root})
     for name in ("inside", "outside"):
         kernel = getattr(inside_outside, name)
         found[name] = projective(kernel, False, False, False)

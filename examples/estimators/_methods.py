@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from diffdecode.categorical import ESTIMATORS, draw, reinforce, rloo, sample, unbiased_reinmax
 from examples._shared.commands import add_device, add_out, device
+from examples._shared.records import Record, by_seed, typed
 
 SCORE_FUNCTION = {"reinforce", "rloo"}
 
@@ -105,3 +107,31 @@ def prepare(options: argparse.Namespace) -> dict[str, str]:
         return {}
     torch.set_default_device(chosen)
     return {"device": chosen}
+
+
+def record(
+    name: str,
+    argv: Sequence[str] | None,
+    better: int,
+    measures: dict[str, Callable[[dict], float]],
+    by_method: dict[str, list[dict]],
+) -> Record:
+    """What an experiment has measured in cells of one method and one seed each.
+
+    Args:
+        name: its module.
+        argv: its command line.
+        better: whether more of what is measured is better (1) or less (-1).
+        measures: what is read of a cell, by the name of the measure.
+        by_method: the cells of each method, in the order of the seeds.
+    """
+    return Record(
+        name,
+        typed(name, argv),
+        dict.fromkeys(measures, better),
+        {
+            method: {measure: by_seed(map(read, cells)) for measure, read in measures.items()}
+            for method, cells in by_method.items()
+        },
+        {method: statistics.mean(cell["seconds"] for cell in cells) for method, cells in by_method.items()},
+    )

@@ -26,10 +26,9 @@ from diffdecode.categorical import draw, reinforce, rloo, sample
 from examples._shared.commands import one_line_errors
 from examples._shared.data import data_folder, read_lines
 from examples._shared.pictures import save_curves
-from examples._shared.records import Record, by_seed, typed
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table, spread
-from examples.estimators._methods import SCORE_FUNCTION, Method, arguments, prepare
+from examples.estimators._methods import SCORE_FUNCTION, Method, arguments, prepare, record
 
 TOKENS = {token: i for i, token in enumerate([*"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]"])}
 TREES = ("tree=gold", "tree=left", "tree=random")
@@ -260,19 +259,8 @@ def main(argv: list[str] | None = None) -> None:
     results = run_grid(options.out, cells, run_cell)
     by_method = {method: [r for r in results if r["method"] == method] for method in options.methods}
     report(options, by_method)
-    Record(
-        NAME,
-        typed(NAME, argv),
-        {"best, percent": 1, "last, percent": 1},
-        {
-            method: {
-                "best, percent": by_seed(100 * r["dev"] for r in found),
-                "last, percent": by_seed(100 * r["last"] for r in found),
-            }
-            for method, found in by_method.items()
-        },
-        {method: statistics.mean(r["seconds"] for r in found) for method, found in by_method.items()},
-    ).leave(options.out)
+    measures = {"best, percent": lambda r: 100 * r["dev"], "last, percent": lambda r: 100 * r["last"]}
+    record(NAME, argv, 1, measures, by_method).leave(options.out)
 
 
 def report(options: argparse.Namespace, by_method: dict[str, list[dict]]) -> None:

@@ -26,10 +26,9 @@ from torch import Tensor, nn
 from examples._shared.commands import one_line_errors
 from examples._shared.data import data_folder
 from examples._shared.pictures import save_curves
-from examples._shared.records import Record, by_seed, typed
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table, spread
-from examples.estimators._methods import Method, arguments, prepare
+from examples.estimators._methods import Method, arguments, prepare, record
 
 NAME = "examples.estimators.vae"
 METHODS = [
@@ -196,19 +195,8 @@ def main(argv: list[str] | None = None) -> None:
         f"{LAST_EPOCHS}), {options.seeds} seeds (mean ± standard deviation)."
     )
     save_table(options.out / "table.md", caption, ["method", "train", "held out", "CPU s per run"], rows)
-    Record(
-        NAME,
-        typed(NAME, argv),
-        {"train, nats": -1, "held out, nats": -1},
-        {
-            method: {
-                f"{part.replace('_', ' ')}, nats": by_seed(r[part] for r in found)
-                for part in ("train", "held_out")
-            }
-            for method, found in by_method.items()
-        },
-        {method: statistics.mean(r["seconds"] for r in found) for method, found in by_method.items()},
-    ).leave(options.out)
+    measures = {"train, nats": lambda r: r["train"], "held out, nats": lambda r: r["held_out"]}
+    record(NAME, argv, -1, measures, by_method).leave(options.out)
     curves = {m: np.mean([r["history"] for r in found], 0).tolist() for m, found in by_method.items()}
     title, skip = f"Discrete VAE, {problem}", shared["epochs"] // 4
     save_curves(options.out / f"{problem}.png", title, "epoch", "train -ELBO (nats)", curves, skip=skip)

@@ -99,7 +99,15 @@ class Reading(NamedTuple):
     memory: tuple[Tensor, Tensor] | None
 
 
-class FixedAttentionLSTMEncoder(FairseqEncoder):
+class WordStatesEncoder(FairseqEncoder):
+    """An encoder that returns ``{"states": [T, B, H]}``, one state for each label to be written."""
+
+    def reorder_encoder_out(self, encoder_out: dict[str, Tensor], new_order: Tensor) -> dict[str, Tensor]:
+        """Pick sentences: *new_order* ``[R]`` holds rows of the batch."""
+        return {"states": encoder_out["states"].index_select(1, new_order)}
+
+
+class FixedAttentionLSTMEncoder(WordStatesEncoder):
     """The states of the words, one for each label to be written.
 
     ``forward`` returns ``{"states": [T, B, H']}``, H' being ``output_units``, right-padded with zeros
@@ -194,10 +202,6 @@ class FixedAttentionLSTMEncoder(FairseqEncoder):
         elif self.lstm is not None:
             states = states.new_zeros(0, states.size(1), self.output_units)
         return states, Reading(x[known:], memory)
-
-    def reorder_encoder_out(self, encoder_out: dict[str, Tensor], new_order: Tensor) -> dict[str, Tensor]:
-        """Pick sentences: *new_order* ``[R]`` holds rows of the batch."""
-        return {"states": encoder_out["states"].index_select(1, new_order)}
 
 
 def _check_context(direction, lookahead):

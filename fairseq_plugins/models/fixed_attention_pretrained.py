@@ -16,12 +16,17 @@ from typing import NamedTuple, Optional
 
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, encoders
-from fairseq.models import FairseqEncoder, FairseqEncoderDecoderModel, register_model
+from fairseq.models import FairseqEncoderDecoderModel, register_model
 from fairseq.registry import REGISTRIES
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
-from fairseq_plugins.models.fixed_attention_lstm import LabelDecoderConfig, label_decoder, right_padded
+from fairseq_plugins.models.fixed_attention_lstm import (
+    LabelDecoderConfig,
+    WordStatesEncoder,
+    label_decoder,
+    right_padded,
+)
 from fairseq_plugins.options import option
 from fairseq_plugins.words import Pieces
 
@@ -83,7 +88,7 @@ class Trained(NamedTuple):
     longest: int
 
 
-class FixedAttentionPretrainedEncoder(FairseqEncoder):
+class FixedAttentionPretrainedEncoder(WordStatesEncoder):
     """The states of the first pieces of words.
 
     ``forward`` returns ``{"states": [T, B, H]}``, right-padded with zeros whatever side *src_tokens* is
@@ -124,10 +129,6 @@ class FixedAttentionPretrainedEncoder(FairseqEncoder):
         states = states.gather(0, first.t()[..., None].expand(-1, -1, states.size(2)))
         states = states.masked_fill(first.t().eq(0)[..., None], 0.0)
         return {"states": self.dropout(states)}
-
-    def reorder_encoder_out(self, encoder_out: dict[str, Tensor], new_order: Tensor) -> dict[str, Tensor]:
-        """Pick sentences: *new_order* ``[R]`` holds rows of the batch."""
-        return {"states": encoder_out["states"].index_select(1, new_order)}
 
 
 def load_encoder(path: str | None) -> Trained:

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.models import FairseqEncoder, FairseqEncoderDecoderModel, register_model
+from fairseq.models import FairseqEncoderDecoderModel, register_model
 from fairseq.models.lstm import Linear
 from fairseq.modules import SinusoidalPositionalEmbedding
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
-from fairseq_plugins.models.fixed_attention_lstm import FixedAttentionConfig, label_decoder, right_padded
+from fairseq_plugins.models.fixed_attention_lstm import (
+    FixedAttentionConfig,
+    WordStatesEncoder,
+    label_decoder,
+    right_padded,
+)
 from fairseq_plugins.options import option
 from fairseq_plugins.words import WordEmbedding, word_embedding
 
@@ -49,7 +54,7 @@ class FixedAttentionTransformerModel(FairseqEncoderDecoderModel):
         return cls(encoder, label_decoder(cfg, task.target_dictionary, encoder.output_units))
 
 
-class FixedAttentionTransformerEncoder(FairseqEncoder):
+class FixedAttentionTransformerEncoder(WordStatesEncoder):
     """Self-attention over the words: layers that normalise first, and sinusoidal positions.
 
     ``forward`` returns ``{"states": [T, B, H]}`` with H = *hidden_size*, right-padded whatever side
@@ -99,7 +104,3 @@ class FixedAttentionTransformerEncoder(FairseqEncoder):
         x = self.dropout(x + self.positions(src_tokens))
         x = self.layers(x, src_key_padding_mask=outside).masked_fill(outside[..., None], 0.0)
         return {"states": self.dropout(x).transpose(0, 1)}
-
-    def reorder_encoder_out(self, encoder_out: dict[str, Tensor], new_order: Tensor) -> dict[str, Tensor]:
-        """Pick sentences: *new_order* ``[R]`` holds rows of the batch."""
-        return {"states": encoder_out["states"].index_select(1, new_order)}

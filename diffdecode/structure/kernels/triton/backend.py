@@ -1,5 +1,6 @@
 """The functions of :mod:`diffdecode.structure.kernels.reference` that run on the GPU by Triton."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -70,21 +71,25 @@ def sample_projective(
     scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
 ) -> tuple[Tensor, Tensor]:
     """See :func:`diffdecode.structure.kernels.reference.sample_projective`."""
-    status = status_of_scores(scores, lengths)
-    heads, log_partitions = triton_sampling.sample_projective(
-        _harmless(scores, status).double(), lengths, multi_root, seeds
-    )
-    return heads, _without_tree(status, log_partitions)
+    return _samples(triton_sampling.sample_projective, scores, lengths, multi_root, seeds)
 
 
 def sample_arborescence(
     scores: Tensor, lengths: Tensor, multi_root: bool, seeds: Tensor
 ) -> tuple[Tensor, Tensor]:
     """See :func:`diffdecode.structure.kernels.reference.sample_arborescence`."""
+    return _samples(triton_sampling.sample_arborescence, scores, lengths, multi_root, seeds)
+
+
+def _samples(
+    sample: Callable[..., tuple[Tensor, Tensor]],
+    scores: Tensor,
+    lengths: Tensor,
+    multi_root: bool,
+    seeds: Tensor,
+) -> tuple[Tensor, Tensor]:
     status = status_of_scores(scores, lengths)
-    heads, log_partitions = triton_sampling.sample_arborescence(
-        _harmless(scores, status).double(), lengths, multi_root, seeds
-    )
+    heads, log_partitions = sample(_harmless(scores, status).double(), lengths, multi_root, seeds)
     return heads, _without_tree(status, log_partitions)
 
 

@@ -15,7 +15,7 @@ from diffdecode.structure.kernels.status import PADDING
 from diffdecode.structure.kernels.triton.inside_outside import log_inside_sums
 from diffdecode.structure.kernels.triton.launch import on_device_of
 from diffdecode.structure.kernels.triton.matrix_tree import eliminated, log_partition
-from diffdecode.structure.kernels.triton.vectors import at, vector_sizes
+from diffdecode.structure.kernels.triton.vectors import at, sizes_for
 
 # The constexpr arguments: WORDS and NODES, powers of two that hold N + 1 and 2 N + 2; MULTI_ROOT.
 TREE = tl.constexpr(randomness.TREE)
@@ -197,9 +197,7 @@ def _run(kernel, inputs, seeds: Tensor, scores: Tensor, multi_root: bool) -> Ten
     """Heads ``[S, B, N+1]`` by one program a sample; 0 beyond the sentence."""
     samples, (batch, size, _) = len(seeds), scores.shape
     heads = torch.zeros(samples, batch, size, dtype=torch.int64, device=scores.device)
-    sizes = {
-        name: value for name, value in vector_sizes(size).items() if name in (*kernel.arg_names, "num_warps")
-    }
+    sizes = sizes_for(kernel, size)
     with on_device_of(scores):
         kernel[(samples * batch,)](
             *inputs, seeds.contiguous(), heads, size, batch, **sizes, MULTI_ROOT=multi_root
