@@ -18,7 +18,9 @@ CRITERIONS = {
 }
 
 
-FIXED = "--cpu --optimizer adam --lr 5e-3 --max-tokens 200 --seed 1 --num-workers 0 --disable-validation"
+# Plain steps: with Adam a rounding error in a gradient near zero is as large as any other step.
+STEPS = ["--optimizer", "sgd", "--lr", "0.5"]
+FIXED = "--cpu --max-tokens 200 --seed 1 --num-workers 0 --disable-validation"
 FIXED += " --distributed-backend gloo --ddp-backend pytorch_ddp"
 
 
@@ -26,7 +28,6 @@ FIXED += " --distributed-backend gloo --ddp-backend pytorch_ddp"
 def test_two_processes_are_one(tmp_path, name):
     """fairseq itself refuses to go on when gradient norms differ between processes."""
     data, options = toy_corpus.write_corpus(tmp_path), options_of(name)
-    # In a process of the same kind: rounding differs between kinds, and Adam makes much of small gradients.
     one = [*command(data, tmp_path, "one"), *options, "--update-freq", "2"]
     assert Forked("fairseq_cli.train", one, tmp_path / "log").wait() == 0
     meeting = ["--distributed-init-method", f"file://{tmp_path / 'meeting'}", "--distributed-world-size", "2"]
@@ -65,7 +66,7 @@ def prepared(folder, name):
     """Data and options; and one process has trained a model with them, in ``folder / "one"``."""
     data = toy_corpus.write_corpus(folder)
     options = options_of(name)
-    toy_corpus.train(data, folder / "one", *options, "--update-freq", "2", "--disable-validation")
+    toy_corpus.train(data, folder / "one", *options, "--update-freq", "2", "--disable-validation", *STEPS)
     return data, options
 
 
@@ -74,11 +75,12 @@ def options_of(name):
 
 
 def command(data, folder, run="two"):
-    return [str(data), "--user-dir", toy_corpus.USER_DIR, "--save-dir", str(folder / run), *FIXED.split()]
+    fixed = [*FIXED.split(), *STEPS]
+    return [str(data), "--user-dir", toy_corpus.USER_DIR, "--save-dir", str(folder / run), *fixed]
 
 
 def same_models(folder):
     paths = [folder / run / "checkpoint_last.pt" for run in ("one", "two")]
     one, two = (torch.load(path, weights_only=True)["model"] for path in paths)
     for parameter in one:
-        torch.testing.assert_close(two[parameter], one[parameter], atol=2e-4, rtol=0)
+        torch.testing.assert_close(two[parameter], one[parameter], atol=1e-5, rtol=0)
