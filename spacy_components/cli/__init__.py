@@ -8,6 +8,7 @@ from spacy_components.cli.distill_parser import distill_parser_cli
 from spacy_components.cli.evaluate_sdp import evaluate_sdp_cli
 from spacy_components.cli.init_diffdecode import init_diffdecode_cli
 from spacy_components.cli.package_parser import package_parser_cli
+from spacy_components.cli.replace_parser import replace_parser_cli
 
 __all__ = [
     "calibrate_parser_cli",
@@ -18,4 +19,5 @@ __all__ = [
     "evaluate_sdp_cli",
     "init_diffdecode_cli",
     "package_parser_cli",
+    "replace_parser_cli",
 ]
