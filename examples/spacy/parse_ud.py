@@ -1,9 +1,14 @@
-"""Train a dependency parser on a Universal Dependencies treebank, without pretrained vectors.
+"""Train a dependency parser on a Universal Dependencies treebank, with or without pretrained vectors.
 
 English EWT (the default) by a CNN in minutes, and by a BiLSTM in three times as long::
 
     python -m examples.spacy.parse_ud
     python -m examples.spacy.parse_ud --encoder bilstm
+
+with word vectors, which another command makes of a package::
+
+    python -m examples.spacy.glove runs/glove
+    python -m examples.spacy.parse_ud --encoder bilstm --vectors runs/glove
 
 Basque, where a third of the trees have crossing arcs (compare with --no-projective)::
 
@@ -74,6 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--dropout", type=float, help="default: 0.1 (cnn), 0.25 (bilstm)")
     parser.add_argument("--learn-rate", type=float, default=0.002)
+    parser.add_argument("--vectors", help="a pipeline with word vectors (python -m examples.spacy.glove)")
     parser.add_argument("--start", type=Path, help="a pipeline of the same encoder to train on from")
     parser.add_argument("--seed", type=int, default=0)
     add_out(parser, "runs/spacy-ud")
@@ -88,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         "nlp.lang": lang,
         "paths.train": converted(files.format("train"), data / "train.spacy", lang=lang),
         "paths.dev": converted(files.format("dev"), data / "dev.spacy", lang=lang),
+        "paths.vectors": args.vectors,
         "system.seed": args.seed,
         "components.spigot_parser.projective": args.projective,
         "components.spigot_parser.multi_root": False,
@@ -97,7 +104,8 @@ def main(argv: list[str] | None = None) -> None:
         "training.eval_frequency": max(steps // encoder.looks, 1),
         **learn_rate(args.learn_rate, steps),
     }
-    name = "-".join(["projective" if args.projective else "nonprojective", args.encoder])
+    kinds = ["projective" if args.projective else "nonprojective", args.encoder]
+    name = "-".join([*kinds, "vectors"] if args.vectors else kinds)
     started = time.process_time()
     if args.start is None:
         nlp = train_from_scratch(encoder.config, data / name, overrides)

@@ -99,3 +99,21 @@ def test_a_segment_has_one_dropout_mask_for_all_its_words():
     words = torch.randn(13, 40)
     assert not torch.equal(encoder(words, batch, 0.5), encoder(words, batch, 0.5))
     assert torch.equal(encoder.eval()(words, batch, 0.5), encoder(words, batch, 0.0))
+
+
+def test_vectors_are_mixed_in_as_spacy_does_and_never_hidden():
+    nlp, rng = spacy.blank("xx"), np.random.RandomState(0)
+    for word in ("the", "cat"):
+        nlp.vocab.set_vector(word, rng.randn(5).astype("f"))
+    docs = [nlp("the cat sat"), nlp("the")]
+    fix_random_seed(0)
+    stock = MultiHashEmbed(8, ATTRS, ROWS, include_static_vectors=True).initialize(X=docs)
+    fix_random_seed(0)
+    ours = build_word_dropout_embed(8, ATTRS, ROWS, 0.0, vectors="glove").initialize(X=docs)
+    for is_train in (True, False):
+        for a, b in zip(ours(docs, is_train)[0], stock(docs, is_train)[0]):
+            np.testing.assert_array_equal(a, b)
+    unseen = build_word_dropout_embed(8, ATTRS, ROWS, 0.0, vectors="glove").initialize(X=docs)
+    before = unseen.predict(docs)[1]
+    nlp.vocab.vectors.data[...] *= 2
+    assert not np.allclose(before, unseen.predict(docs)[1])
