@@ -208,6 +208,7 @@ def test_benchmarks_run_and_are_described():
         *sorted(COMMANDS),
         "examples.spacy.demo",
         "examples.spacy.classify_sst",
+        "examples.spacy.transformer",
         "examples.finetune_stanza.__main__",
     ]
     + [f"examples.estimators.{name}" for name in ("polynomial", "vae", "bias_variance")],
