@@ -14,9 +14,6 @@ from diffdecode.sequence.risk import expected_risk
 from diffdecode.sequence.search_space import LEAST_PERMITTED, SearchSpace, length_bounds
 from diffdecode.sequence.step_decoder import State, StepDecoder, first_input, mix
 
-# Score of an element that there was no candidate for: never chosen, and finite in every product.
-NO_CANDIDATE = -1e4
-
 
 @dataclass(frozen=True)
 class SoftBeamOptions:
@@ -225,7 +222,7 @@ class Problem:
         word costs.
         """
         missing = missing_costs(self.cost, t, self.lengths, self.space.pad)
-        scores = self._widened(old.scores, NO_CANDIDATE) + self.options.cost_weight * missing
+        scores = self._widened(old.scores, -torch.inf) + self.options.cost_weight * missing
         costs = self._widened(old.costs) + missing
         finished = new.finished
         if finished is not None and old.finished is not None:
@@ -256,7 +253,7 @@ class Problem:
         if self.path_cost is not None and beam.memory is not None:
             costs = costs + self.path_cost.last(beam.memory)
         return SoftBeam(
-            self._widened(beam.scores, NO_CANDIDATE),
+            self._widened(beam.scores, -torch.inf),
             self._widened(costs),
             self._widened(beam.words),
             self.options,
@@ -269,7 +266,8 @@ class SoftBeam:
     """The final beam of a soft search.
 
     Attributes:
-        scores: ``[B, K]`` s_T. An empty sentence has one element, of score 0; the rest is ``NO_CANDIDATE``.
+        scores: ``[B, K]`` s_T; ``-inf`` where fewer than K hypotheses exist. An empty sentence has one, of
+            score 0.
         costs: ``[B, K]`` D_T.
         words: ``[B, K]`` expected lengths.
         options: those of the search.
@@ -324,7 +322,7 @@ class SoftBeam:
 
     def max_score(self) -> Tensor:
         """``[B]`` relaxed ranking of the best hypothesis, s_max of the hinge (section 2.5)."""
-        return (self.choice * self.ranking).sum(1)
+        return (self.choice * finite(self.ranking)).sum(1)
 
 
 def normalised(scores: Tensor, words: Tensor, length_penalty: float) -> Tensor:
@@ -335,14 +333,22 @@ def normalised(scores: Tensor, words: Tensor, length_penalty: float) -> Tensor:
         words: numbers of words, same shape; less than one counts as one.
         length_penalty: 0 returns the scores.
     """
-    return scores / words.clamp_min(1.0) ** length_penalty if length_penalty else scores
+    if not length_penalty:
+        return scores
+    # An infinite score would have an infinite slope in the words.
+    ranking = finite(scores) / words.clamp_min(1.0) ** length_penalty
+    return ranking.masked_fill(scores.isneginf(), -torch.inf)
+
+
+def finite(scores: Tensor) -> Tensor:
+    """Scores with 0 for what does not exist (``-inf``): its weight is 0, and their product is 0, too."""
+    return scores.masked_fill(scores.isneginf(), 0.0)
 
 
 def expected_scores(chosen: Tensor, scores: Tensor) -> Tensor:
     """``sum_m p_m s_m`` ``[B, K]`` of rows ``[B, K, M]`` and candidates' scores ``[B, M]`` (line 13).
 
-    An impossible candidate has weight 0 and score -inf; their product is 0. A surplus row, with no candidate
-    at all, is worth ``NO_CANDIDATE``.
+    An element that there was no candidate for, of a surplus row, has score -inf: it is never continued.
     """
-    expected = torch.einsum("bkm,bm->bk", chosen, scores.masked_fill(scores == -torch.inf, 0.0))
-    return torch.where(chosen.detach().sum(-1) > 0.5, expected, NO_CANDIDATE)
+    expected = torch.einsum("bkm,bm->bk", chosen, finite(scores))
+    return torch.where(chosen.detach().sum(-1) > 0.5, expected, -torch.inf)
