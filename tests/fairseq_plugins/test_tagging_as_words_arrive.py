@@ -1,5 +1,8 @@
 """Labels that are written as words arrive: in the end those of the whole sentence; what is final is kept."""
 
+import contextlib
+import gc
+import io
 import re
 from argparse import Namespace
 
@@ -164,6 +167,14 @@ def test_typed_in_word_by_word(trained, tmp_path):
         assert float(score) == pytest.approx(float(expected.split("\t")[0]), abs=1e-4)
     for first, last in ((0, 4), (5, 6), (8, 10)):
         assert " ".join(" ".join(final[first : last + 1]).split()) == hypotheses[last].split("\t")[1]
+    # The end of the input ends a sentence, too; fairseq gives up its generator there, in a process's last moment.
+    text.write_text("w3\n\nw1\nw2\nnew\nw25\n")
+    with contextlib.redirect_stdout(io.StringIO()) as written:
+        printed = commands.output_of("interactive", trained, *options, "--incremental")
+        gc.collect()
+    final = lines_of("F", printed + written.getvalue())
+    assert len(lines_of("H", printed)) == 6 and len(final) == 7
+    assert " ".join(" ".join(final[2:]).split()) == whole[0].split("\t")[1]
     hub = FixedAttentionLSTMModel.from_pretrained(
         str(trained.path.parent), trained.path.name, data_name_or_path=str(trained.data), score_normalizer=0.0
     )

@@ -1,5 +1,6 @@
 """Labels that are written as words arrive: the beam is kept from word to word."""
 
+import weakref
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,7 @@ class IncrementalTagger:
     Attributes:
         beam: of the sentence that is being read, or was read last.
         final: how many labels are final.
+        has_ended: whether no more words of it come.
 
     Raises:
         ValueError: a model that needs whole sentences, or a search that does; says what to do.
@@ -66,7 +68,7 @@ class IncrementalTagger:
         self._states = next(self.model.parameters()).new_zeros(0, 1, self.model.encoder.output_units)
         state = self._decoder.init_state({"states": self._states})
         self.beam = first_beam(self._decoder, state, 1, self._space)
-        self._ended = False
+        self.has_ended = False
 
     def add(self, word: str) -> Labels:
         """Read a word; the first one after ``finish`` begins a new sentence.
@@ -87,7 +89,7 @@ class IncrementalTagger:
     @torch.no_grad()
     def read(self, words: Tensor, last: bool = False) -> None:
         """Read ids ``[n]`` of words, n >= 0; ``last`` says that the sentence ends with them."""
-        if self._ended:
+        if self.has_ended:
             self._begin()
         words = words.to(self._device)[None]
         states, self._reading = self.model.encoder.read_on(self._reading, words, last)
@@ -95,13 +97,13 @@ class IncrementalTagger:
         for _ in states:
             state = self.beam.state._replace(encoder_out={"states": self._states})
             self.beam = next_beam(self._decoder, self.beam._replace(state=state), self.beam_size, self._space)
-        self._ended = last
+        self.has_ended = last
 
     @property
     def final(self) -> int:
         """How many labels are final."""
         found = self.beam.hypotheses
-        return found.symbols.size(2) if self._ended else int(found.agreed[0])
+        return found.symbols.size(2) if self.has_ended else int(found.agreed[0])
 
     @property
     def labels(self) -> Labels:
@@ -110,19 +112,40 @@ class IncrementalTagger:
         return Labels([self.task.target_dictionary[label] for label in best], self.final)
 
 
+class FinalLabels:
+    """Prints the labels of a tagger that have become final, after ``F-`` and the number of a line."""
+
+    def __init__(self, tagger: IncrementalTagger):
+        self._tagger = tagger
+        self._printed = self._line = 0
+
+    def print(self) -> None:
+        """Those that have not been printed yet, of the sentence that is being read or was read last."""
+        labels, final = self._tagger.labels
+        print(f"F-{self._line}\t{' '.join(labels[self._printed : final])}")
+        self._printed, self._line = (0 if self._tagger.has_ended else final), self._line + 1
+
+    def end_of_input(self) -> None:
+        """The sentence ends, too, if something of it is left to be printed."""
+        if not self._tagger.has_ended and len(self._tagger.finish().labels) > self._printed:
+            self.print()
+
+
 class IncrementalGenerator:
     """An ``IncrementalTagger`` behind fairseq's interface of a generator, for ``fairseq-interactive``.
 
-    A line that is typed in holds one word or more of the sentence; an empty line ends it. The n-best lists
-    are those of the sentence so far. Labels that a line has made final are printed after ``F-`` and its
-    number: of one sentence, these lines together are its labels, of which none is revised.
+    A line that is typed in holds one word or more of the sentence; an empty line ends it, and so does the end
+    of the input, when fairseq gives up its generator. The n-best lists are those of the sentence so far.
+    Labels that a line has made final are printed after ``F-`` and its number: of one sentence, these lines
+    together are its labels, of which none is revised.
     """
 
     symbols_to_strip_from_output = frozenset()  # there is no end-of-sentence label
 
     def __init__(self, models: list[nn.Module], task: FairseqTask, beam_size: int):
         self.tagger = IncrementalTagger(only_model("tagging", models, None, None), task, beam_size)
-        self._printed = self._line = 0
+        self._final = FinalLabels(self.tagger)
+        weakref.finalize(self, self._final.end_of_input)
 
     def generate(
         self,
@@ -139,9 +162,8 @@ class IncrementalGenerator:
         only_model("tagging", models, prefix_tokens, constraints)
         (length,) = sample["net_input"]["src_lengths"].tolist()
         self.tagger.read(sample["net_input"]["src_tokens"][0, :length], last=length == 0)
-        labels, final = self.tagger.labels
-        print(f"F-{self._line}\t{' '.join(labels[self._printed : final])}")
-        self._printed, self._line = (final if length else 0), self._line + 1
+        self._final.print()
         found = self.tagger.beam.hypotheses
         # fairseq-interactive divides the scores of its hypotheses in place: the beam keeps its own.
-        return [n_best(len(labels), found.symbols[0], found.scores[0], found.step_scores[0].clone())]
+        steps = found.symbols.size(2)
+        return [n_best(steps, found.symbols[0], found.scores[0], found.step_scores[0].clone())]
