@@ -65,27 +65,11 @@ def _of_trees(
     part: TreeScores, trees: TreeKind, heads: Tensor, temperature: float, wants_entropy: bool
 ) -> tuple[Tensor, Tensor]:
     """Of a batch of segments the probability of each word's head ``[B, N]``, and the entropies ``[B]``."""
-    heads = heads.clamp(min=0)[:, :, None]
-    arcs = _beside_chosen(part.arcs, heads, temperature)
-    of_arcs, log_partition = trees_of(part.batch, trees).marginals(arcs, part.lengths)
-    of_heads = of_arcs[:, 1:].gather(2, heads).squeeze(2).clamp(0, 1)
-    if not wants_entropy:
-        return of_heads, torch.zeros_like(log_partition)
-    arcs.masked_fill_(of_arcs == 0, 0)
-    return of_heads, log_partition - torch.linalg.vecdot(of_arcs.flatten(1), arcs.flatten(1))
-
-
-def _beside_chosen(arcs: Tensor, heads: Tensor, temperature: float) -> Tensor:
-    """Scores measured from that of each word's chosen arc, of ``heads [B, N, 1]``, in float64.
-
-    That changes no probability, and the log-partition and the expected score are small numbers then, whose
-    difference is exact.
-    """
-    arcs = arcs.to(torch.float64, copy=True)
-    if temperature != 1:
-        arcs /= temperature
-    arcs[:, 1:] -= arcs[:, 1:].gather(2, heads)
-    return arcs
+    kind, arcs = trees_of(part.batch, trees), part.arcs.double() / temperature
+    measured = kind.marginals_and_entropy if wants_entropy else kind.marginals
+    of_arcs, of_segments = measured(arcs, part.lengths)  # what is not wanted is not read
+    of_heads = of_arcs[:, 1:].gather(2, heads.clamp(min=0)[:, :, None]).squeeze(2).clamp(0, 1)
+    return of_heads, of_segments
 
 
 def _add_up(totals: np.ndarray, batch: SegmentBatch, scores: DocScores, of_segments: Tensor) -> None:

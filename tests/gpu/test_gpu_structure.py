@@ -169,6 +169,7 @@ def test_losses_of_trees(accelerator, loss, partly, projective):
 def test_entropy_k_best_and_the_exact_projection(accelerator):
     scores, lengths = scores_of("normal", 5, 6)
     compare(accelerator, tree_entropy, scores, lengths)
+    compare(accelerator, tree_entropy, 1e8 * scores.round() + scores, lengths)
     compare(accelerator, k_best_trees, scores, lengths, k=4)
     compare(accelerator, lambda *given: project_trees(*given).point, scores, lengths)
 

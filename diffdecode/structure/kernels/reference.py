@@ -375,21 +375,33 @@ def matrix_tree_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool)
     word drop out (Koo et al. 2007, Section 3.2).
     """
     weights, _, shift = matrix_tree_weights(scores, lengths, multi_root)
+    return shift + eliminate(weights, lengths, multi_root, _log_sum)
+
+
+def eliminate(
+    weights: Tensor, lengths: Tensor, multi_root: bool, plus: Callable[[list[Tensor]], Tensor]
+) -> Tensor:
+    """The product ``[B]`` of the totals of :func:`matrix_tree_log_partition`, in the semiring with sum ``plus``.
+
+    Args:
+        weights: ``[B, N+1, N+1]`` in the order of :func:`matrix_tree_weights`. A product of weights is their
+            sum here, and a quotient their difference.
+    """
     size = weights.shape[1]
-    padding = torch.arange(size, device=scores.device) > lengths[:, None]
-    hanging = torch.arange(size, device=scores.device) == (0 if multi_root else 1)
+    padding = torch.arange(size, device=weights.device) > lengths[:, None]
+    hanging = torch.arange(size, device=weights.device) == (0 if multi_root else 1)
     # A padding word hangs on the root, or on the word that is eliminated last, with weight 1.
     weights = torch.where(padding[:, :, None] & hanging, 0.0, weights)
-    off_diagonal = ~torch.eye(size, dtype=torch.bool, device=scores.device)
-    log_partition = shift
+    off_diagonal = ~torch.eye(size, dtype=torch.bool, device=weights.device)
+    product = weights.new_zeros(len(weights))
     for k in range(size - 1, 0, -1):
         first = 0 if multi_root or k == 1 else 1
-        total = log_sum(weights[:, k, first:k], 1)
-        log_partition = log_partition + total
+        total = plus(list(weights[:, k, first:k].unbind(1)))
+        product = product + total
         usable = total.clamp(min=torch.finfo(total.dtype).min)
         rerouted = weights[:, :k, k, None] + weights[:, k, None, :k] - usable[:, None, None]
-        weights = _log_sum([weights[:, :k, :k], rerouted.where(off_diagonal[:k, :k], -torch.inf)])
-    return log_partition
+        weights = plus([weights[:, :k, :k], rerouted.where(off_diagonal[:k, :k], -torch.inf)])
+    return product
 
 
 def matrix_tree_weights(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from diffdecode.structure.kernels import TreeAlgorithms, backend
 from diffdecode.structure.trees import marginals as distributions
 from diffdecode.structure.trees.best_tree import best_labelled_tree, best_tree
+from diffdecode.structure.trees.entropy import marginals_and_entropy
 from diffdecode.structure.trees.k_best import k_best
 from diffdecode.structure.trees.projection import TreeProjection, project
 from diffdecode.structure.trees.sampling import sample_labelled_trees, sample_trees
@@ -99,7 +100,19 @@ class TreeKind:
         Returns:
             ``[B]`` in nats, differentiable.
         """
-        return distributions.entropy_of(self, scores, lengths)
+        return self.marginals_and_entropy(scores, lengths)[1]
+
+    def marginals_and_entropy(self, scores: Tensor, lengths: Lengths = None) -> tuple[Tensor, Tensor]:
+        """Both of them at the cost of one.
+
+        Args:
+            scores: ``[B, N+1, N+1]``, or with labels ``[B, N+1, N+1, L]``.
+            lengths: ``[B]`` words per sentence (``None``: all ``N``).
+
+        Returns:
+            marginals, shaped as ``scores``, and entropies ``[B]`` in nats, both differentiable.
+        """
+        return marginals_and_entropy(self, scores, lengths)
 
     def covariance_product(self, scores: Tensor, lengths: Lengths, vector: Tensor) -> Tensor:
         """The arcs' covariance times a vector: the Jacobian of the marginals, applied.

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
 
 from diffdecode.checks import Seen, looks_once
 from diffdecode.structure.kernels import reference
 from diffdecode.structure.trees.checked import checked
-from diffdecode.structure.trees.tensors import Lengths, arc_scores_of, check_inputs
+from diffdecode.structure.trees.tensors import Lengths, check_inputs, only_possible
 
 if TYPE_CHECKING:
     from diffdecode.structure.trees.kind import TreeKind
@@ -27,27 +26,10 @@ def tree_marginals(trees: "TreeKind", scores: Tensor, lengths: Lengths) -> tuple
     scores, lengths = check_inputs(scores, lengths)
     if scores.dim() == 3:
         return _TreeMarginals.apply(scores, lengths, trees)
+    scores = only_possible(scores, lengths)
     arc_scores = reference.log_sum(scores, 3)
     marginals, log_partition = _TreeMarginals.apply(arc_scores, lengths, trees)
     return marginals.unsqueeze(-1) * _label_probabilities(scores, arc_scores), log_partition
-
-
-@looks_once
-def entropy_of(trees: "TreeKind", scores: Tensor, lengths: Lengths) -> Tensor:
-    """``[B]``: the log-partition less the expected score; see :func:`diffdecode.structure.tree_entropy`.
-
-    Every score is measured from that of its word's arc in the best tree, which changes no probability: then
-    both numbers are small, and their difference is exact to the rounding of the scores themselves.
-    """
-    scores, lengths = check_inputs(scores, lengths)
-    exact = scores.double()
-    by_arc = exact.detach() if scores.dim() == 3 else reference.log_sum(exact.detach(), 3)
-    shift = pad(arc_scores_of(by_arc, trees.best(by_arc, lengths)), (1, 0))
-    beside_best = exact - shift.view(*shift.shape, *[1] * (scores.dim() - 2))
-    marginals, log_partition = tree_marginals(trees, beside_best, lengths)
-    read = marginals != 0
-    expected = torch.where(read, marginals * beside_best.where(read, 0), 0).flatten(1).sum(1)
-    return (log_partition - expected).clamp(min=0).to(scores.dtype)
 
 
 def _label_probabilities(scores: Tensor, arc_scores: Tensor) -> Tensor:

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from diffdecode.checks import found, is_looking
 from diffdecode.moves import moved
-from diffdecode.structure.kernels.status import LARGEST_SUMMABLE, NO_TREE, NOT_A_SCORE, PADDING, TOO_LARGE
+from diffdecode.structure.kernels.status import (
+    LARGEST_SUMMABLE,
+    NO_TREE,
+    NOT_A_SCORE,
+    PADDING,
+    TOO_LARGE,
+    possible_arcs,
+)
 
 Lengths = Tensor | Sequence[int] | None
 """``[B]`` words per sentence; ``None`` means ``N`` for all."""
@@ -86,6 +93,16 @@ def raise_for_status(status: Tensor, tree: str) -> None:
     if status.any():
         row = int(status.nonzero()[0])
         raise ValueError(_MESSAGES[int(status[row])].format(row=row, tree=tree))
+
+
+def only_possible(scores: Tensor, lengths: Tensor) -> Tensor:
+    """Scores, ``[B, N+1, N+1]`` or with labels, that are -inf where no arc can be: there, they may hold anything.
+
+    Args:
+        scores: of arcs. lengths: ``[B]``.
+    """
+    possible = possible_arcs(lengths, scores.shape[1])
+    return scores.masked_fill(~(possible if scores.dim() == 3 else possible.unsqueeze(3)), -torch.inf)
 
 
 def heads_to_arcs(heads: Tensor, lengths: Lengths = None, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -1,4 +1,4 @@
-"""Samples of trees against the enumerated distribution, and entropies."""
+"""Samples of trees against the enumerated distribution."""
 
 import pytest
 import torch
@@ -10,7 +10,6 @@ from diffdecode.structure import (
     projective_marginals,
     sample_nonprojective_trees,
     sample_projective_trees,
-    tree_entropy,
 )
 from diffdecode.structure.kernels import use_backend
 from diffdecode.structure.kernels.randomness import ARC_SPAN, number, uniform, uniforms
@@ -172,24 +171,3 @@ def test_bad_input(projective):
         SAMPLERS[projective](torch.full((1, 3, 3), -torch.inf))
     with pytest.raises(ValueError, match="samples"):
         SAMPLERS[projective](torch.zeros(1, 3, 3), samples=0)
-
-
-@both_kinds
-@both_roots
-@pytest.mark.parametrize("scale", [0.0, 1.0, 300.0])
-def test_entropy(projective, multi_root, scale, generator):
-    scores = torch.randn(20, 5, 5, generator=generator, dtype=torch.float64) * scale
-    scores[3, 2, 1] = -torch.inf
-    scores.requires_grad_()
-    entropy = tree_entropy(scores, projective=projective, multi_root=multi_root)
-    log_probabilities = score_all(scores, 4, projective, multi_root).log_softmax(1)
-    terms = torch.where(log_probabilities > -torch.inf, log_probabilities.exp() * log_probabilities, 0)
-    torch.testing.assert_close(entropy, -terms.sum(1), atol=1e-8, rtol=1e-8)
-    (gradient,) = torch.autograd.grad(entropy.sum(), scores)
-    assert gradient.isfinite().all()
-
-
-def test_entropy_gradient(generator):
-    scores = torch.randn(2, 4, 4, generator=generator, dtype=torch.float64).requires_grad_()
-    for projective in (True, False):
-        assert torch.autograd.gradcheck(lambda s, kind=projective: tree_entropy(s, projective=kind), scores)
