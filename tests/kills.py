@@ -49,11 +49,9 @@ class Resumable:
 
 
 def texts_and_a_pipeline(folder: Path) -> None:
-    import spacy
-
-    nlp = spacy.blank("en")
-    nlp.add_pipe("sentencizer")
-    nlp.to_disk(folder / "model")
+    # In a process of its own: beside this script lies tests/diffdecode, which would be found as diffdecode.
+    make = "import spacy, sys; nlp = spacy.blank('en'); nlp.add_pipe('sentencizer'); nlp.to_disk(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", make, str(folder / "model")], check=True, cwd=ROOT)
     for shard in range(4):
         text = "".join(f"He saw {n}. So did she.\n" for n in range(300))
         (folder / f"{shard}.txt").write_text(text, encoding="utf-8")
@@ -195,6 +193,10 @@ SPACY_DEMO = (
     "demo.SIZES = {'trees': 20, 'reviews': 120, 'dev': 20, 'test': 20};"
     "demo.METHODS = ('ste', 'spigot'); demo.main(sys.argv[1:])"
 )
+MINIMUM_RISK = (
+    "import sys; from examples.papers import minimum_risk as recipe;"
+    "recipe.CONTINUATIONS = {'minimum risk': recipe.CONTINUATIONS['minimum risk']}; recipe.main(sys.argv[1:])"
+)
 TEACH_PARSER = (
     "import sys; from examples.spacy.teach_parser import __main__ as recipe;"
     "recipe.QUICK |= {'sentences': 60, 'steps': 8, 'start_steps': 8}; recipe.main(sys.argv[1:])"
@@ -261,16 +263,16 @@ COMMANDS = {
     "incremental_tagging": Resumable(
         lambda data, out: module(
             "examples.papers.incremental_tagging", "--out", str(out),
-            *"--sentences 60 --aside 20 --hidden 8 --epochs 2 --scale 0.01".split(),
+            *"--sentences 60 --aside 20 --hidden 8 --epochs 2 --scale 0.01 --arms global".split(),
             *"--beam 2 --lambdas 0 1 --seeds 1".split(),
         ),
         comparison,
     ),
     "minimum_risk": Resumable(
-        lambda data, out: module(
-            "examples.papers.minimum_risk", "--data", str(data), "--out", str(out), "--vocabulary", "20",
-            *"--units 8 --updates 4 --more-updates 2 --time-ratio 2 --seeds 1".split(),
-        ),
+        lambda data, out: [
+            sys.executable, "-c", MINIMUM_RISK, "--data", str(data), "--out", str(out), "--vocabulary", "20",
+            *"--units 8 --updates 4 --more-updates 2 --seeds 1".split(),
+        ],
         lambda folder: results(folder / "results.json", folder),
         translations,
     ),
