@@ -167,7 +167,7 @@ def test_typed_in_word_by_word(trained, tmp_path):
         assert float(score) == pytest.approx(float(expected.split("\t")[0]), abs=1e-4)
     for first, last in ((0, 4), (5, 6), (8, 10)):
         assert " ".join(" ".join(final[first : last + 1]).split()) == hypotheses[last].split("\t")[1]
-    # The end of the input ends a sentence, too; fairseq gives up its generator there, in a process's last moment.
+    # The end of the input ends a sentence, too: at the latest when the process ends.
     text.write_text("w3\n\nw1\nw2\nnew\nw25\n")
     with contextlib.redirect_stdout(io.StringIO()) as written:
         printed = commands.output_of("interactive", trained, *options, "--incremental")

@@ -381,7 +381,7 @@ def matrix_tree_log_partition(scores: Tensor, lengths: Tensor, multi_root: bool)
 def eliminate(
     weights: Tensor, lengths: Tensor, multi_root: bool, plus: Callable[[list[Tensor]], Tensor]
 ) -> Tensor:
-    """The product ``[B]`` of the totals of :func:`matrix_tree_log_partition`, in the semiring with sum ``plus``.
+    """Product ``[B]`` of the totals of :func:`matrix_tree_log_partition`, in the semiring with sum ``plus``.
 
     Args:
         weights: ``[B, N+1, N+1]`` in the order of :func:`matrix_tree_weights`. A product of weights is their

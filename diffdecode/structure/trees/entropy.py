@@ -76,8 +76,8 @@ def _chosen_among(alternatives: list[Tensor]) -> Tensor:
 
     A number is three, one after another in the first dimension, and products add them up: the best score;
     ``log W`` less that, the logarithm of a number of trees, which a score of 1e12 would swallow; the entropy.
-    An alternative is chosen with its share of the sum, and what is chosen next adds its own entropy. Quotients
-    subtract all three: no more than ``N log N`` is lost and gained.
+    An alternative is chosen with its share of the sum, and what is chosen next adds its own entropy.
+    Quotients subtract all three: no more than ``N log N`` is lost and gained.
 
     Args:
         alternatives: ``[3 B, ...]`` each.

@@ -96,7 +96,7 @@ def raise_for_status(status: Tensor, tree: str) -> None:
 
 
 def only_possible(scores: Tensor, lengths: Tensor) -> Tensor:
-    """Scores, ``[B, N+1, N+1]`` or with labels, that are -inf where no arc can be: there, they may hold anything.
+    """Scores, ``[B, N+1, N+1]`` or with labels, with -inf where no arc can be, whatever they hold there.
 
     Args:
         scores: of arcs. lengths: ``[B]``.

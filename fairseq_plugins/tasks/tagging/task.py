@@ -60,7 +60,8 @@ class SequenceTaggingConfig(SearchConfig):
     incremental: bool = option(
         False,
         "fairseq-interactive: label words as they arrive, one or more a line, and keep the beam; an empty "
-        "line, or the end of the input, ends a sentence, and `F-` lines hold the labels that have become final",
+        "line, or the end of the input, ends a sentence, and `F-` lines hold the labels that have become "
+        "final",
         "ours",
     )
     # Options of other groups that the task has to know.

@@ -74,7 +74,7 @@ def test_exact_at_any_scale(seed, n, labels, kind, scale, family, forbidden, bac
     with use_backend(backend):
         found = kind.entropy(leaf)
         (gradient,) = torch.autograd.grad(found.sum(), leaf)
-    assert 0 <= found and abs(float(found.detach()) - expected[0]) <= 2e-9 + rounding
+    assert found >= 0 and abs(float(found.detach()) - expected[0]) <= 2e-9 + rounding
     assert (gradient.view(shape) - expected[1]).abs().max() <= 2e-9 + rounding
 
 
