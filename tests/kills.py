@@ -264,7 +264,7 @@ COMMANDS = {
         lambda data, out: module(
             "examples.papers.incremental_tagging", "--out", str(out),
             *"--sentences 60 --aside 20 --hidden 8 --epochs 2 --scale 0.01 --arms global".split(),
-            *"--beam 2 --lambdas 0 1 --seeds 1".split(),
+            *"--lr 0.004 --beam 2 --lambdas 0 --seeds 1".split(),
         ),
         comparison,
     ),

@@ -1,6 +1,7 @@
 """Training runs: fairseq-train in processes of their own, followed by their logs, resumable at any moment."""
 
 import json
+import math
 import re
 import subprocess
 import time
@@ -69,18 +70,23 @@ class TrainingRun:
     def start(self) -> None:
         """Start it, or continue it from its last checkpoint. One that had ended before is marked finished."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        scores = self._scores(until=_updates_of(_whole_last_checkpoint(self.folder)))
+        updates = _updates_of(_whole_last_checkpoint(self.folder))
+        if 0 < self._option("--max-update") <= updates:  # fairseq makes an update before it looks
+            return self.finish()
+        scores = self._scores(until=updates)
         module, state = "fairseq_cli.train", []
         if scores and "--patience" in self.arguments:
             best, fruitless = patience_used(scores, "--maximize-best-checkpoint-metric" in self.arguments)
-            if 0 < self._patience <= fruitless:
+            if 0 < self._option("--patience") <= fruitless:
                 return self.finish()
             module, state = "fairseq_plugins.comparison.resumed", [repr(best), str(fruitless)]
         self.process = start(module, [*state, *self.command[1:]], self.log)
 
-    @property
-    def _patience(self) -> int:
-        return int(self.arguments[self.arguments.index("--patience") + 1])
+    def _option(self, name: str) -> float:
+        """A number among the arguments; inf where it is not given."""
+        if name not in self.arguments:
+            return math.inf
+        return float(self.arguments[self.arguments.index(name) + 1])
 
     def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """``(kind, values)`` of each record in the log: kind is train_inner, train or valid.

@@ -122,6 +122,18 @@ def last_checkpoint(folder, updates):
     torch.save({"optimizer_history": [{"num_updates": updates}]}, folder / "checkpoint_last.pt")
 
 
+@pytest.mark.parametrize(("updates", "starts"), [(11, True), (12, False)])
+def test_a_run_that_has_made_its_updates_makes_no_more(tmp_path, monkeypatch, updates, starts):
+    """Killed after its last checkpoint, before it was marked finished: fairseq would make one more."""
+    started = []
+    monkeypatch.setattr(runs, "start", lambda *args: started.append(args))
+    run = run_with_log(tmp_path, VALID % (1, 50, updates))
+    run.arguments = ["data", "--max-update", "12"]
+    last_checkpoint(tmp_path, updates)
+    run.start()
+    assert (bool(started), run.finished) == (starts, not starts)
+
+
 def test_a_resumed_run_keeps_its_patience(tmp_path, monkeypatch):
     """It counts validations up to the last checkpoint; one that had used its patience has finished."""
     started = []
