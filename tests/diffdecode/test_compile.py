@@ -3,67 +3,64 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("numba")
 
 from diffdecode import compile as command
+from diffdecode.structure.kernels.numba import native
+from diffdecode.structure.kernels.numba.compiled import kernel
 
 FIRST_CALL = """
 import sys
 import torch
 from diffdecode.structure import project_simplex
 project_simplex(torch.randn(3, 4))
-project_simplex(torch.randn(3, 4).double())
-print("numba.np.arraymath" in sys.modules)
+print("numba" in sys.modules)
 """
 
 
-def run(code, cache):
+def run(cache):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", FIRST_CALL], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done
 
 
-@pytest.fixture(scope="module")
-def cached(tmp_path_factory):
-    """The folder of a cache, and what was printed by the process that filled it and by one that read it."""
-    cache = tmp_path_factory.mktemp("cache")
-    return cache, run(FIRST_CALL, cache), run(FIRST_CALL, cache)
+def test_one_line_when_something_is_compiled_and_no_compiler_when_nothing_is(tmp_path):
+    first, second = run(tmp_path), run(tmp_path)
+    assert first.stderr.count("compiling kernels, once") == 1 and second.stderr == ""
+    assert [done.stdout.strip() for done in (first, second)] == ["True", "False"]
+    assert [path.name.rpartition("-")[0] for path in tmp_path.iterdir()] == [
+        "projections.project_rows-float32"
+    ]
 
 
-def test_one_line_when_something_is_compiled_and_none_from_the_cache(cached):
-    _, first, second = cached
-    assert first.stderr.count("compiling kernels, once") == 1
-    assert "compiling" not in second.stderr
+def test_no_kernel_is_forgotten_and_each_has_the_types_that_it_declares():
+    """The backend has each function that is declared as a kernel, for both precisions where both count."""
+    declared = set()
+    for path in Path(native.__file__).parent.glob("*.py"):
+        module = import_module(f"{native.__package__}.{path.stem}")
+        for name, value in vars(module).items():
+            if isinstance(value, kernel):
+                scalars = ("-float32", "-float64") if "T" in value.arguments else ("",)
+                declared |= {f"{path.stem}.{name}{scalar}" for scalar in scalars}
+    assert len(declared) > 12
+    assert set(command.kernels()) == declared
 
 
-def test_what_the_cache_holds_needs_no_compiler(cached):
-    """numba's own way loads its whole compiler, scipy's linear algebra included, before it looks there."""
-    assert [done.stdout.strip() for done in cached[1:]] == ["True", "False"]
+def test_what_is_there_is_not_compiled_again(monkeypatch, capsys):
+    monkeypatch.setattr(command, "is_kept", lambda name: True)
+    monkeypatch.setattr(command, "compile_kernel", lambda name: pytest.fail(name))
+    command.main()
+    assert capsys.readouterr().out.startswith("all kernels are compiled")
 
 
-def test_parts_are_translated_within_kernels_alone(cached):
-    assert {path.name.split("-")[0] for path in cached[0].rglob("*.nb?")} == {"projections.project_rows"}
-
-
-def test_no_kernel_is_forgotten_and_none_compiled_twice():
-    """After all steps, each function that Python can call is there, for both precisions where both count."""
-    for name in command.steps():
-        command.compile_step(name)
-    kernels = {
-        f"{name}.{function.__name__}": function
-        for name, module in list(sys.modules.items())
-        if name.startswith("diffdecode.structure.kernels.numba.")
-        for function in vars(module).values()
-        if hasattr(function, "nopython_signatures") and function.py_func.__module__ == name
-        if "no_cpython_wrapper" not in function.targetoptions
-    }
-    versions = {
-        name.rpartition("numba.")[2]: len(function.nopython_signatures) for name, function in kernels.items()
-    }
-    both = {"eisner.eisner", "projections.project_rows"}
-    assert len(versions) > 12
-    assert {name: count for name, count in versions.items() if count != 1} == dict.fromkeys(both, 2)
+def test_everything_that_is_missing_is_compiled(monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "is_kept", lambda name: "lanes" in name)
+    monkeypatch.setattr(native.Kernel, "compile", lambda kernel: (tmp_path / kernel.name).touch())
+    command.main()
+    assert {path.name for path in tmp_path.iterdir()} == {x for x in native.KERNELS if "lanes" not in x}

@@ -2,11 +2,11 @@
 
 import multiprocessing
 import os
+import struct
 import subprocess
 import sys
 from dataclasses import fields, replace
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -23,6 +23,8 @@ from diffdecode.structure import (
 )
 from diffdecode.structure.kernels import TreeAlgorithms, backend, reference, threads, use_backend
 from diffdecode.structure.kernels.numba import backend as numba_backend
+from diffdecode.structure.kernels.numba import native
+from diffdecode.structure.kernels.numba.compiled import kernel
 from diffdecode.structure.kernels.numba.exp import exp_to_one
 
 CPU = torch.device("cpu")
@@ -231,8 +233,17 @@ def test_forked_child_after_threads(two_threads, generator):
     assert child.exitcode == 0
 
 
+@kernel("float64[::1], float64[::1]")
+def exponentials(memory, x, out):
+    for k in range(len(x)):
+        out[k] = exp_to_one(x[k])
+
+
 def test_exponential():
-    exponential = numba.njit(lambda x: exp_to_one(x))  # it has no way in from Python itself
     x = np.concatenate([-np.random.default_rng(0).exponential(20, 10_000), [0.0, -0.0, -1e-300, -707.9]])
-    np.testing.assert_allclose([exponential(value) for value in x], np.exp(x), rtol=5e-16)
-    assert [exponential(value) for value in (-np.inf, -800.0, -1e300)] == [0.0, 0.0, 0.0]
+    x = np.concatenate([x, [-np.inf, -800.0, -1e300]])
+    out = np.empty_like(x)
+    letters, code = exponentials.object_code()
+    assert native.linked("exponentials", code)(struct.pack(letters, id(x), id(out))) == 0
+    np.testing.assert_allclose(out[:-3], np.exp(x[:-3]), rtol=5e-16)
+    assert out[-3:].tolist() == [0.0, 0.0, 0.0]

@@ -9,18 +9,22 @@ import math
 
 import numpy as np
 
-from diffdecode.structure.kernels.numba.compiled import ZERO, inlined, kernel, part
+from diffdecode.structure.kernels.numba.compiled import ZERO, kernel, part
 from diffdecode.structure.kernels.numba.edmonds import edmonds
 from diffdecode.structure.kernels.numba.eisner import best_projective_tree
+from diffdecode.structure.kernels.numba.memory import empty
 from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
 
 DEPENDENT = 1e-9  # a squared pivot below this: the tree lies in the affine hull of the active ones
 PADDED = 64  # more than the rows of Eisner's charts are padded by
 
 
-@kernel()
+@kernel(
+    "int64, int64, float64[:,:,::1], int64[::1], boolean, boolean, float64, int64[:,::1], float64, int64, "
+    "float64[:,:,::1], float64[::1], int64[::1], int8[::1]"
+)
 def project_trees(
-    start, stop, points, lengths, projective, multi_root, largest, heads, tolerance, max_steps,
+    memory, start, stop, points, lengths, projective, multi_root, largest, heads, tolerance, max_steps,
     projections, gaps, steps, status,
 ):  # fmt: skip
     """Project ``points [B, N+1, N+1]`` (float64, no NaN or +inf) for the sentences ``start <= b < stop``.
@@ -30,16 +34,18 @@ def project_trees(
     """
     size = points.shape[1]
     most = min(max_steps + 1, (size - 1) ** 2 + 1)
-    active_set = np.empty((most, most)), np.empty((most, size - 1), np.int64), np.empty((4, most))
-    residual, tree = np.empty((1, size, size)), np.empty((1, size - 1), np.int64)
-    charts, agenda = np.empty(4 * size * (size + PADDED)), np.empty((2 * size + 4, 3), np.int64)
-    row = (size + LANES - 1) // LANES * LANES
-    weights, values, none = (
-        np.empty((2 * size, row)),
-        np.empty((3, 2 * size)),
-        np.empty((0, 0, 0), np.float32),
+    active_set = (
+        empty(memory, (most, most), np.float64),
+        empty(memory, (most, size - 1), np.int64),
+        empty(memory, (4, most), np.float64),
     )
-    enters, nodes = np.empty((2 * size, row), np.int32), np.empty((11, 2 * size), np.int32)
+    residual, tree = empty(memory, (1, size, size), np.float64), empty(memory, (1, size - 1), np.int64)
+    charts = empty(memory, 4 * size * (size + PADDED), np.float64)
+    agenda = empty(memory, (2 * size + 4, 3), np.int64)
+    row = (size + LANES - 1) // LANES * LANES
+    weights, values = empty(memory, (2 * size, row), np.float64), empty(memory, (3, 2 * size), np.float64)
+    enters, nodes = empty(memory, (2 * size, row), np.int32), empty(memory, (11, 2 * size), np.int32)
+    none = empty(memory, (ZERO, ZERO, ZERO), np.float32)
     for b in range(start, stop):
         gaps[b], steps[b] = np.inf, 0
         active = _start(active_set, heads[b], points[b], lengths[b])
@@ -65,15 +71,15 @@ def project_trees(
                 break
 
 
-@inlined()
+@part()
 def _start(active_set, heads, point, n):
     """The active set is this tree alone; 1."""
     factor, trees, vectors = active_set
     vectors[0, 0] = 1.0
-    return _append(factor, trees, vectors, 0, heads, point, n)
+    return _append(factor, trees, vectors, ZERO, heads, point, n)
 
 
-@inlined()
+@part()
 def _activate(active_set, active, heads, point, n):
     """Add a tree and move to the minimum: the new size, and whether the tree stayed.
 
@@ -91,7 +97,7 @@ def _activate(active_set, active, heads, point, n):
     return active, True
 
 
-@inlined()
+@part()
 def _score(scores, heads, n):
     total = 0.0
     for m in range(n):
@@ -99,7 +105,7 @@ def _score(scores, heads, n):
     return total
 
 
-@inlined()
+@part()
 def _residual(active_set, active, point, n, mean, residual):
     """mean <- the average of the active trees, residual <- point - mean; returns <residual, mean>."""
     _, trees, vectors = active_set
@@ -143,7 +149,7 @@ def _append(factor, trees, vectors, active, heads, point, n):
     return active + 1
 
 
-@inlined()
+@part()
 def _to_the_minimum(factor, trees, vectors, active, n):
     """Move the weights to the nearest point of the active trees' hull, dropping trees that get weight 0."""
     weights, target = vectors[0], vectors[3]
@@ -162,7 +168,7 @@ def _to_the_minimum(factor, trees, vectors, active, n):
         active -= 1
 
 
-@inlined()
+@part()
 def _affine_minimum(factor, vectors, active):
     """target <- weights of the point nearest to ``point`` in the affine hull of the active trees.
 
@@ -181,7 +187,7 @@ def _affine_minimum(factor, vectors, active):
             target[i] -= factor[k, i] * target[k]
 
 
-@inlined()
+@part()
 def _remove(factor, trees, vectors, active, gone, n):
     """Take tree ``gone`` out: delete its row, then rotate pairs of columns back to a triangle."""
     weights = vectors[0]

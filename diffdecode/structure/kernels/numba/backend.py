@@ -11,21 +11,36 @@ from torch import Tensor
 
 from diffdecode.structure.kernels import reference
 from diffdecode.structure.kernels.base import Backend, TreeAlgorithms
-from diffdecode.structure.kernels.numba import active_set as numba_active_set
-from diffdecode.structure.kernels.numba import covariance_lanes as numba_covariance_lanes
-from diffdecode.structure.kernels.numba import edmonds as numba_edmonds
-from diffdecode.structure.kernels.numba import eisner as numba_eisner
-from diffdecode.structure.kernels.numba import eisner_lanes as numba_eisner_lanes
-from diffdecode.structure.kernels.numba import inside_outside as numba_inside_outside
-from diffdecode.structure.kernels.numba import inside_outside_lanes as numba_inside_outside_lanes
-from diffdecode.structure.kernels.numba import matrix_tree as numba_matrix_tree
-from diffdecode.structure.kernels.numba import matrix_tree_lanes as numba_matrix_tree_lanes
-from diffdecode.structure.kernels.numba import projections as numba_projections
-from diffdecode.structure.kernels.numba import sampling as numba_sampling
-from diffdecode.structure.kernels.numba.checks import LARGEST
-from diffdecode.structure.kernels.numba.vectors import DUAL_LANES, FLOAT32_LANES, FLOAT64_LANES
-from diffdecode.structure.kernels.status import LOST_DIGITS, UNUSUAL, status_of_scores
+from diffdecode.structure.kernels.numba.lanes import DUAL_LANES, FLOAT32_LANES, FLOAT64_LANES
+from diffdecode.structure.kernels.numba.native import Kernel
+from diffdecode.structure.kernels.status import LARGEST_SUMMABLE, LOST_DIGITS, UNUSUAL, status_of_scores
 from diffdecode.structure.kernels.threads import run_over_batch
+
+LARGEST = {np.dtype(str(dtype).removeprefix("torch.")): size for dtype, size in LARGEST_SUMMABLE.items()}
+
+# Neighbours have parts in common, which one process compiles once.
+PROJECT_ROWS = {
+    torch.float32: Kernel("projections.project_rows", "float32"),
+    torch.float64: Kernel("projections.project_rows", "float64"),
+}
+EISNER = {
+    torch.float32: Kernel("eisner.eisner", "float32"),
+    torch.float64: Kernel("eisner.eisner", "float64"),
+}
+EISNER_LANES = Kernel("eisner_lanes.eisner_lanes")
+ARBORESCENCE = Kernel("edmonds.arborescence")
+PROJECT_TREES = Kernel("active_set.project_trees")
+MATRIX_TREE = Kernel("matrix_tree.matrix_tree")
+MATRIX_TREE_LANES = Kernel("matrix_tree_lanes.matrix_tree_lanes")
+MATRIX_TREE_COVARIANCE = Kernel("matrix_tree.covariance_product")
+MATRIX_TREE_IN_LOGS = Kernel("matrix_tree.matrix_tree_in_logs")
+SAMPLE_ARBORESCENCE = Kernel("sampling.sample_arborescence")
+SAMPLE_PROJECTIVE = Kernel("sampling.sample_projective")
+INSIDE_OUTSIDE = Kernel("inside_outside.inside_outside")
+INSIDE_OUTSIDE_LANES = Kernel("inside_outside_lanes.inside_outside_lanes")
+INSIDE_OUTSIDE_COVARIANCE = Kernel("inside_outside.covariance_product")
+COVARIANCE_LANES = Kernel("covariance_lanes.covariance_product_lanes")
+INSIDE_OUTSIDE_IN_LOGS = Kernel("inside_outside.inside_outside_in_logs")
 
 
 def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
@@ -37,8 +52,8 @@ def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, T
     scores_, lengths_, largest, heads, status = _decision_arrays(scores, lengths)
     longest = LONGEST_IN_FLOAT32_LANES if scores_.dtype == np.float32 else 0
     _run_in_lanes(
-        numba_eisner_lanes.eisner_lanes,
-        numba_eisner.eisner,
+        EISNER_LANES,
+        EISNER[scores.dtype],
         FLOAT32_LANES,
         longest,
         lambda n: 2e-6 + 2e-8 * n**2 + 6e-10 * n**3,
@@ -72,7 +87,7 @@ def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Ten
     """Best trees; see :func:`diffdecode.structure.kernels.reference.arborescence`."""
     scores_, lengths_, largest, heads, status = _decision_arrays(scores, lengths)
     seconds = 2e-7 + 1.4e-9 * lengths_**2
-    kernel = numba_edmonds.arborescence
+    kernel = ARBORESCENCE
     both = (scores_, NONE[1]) if scores_.dtype == np.float32 else (NONE[0], scores_)
     run_over_batch(kernel, seconds, *both, lengths_, multi_root, float(largest), heads, status)
     return _tensor(heads, scores.device), _explained(status, scores, lengths)
@@ -96,8 +111,8 @@ def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[T
     """
     scores_, lengths_, largest, *results = _marginal_arrays(scores, lengths)
     _run_in_lanes(
-        numba_inside_outside_lanes.inside_outside_lanes,
-        numba_inside_outside.inside_outside,
+        INSIDE_OUTSIDE_LANES,
+        INSIDE_OUTSIDE,
         FLOAT64_LANES,
         LONGEST_IN_FLOAT64_LANES,
         lambda n: 2e-6 + 3e-8 * n**2 + 8e-10 * n**3,
@@ -110,13 +125,13 @@ def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[T
 
 def _projective_again(scores, lengths, multi_root, marginals, log_partition, status) -> None:
     seconds = 40 * _inside_outside_seconds(lengths)
-    kernel, options = numba_inside_outside.inside_outside_in_logs, (multi_root,)
+    kernel, options = INSIDE_OUTSIDE_IN_LOGS, (multi_root,)
     _again(kernel, seconds, scores, lengths, options, None, marginals, log_partition, None, status)
 
 
 def _all_trees_again(scores, lengths, multi_root, marginals, log_partition, status) -> None:
     seconds = 400 * _matrix_tree_seconds(lengths)
-    kernel, options = numba_matrix_tree.matrix_tree_in_logs, (multi_root,)
+    kernel, options = MATRIX_TREE_IN_LOGS, (multi_root,)
     _again(kernel, seconds, scores, lengths, options, None, marginals, log_partition, None, status)
 
 
@@ -137,8 +152,8 @@ def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector:
     scores_, lengths_, vector_ = _array(scores.double()), _array(lengths), _array(vector.double())
     product, status = np.empty_like(scores_), np.empty(len(scores_), np.int8)
     _run_in_lanes(
-        numba_covariance_lanes.covariance_product_lanes,
-        numba_inside_outside.covariance_product,
+        COVARIANCE_LANES,
+        INSIDE_OUTSIDE_COVARIANCE,
         DUAL_LANES,
         LONGEST_IN_FLOAT64_LANES,
         lambda n: 4e-6 + 6e-8 * n**2 + 1.6e-9 * n**3,
@@ -146,7 +161,7 @@ def inside_outside_covariance_product(scores, lengths, multi_root: bool, vector:
         (scores_, lengths_, multi_root, vector_, product, status),
     )
     seconds = 40 * _inside_outside_seconds(lengths_)
-    kernel, options = numba_inside_outside.inside_outside_in_logs, (multi_root,)
+    kernel, options = INSIDE_OUTSIDE_IN_LOGS, (multi_root,)
     _again(kernel, seconds, scores_, lengths_, options, vector_, None, None, product, status)
     return _tensor(product, scores.device)
 
@@ -155,8 +170,8 @@ def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tens
     """Marginals of all trees; see :func:`diffdecode.structure.kernels.reference.matrix_tree`."""
     scores_, lengths_, largest, *results = _marginal_arrays(scores, lengths)
     _run_in_lanes(
-        numba_matrix_tree_lanes.matrix_tree_lanes,
-        numba_matrix_tree.matrix_tree,
+        MATRIX_TREE_LANES,
+        MATRIX_TREE,
         FLOAT64_LANES,
         LONGEST_IN_FLOAT64_LANES,
         lambda n: 2e-6 + 6e-8 * n**2 + 1e-9 * n**3,
@@ -172,9 +187,9 @@ def matrix_tree_covariance_product(scores, lengths, multi_root: bool, vector: Te
     scores_, lengths_, vector_ = _array(scores.double()), _array(lengths), _array(vector.double())
     product, status = np.empty_like(scores_), np.empty(len(scores_), np.int8)
     arguments = scores_, lengths_, multi_root, vector_, product, status
-    run_over_batch(numba_matrix_tree.covariance_product, 4 * _matrix_tree_seconds(lengths_), *arguments)
+    run_over_batch(MATRIX_TREE_COVARIANCE, 4 * _matrix_tree_seconds(lengths_), *arguments)
     seconds = 400 * _matrix_tree_seconds(lengths_)
-    kernel, options = numba_matrix_tree.matrix_tree_in_logs, (multi_root,)
+    kernel, options = MATRIX_TREE_IN_LOGS, (multi_root,)
     _again(kernel, seconds, scores_, lengths_, options, vector_, None, None, product, status)
     return _tensor(product, scores.device)
 
@@ -196,7 +211,7 @@ def sample_projective(
     scores_, lengths_, seeds_, heads = _sampling_arrays(scores, lengths, seeds)
     if not status.any():
         seconds = 1e-6 + 4e-8 * lengths_**2 + 1e-10 * lengths_**3 + 1e-8 * lengths_**2 * len(seeds)
-        kernel = numba_sampling.sample_projective
+        kernel = SAMPLE_PROJECTIVE
         run_over_batch(kernel, seconds, scores_, lengths_, multi_root, seeds_, heads)
     return _tensor(heads, scores.device), status
 
@@ -209,7 +224,7 @@ def sample_arborescence(
     scores_, lengths_, seeds_, heads = _sampling_arrays(scores, lengths, seeds)
     if not status.any():
         seconds = _matrix_tree_seconds(lengths_) + 1e-8 * lengths_**2 * len(seeds)
-        kernel = numba_sampling.sample_arborescence
+        kernel = SAMPLE_ARBORESCENCE
         run_over_batch(kernel, seconds, scores_, lengths_, multi_root, seeds_, heads)
     return _tensor(heads, scores.device), status
 
@@ -260,7 +275,7 @@ def _project(
     results = np.zeros_like(points_), np.zeros(len(points)), np.zeros(len(points), np.int64)
     status = np.zeros(len(points), np.int8)
     inputs = points_, lengths_, projective, multi_root, LARGEST[points_.dtype], start_, gap, max_steps
-    run_over_batch(numba_active_set.project_trees, 2e-7 * lengths_**3.0, *inputs, *results, status)
+    run_over_batch(PROJECT_TREES, 2e-7 * lengths_**3.0, *inputs, *results, status)
     return tuple(torch.from_numpy(result) for result in (*results, status))
 
 
@@ -284,7 +299,7 @@ EVERY_ROW = np.empty(0, np.int64)
 def _project_rows(rows: Tensor, lengths: np.ndarray) -> Tensor:
     rows_ = _array(rows)
     scratch, out = np.empty((2, rows_.shape[1]), rows_.dtype), np.empty_like(rows_)
-    numba_projections.project_rows(rows_, lengths, scratch, out)
+    PROJECT_ROWS[rows.dtype](rows_, lengths, scratch, out)
     return torch.from_numpy(out)
 
 

@@ -3,9 +3,7 @@
 import numpy as np
 
 from diffdecode.structure.kernels.numba.compiled import part
-from diffdecode.structure.kernels.status import LARGEST_SUMMABLE, OK, UNUSUAL
-
-LARGEST = {np.dtype(str(dtype).removeprefix("torch.")): size for dtype, size in LARGEST_SUMMABLE.items()}
+from diffdecode.structure.kernels.status import OK, UNUSUAL
 
 
 @part()

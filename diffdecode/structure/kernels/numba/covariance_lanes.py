@@ -9,33 +9,38 @@ The covariance of the arcs times a vector is the derivative of the marginals alo
 import numpy as np
 from numba import uintp
 
-from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
     LARGEST_SUM,
+    PRODUCT,
     SMALLEST,
     differentiate,
     exponentiate,
     rows_sum_to_one,
 )
 from diffdecode.structure.kernels.numba.inside_outside_lanes import CHARTS, fill_charts, hand_down
+from diffdecode.structure.kernels.numba.memory import empty
 from diffdecode.structure.kernels.numba.vectors import DUAL_LANES as LANES
-from diffdecode.structure.kernels.numba.vectors import empty_cells
+from diffdecode.structure.kernels.numba.vectors import as_duals
 from diffdecode.structure.kernels.status import LOST_DIGITS, OK
 
 CELL = 2 * LANES  # values, then derivatives
 
 
-@kernel()
-def covariance_product_lanes(start, stop, scores, lengths, order, multi_root, vector, product, status):
+@kernel(PRODUCT)
+def covariance_product_lanes(
+    memory, start, stop, scores, lengths, order, multi_root, vector, product, status
+):
     """Fill ``product [B, N+1, N+1]`` of groups ``start <= g < stop``, as in ``inside_outside_lanes``.
 
     ``status [B]`` as in ``inside_outside.covariance_product``.
     """
     longest = scores.shape[1]
-    values, along = np.empty((longest, longest)), np.empty((longest, longest))
-    cells = empty_cells((CHARTS * longest * longest + 2) * CELL)
-    duals = cells.view(np.complex128)
-    roots, scales = np.empty(2 * longest * LANES), np.empty(LANES)
+    values = empty(memory, (longest, longest), np.float64)
+    along = empty(memory, (longest, longest), np.float64)
+    cells = empty(memory, (CHARTS * longest * longest + 2) * CELL, np.float64)
+    duals = as_duals(cells)
+    roots, scales = empty(memory, longest * CELL, np.float64), empty(memory, LANES, np.float64)
     first = 0 if multi_root else 1
     for g in range(start, stop):
         count = min(LANES, len(order) - LANES * g)
@@ -113,7 +118,7 @@ def _start_adjoints(n, first, size, cells, lane, roots):
         roots[at_root + LANES] = a_along * w * b + a * w_along * b + a * w * b_along
 
 
-@inlined()
+@part()
 def _beside_root(cells, at_left, at_right):
     """Sums left and right of a root word, each with its derivative."""
     return cells[at_left], cells[at_left + LANES], cells[at_right], cells[at_right + LANES]

@@ -3,7 +3,8 @@
 import numpy as np
 from numba import uintp
 
-from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
+from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.memory import empty
 from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import greatest, keep_greater, place_of
 from diffdecode.structure.kernels.status import NO_TREE, OK, PADDING, UNUSUAL
@@ -18,16 +19,20 @@ ENTERING, ROOT, OTHER = range(3)
 NEW, ON_PATH, FINISHED, BROKEN = range(4)
 
 
-@kernel()
-def arborescence(start, stop, scores32, scores64, lengths, multi_root, largest, heads, status):
+@kernel(
+    "int64, int64, float32[:,:,::1], float64[:,:,::1], int64[::1], boolean, float64, int64[:,::1], int8[::1]"
+)
+def arborescence(memory, start, stop, scores32, scores64, lengths, multi_root, largest, heads, status):
     """Fill ``heads [B, N]`` and ``status [B]`` for the sentences ``start <= b < stop``.
 
     Either array holds the scores, and the other nothing: all but reading them is the same.
     """
     size = heads.shape[1] + 1
     row = (size + LANES - 1) // LANES * LANES
-    weights, values = np.empty((2 * size, row)), np.empty((3, 2 * size))
-    enters, nodes = np.empty((2 * size, row), np.int32), np.empty((11, 2 * size), np.int32)
+    weights = empty(memory, (2 * size, row), np.float64)
+    values = empty(memory, (3, 2 * size), np.float64)
+    enters = empty(memory, (2 * size, row), np.int32)
+    nodes = empty(memory, (11, 2 * size), np.int32)
     for b in range(start, stop):
         status[b] = edmonds(
             scores32, scores64, b, lengths[b] + 1, multi_root, largest, weights, enters, nodes, values, heads
@@ -61,7 +66,7 @@ def edmonds(scores32, scores64, b, size, multi_root, largest, weights, enters, n
     return status
 
 
-@inlined()
+@part()
 def _every_word_by_itself(scores32, scores64, b, size, largest, weights, enters, nodes, values):
     """Nodes of one word with their best entering arcs; ``NO_TREE`` or ``UNUSUAL`` unless all have one."""
     possible, unusual = True, False
@@ -157,7 +162,7 @@ def _leave_one_root(created, size, weights, enters, nodes, values):
     return created
 
 
-@inlined()
+@part()
 def _smallest_loss(roots, nodes, values):
     """Where the rooted node is that loses least with its best other arc; -1 if none has another one."""
     place, smallest = -1, np.inf

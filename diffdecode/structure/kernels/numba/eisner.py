@@ -18,6 +18,7 @@ from numba import uintp
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
 from diffdecode.structure.kernels.numba.compiled import ONE, kernel, part
+from diffdecode.structure.kernels.numba.memory import empty
 from diffdecode.structure.kernels.numba.walk import best_tree
 from diffdecode.structure.kernels.status import NO_TREE, OK, PADDING
 
@@ -26,13 +27,13 @@ LANES = 16
 FAST = {"nnan", "nsz"}
 
 
-@kernel()
-def eisner(start, stop, scores, lengths, order, multi_root, largest, heads, status):
+@kernel("int64, int64, T[:,:,::1], int64[::1], int64[::1], boolean, T, int64[:,::1], int8[::1]")
+def eisner(memory, start, stop, scores, lengths, order, multi_root, largest, heads, status):
     """Fill ``heads [B, N]`` and ``status [B]`` of the sentences ``order[start:stop]``."""
     size = scores.shape[1]
     row = (size + LANES - 1) // LANES * LANES
-    charts = np.empty(4 * size * row, scores.dtype)
-    agenda = np.empty((2 * size + 4, 3), np.int64)
+    charts = empty(memory, 4 * size * row, scores.dtype)
+    agenda = empty(memory, (2 * size + 4, 3), np.int64)
     for g in range(start, stop):
         b = order[g]
         n = lengths[b]

@@ -11,24 +11,25 @@ from numba import uintp
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
 from diffdecode.structure.kernels.numba.compiled import ONE, kernel, part
+from diffdecode.structure.kernels.numba.memory import empty
 from diffdecode.structure.kernels.numba.vectors import FLOAT32_LANES as LANES
-from diffdecode.structure.kernels.numba.vectors import empty_cells, max_plus
+from diffdecode.structure.kernels.numba.vectors import max_plus
 from diffdecode.structure.kernels.numba.walk import best_tree
 from diffdecode.structure.kernels.status import NO_TREE, OK, PADDING
 
 STEP = np.int64(LANES)  # no literal, as ONE
 
 
-@kernel()
-def eisner_lanes(start, stop, scores, lengths, order, multi_root, largest, heads, status):
+@kernel("int64, int64, float32[:,:,::1], int64[::1], int64[::1], boolean, float32, int64[:,::1], int8[::1]")
+def eisner_lanes(memory, start, stop, scores, lengths, order, multi_root, largest, heads, status):
     """Fill ``heads [B, N]`` and ``status [B]`` of the sentences in groups ``start <= g < stop``.
 
     Group ``g`` is ``order[LANES * g : LANES * (g + 1)]``, sentences of like lengths, the longest first.
     """
     longest = scores.shape[1]
-    charts = empty_cells((3 * longest * longest + 1) * LANES // 2).view(np.float32)
-    agenda = np.empty((2 * longest + 4, 3), np.int64)
-    group = np.empty(LANES, np.int64)
+    charts = empty(memory, (3 * longest * longest + 1) * LANES, np.float32)
+    agenda = empty(memory, (2 * longest + 4, 3), np.int64)
+    group = empty(memory, LANES, np.int64)
     first = 0 if multi_root else 1
     for g in range(start, stop):
         for lane in range(LANES):  # the last group's idle lanes repeat a sentence

@@ -25,8 +25,9 @@ from numba import uintp
 
 from diffdecode.structure.kernels.numba.agenda import ARC, ARC_LEFT, ARC_RIGHT, LEFT, RIGHT
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.kernels.numba.compiled import ONE, ZERO, inlined, kernel, part
+from diffdecode.structure.kernels.numba.compiled import ONE, ZERO, kernel, part
 from diffdecode.structure.kernels.numba.exp import exp_to_one
+from diffdecode.structure.kernels.numba.memory import empty
 from diffdecode.structure.kernels.status import LOST_DIGITS, NO_TREE, OK
 
 STEP = 1e-12
@@ -35,18 +36,23 @@ LARGEST_TOTAL = 1e60  # beside a peak in the log domain
 UNDERFLOW = -745.0  # exp() of less is 0
 FAST = {"nsz", "reassoc", "contract", "arcp"}
 
+SCORES = "int64, int64, float64[:,:,::1], int64[::1], int64[::1], boolean"
+MARGINALS = f"{SCORES}, float64, float64[:,:,::1], float64[::1], int8[::1]"
+PRODUCT = f"{SCORES}, float64[:,:,::1], float64[:,:,::1], int8[::1]"
+IN_LOGS = f"{SCORES}, float64[:,:,::1], float64[:,:,::1], float64[::1], float64[:,:,::1], int8[::1]"
 
-@kernel()
+
+@kernel(MARGINALS)
 def inside_outside(
-    start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
+    memory, start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
 ):
     """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of ``order[start:stop]``.
 
     ``LOST_DIGITS`` where the real domain did not do.
     """
     size = scores.shape[1]
-    weights = np.empty((2, size, size))
-    charts = np.empty(8 * size * _row(size))
+    weights = empty(memory, (2, size, size), np.float64)
+    charts = empty(memory, 8 * size * _row(size), np.float64)
     for g in range(start, stop):
         b = order[g]
         n = lengths[b]
@@ -61,16 +67,16 @@ def inside_outside(
                 marginals[b, m, h] = weights[1, m, h] if inside else 0.0
 
 
-@kernel()
-def covariance_product(start, stop, scores, lengths, order, multi_root, vector, product, status):
+@kernel(PRODUCT)
+def covariance_product(memory, start, stop, scores, lengths, order, multi_root, vector, product, status):
     """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector`` of ``order[start:stop]``.
 
     ``status [B]`` is ``LOST_DIGITS`` where the real domain did not do, and else ``OK``.
     """
     size = scores.shape[1]
-    values = np.empty((2, size, size))
-    weights = np.empty((2, size, size), np.complex128)
-    charts = np.empty(8 * size * _row(size), np.complex128)
+    values = empty(memory, (2, size, size), np.float64)
+    weights = empty(memory, (2, size, size), np.complex128)
+    charts = empty(memory, 8 * size * _row(size), np.complex128)
     for g in range(start, stop):
         b = order[g]
         n = lengths[b]
@@ -84,18 +90,22 @@ def covariance_product(start, stop, scores, lengths, order, multi_root, vector, 
         put_derivatives(weights[1], n, scale, product[b])
 
 
-@kernel()
+@kernel(IN_LOGS)
 def inside_outside_in_logs(
-    start, stop, scores, lengths, order, multi_root, vector, marginals, log_partition, product, status
+    memory, start, stop, scores, lengths, order, multi_root, vector, marginals, log_partition, product, status
 ):
     """``inside_outside`` and ``covariance_product`` in the log domain, of scores known to be fine."""
     size = scores.shape[1]
-    logs, result = np.empty((size, size), np.complex128), np.empty((size, size), np.complex128)
+    logs = empty(memory, (size, size), np.complex128)
+    result = empty(memory, (size, size), np.complex128)
+    peaks = empty(memory, (5, size, size), np.float64)
+    totals = empty(memory, (5, size, size), np.complex128)
+    shares = empty(memory, (5, size, size), np.complex128)
     for g in range(start, stop):
         b = order[g]
         n = lengths[b]
         scale = scores_along(scores[b], vector[b], n, logs)
-        log_partition[b] = log_domain_marginals(logs, n, multi_root, result)
+        log_partition[b] = log_domain_marginals(logs, n, multi_root, peaks, totals, shares, result)
         status[b] = OK if log_partition[b] > -np.inf else NO_TREE
         put_marginals(result, n, marginals[b])
         put_derivatives(result, n, scale, product[b])
@@ -164,7 +174,7 @@ def scores_along(scores, vector, n, logs):
     return largest
 
 
-@inlined()
+@part()
 def best_score(scores, m, n):
     best = -np.inf
     for h in range(n + 1):
@@ -173,7 +183,7 @@ def best_score(scores, m, n):
     return best if best > -np.inf else 0.0
 
 
-@inlined()
+@part()
 def projective_marginals(weights, n, multi_root, charts, marginals):
     """Log-partition of one sentence, of these weights, and its marginals; -inf where digits were lost."""
     log_partition = -np.inf
@@ -196,7 +206,7 @@ def rows_sum_to_one(marginals, n):
     return True
 
 
-@inlined()
+@part()
 def rounding_of_sums(n):
     """What may be lost on the way with ``n`` words; where more is, cancellation took digits."""
     return 1e-14 * (n + 10)
@@ -205,7 +215,7 @@ def rounding_of_sums(n):
 # --------------------------------------------------------------------------- real domain
 
 
-@inlined()
+@part()
 def _row(size):
     return (size + 7) // 8 * 8
 
@@ -317,11 +327,8 @@ def _pull(charts, down, target, source, factor, count):
 
 
 @part()
-def log_domain_marginals(logs, n, multi_root, marginals):
+def log_domain_marginals(logs, n, multi_root, peaks, totals, shares, marginals):
     """Log-partition and marginals where sums leave float64's range; ``logs`` are the scores themselves."""
-    peaks = np.empty((5, n + 1, n + 1))
-    totals = np.empty((5, n + 1, n + 1), np.complex128)
-    shares = np.empty((5, n + 1, n + 1), np.complex128)
     log_charts(logs, n, multi_root, peaks, totals)
     peak = peaks[RIGHT, 0, n]
     if peak == -np.inf:
@@ -381,14 +388,14 @@ def log_charts(logs, n, multi_root, peaks, totals):
         _sum_splits(peaks, totals, RIGHT, ARC_RIGHT, RIGHT, ZERO, n, ONE, n + 1, ZERO)
 
 
-@inlined()
+@part()
 def _add_arc(peaks, totals, target, start, source, i, j, log):
     """``target(start, j) = source(i, j) * exp(log)``; of the exponential, the imaginary part is a change."""
     peaks[target, start, j] = peaks[source, i, j] + log.real
     totals[target, start, j] = totals[source, i, j] * complex(1.0, log.imag)
 
 
-@inlined()
+@part()
 def exp(value):
     return math.exp(value) if value > UNDERFLOW else 0.0
 
@@ -407,7 +414,7 @@ def _sum_splits(peaks, totals, whole, first, second, i, j, start, stop, gap):
         peaks[whole, i, j], totals[whole, i, j] = rescaled(peak, total)
 
 
-@inlined()
+@part()
 def rescaled(peak, total):
     """The same number with a total far from the ends of float64's range."""
     if total.real > LARGEST_TOTAL or total.real < 1 / LARGEST_TOTAL:

@@ -12,18 +12,19 @@ import numpy as np
 from numba import uintp
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
     LARGEST_SUM,
+    MARGINALS,
     SMALLEST,
     exponentiate,
     rows_sum_to_one,
 )
+from diffdecode.structure.kernels.numba.memory import empty
 from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import (
     add_products,
     copy_cell,
-    empty_cells,
     set_cell,
     sum_products,
 )
@@ -32,7 +33,7 @@ from diffdecode.structure.kernels.status import LOST_DIGITS, OK
 CHARTS = 8
 
 
-@inlined()
+@part()
 def offsets(size, lanes):
     """Where the charts begin, and two cells for passing results; ``arcs[i, j]`` has head i, dependent j.
 
@@ -44,18 +45,19 @@ def offsets(size, lanes):
     return uintp(0), block, two, two + block, four, four + block, four + two, four + two + block, four + four
 
 
-@kernel()
+@kernel(MARGINALS)
 def inside_outside_lanes(
-    start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
+    memory, start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
 ):
     """Fill the results of groups ``start <= g < stop``; group g is ``order[LANES * g : LANES * (g + 1)]``.
 
     The sentences of a group have like lengths, the longest first.
     """
     longest = scores.shape[1]
-    weights = np.empty((longest, longest))
-    cells = empty_cells((CHARTS * longest * longest + 2) * LANES)
-    roots, shifts, partitions = np.empty(longest * LANES), np.empty(LANES), np.empty(LANES)
+    weights = empty(memory, (longest, longest), np.float64)
+    cells = empty(memory, (CHARTS * longest * longest + 2) * LANES, np.float64)
+    roots, shifts = empty(memory, longest * LANES, np.float64), empty(memory, LANES, np.float64)
+    partitions = empty(memory, LANES, np.float64)
     first = 0 if multi_root else 1
     for g in range(start, stop):
         count = min(LANES, len(order) - LANES * g)
@@ -104,7 +106,7 @@ def inside_outside_lanes(
                     marginals[b, m, h] = weights[m, h] if inside else 0.0
 
 
-@inlined()
+@part()
 def _start_adjoints(n, first, size, cells, lane, roots):
     """Adjoints of ``log(partition)`` at the top spans, marginals of root arcs; the partition function.
 

@@ -11,8 +11,10 @@ import math
 import numpy as np
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
+from diffdecode.structure.kernels.numba.compiled import ONE, ZERO, kernel, part
 from diffdecode.structure.kernels.numba.inside_outside import (
+    IN_LOGS,
+    MARGINALS,
     STEP,
     UNDERFLOW,
     best_score,
@@ -26,21 +28,24 @@ from diffdecode.structure.kernels.numba.inside_outside import (
     rows_sum_to_one,
     scores_along,
 )
+from diffdecode.structure.kernels.numba.memory import empty
 from diffdecode.structure.kernels.status import LOST_DIGITS, NO_TREE, OK
 
 SMALLEST, LARGEST_PIVOT = 1e-100, 1e100
 FAST = {"nsz", "reassoc", "contract", "arcp"}
 
 
-@kernel()
-def matrix_tree(start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status):
+@kernel(MARGINALS)
+def matrix_tree(
+    memory, start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
+):
     """Fill ``marginals [B, N+1, N+1]``, ``log_partition [B]`` and ``status [B]`` of ``order[start:stop]``.
 
     ``LOST_DIGITS`` where the real domain did not do.
     """
     size = scores.shape[1]
-    work = np.empty((5, size, size))
-    words = np.empty(size, np.int64)
+    work = empty(memory, (5, size, size), np.float64)
+    words = empty(memory, size, np.int64)
     for g in range(start, stop):
         b = order[g]
         n = lengths[b]
@@ -54,15 +59,16 @@ def matrix_tree(start, stop, scores, lengths, order, multi_root, largest, margin
         put_back(work[0], n, words, status[b] == OK, marginals[b])
 
 
-@kernel()
-def covariance_product(start, stop, scores, lengths, multi_root, vector, product, status):
+@kernel("int64, int64, float64[:,:,::1], int64[::1], boolean, float64[:,:,::1], float64[:,:,::1], int8[::1]")
+def covariance_product(memory, start, stop, scores, lengths, multi_root, vector, product, status):
     """Fill ``product [B, N+1, N+1]`` with the arcs' covariance times ``vector``, for part of the batch.
 
     ``status [B]`` is ``LOST_DIGITS`` where the real domain did not do, and else ``OK``.
     """
     size = scores.shape[1]
-    values, work = np.empty((2, size, size)), np.empty((5, size, size), np.complex128)
-    words = np.empty(size, np.int64)
+    values = empty(memory, (2, size, size), np.float64)
+    work = empty(memory, (5, size, size), np.complex128)
+    words = empty(memory, size, np.int64)
     for b in range(start, stop):
         n = lengths[b]
         bring_to_front(words, 1 if multi_root else likeliest_root(scores[b], n))
@@ -77,19 +83,28 @@ def covariance_product(start, stop, scores, lengths, multi_root, vector, product
         put_derivatives(work[1], n, scale, product[b])
 
 
-@kernel()
+@kernel(IN_LOGS)
 def matrix_tree_in_logs(
-    start, stop, scores, lengths, order, multi_root, vector, marginals, log_partition, product, status
+    memory, start, stop, scores, lengths, order, multi_root, vector, marginals, log_partition, product, status
 ):
     """``matrix_tree`` and ``covariance_product`` on pairs, of scores that are known to be fine."""
     size = scores.shape[1]
-    logs, result = np.empty((size, size), np.complex128), np.empty((size, size), np.complex128)
-    words = np.empty(size, np.int64)
+    depths = 2
+    while 1 << (depths - 2) < size - 1:
+        depths += 1
+    logs = empty(memory, (size, size), np.complex128)
+    result = empty(memory, (size, size), np.complex128)
+    peaks = empty(memory, (depths + 1, size, size), np.float64)
+    totals = empty(memory, (depths + 1, size, size), np.complex128)
+    words, eliminated = empty(memory, size, np.int64), empty(memory, size, np.int64)
+    rest, agenda = empty(memory, size, np.int64), empty(memory, (2 * depths, 5), np.int64)
     for g in range(start, stop):
         b = order[g]
         n = lengths[b]
         scale = scores_along(scores[b], vector[b], n, logs)
-        log_partition[b] = log_domain_marginals(logs, n, multi_root, words, result)
+        log_partition[b] = log_domain_marginals(
+            logs, n, multi_root, words, peaks, totals, eliminated, rest, agenda, result
+        )
         status[b] = OK if log_partition[b] > -np.inf else NO_TREE
         put_marginals(result, n, marginals[b])
         put_derivatives(result, n, scale, product[b])
@@ -112,7 +127,7 @@ def put_back(ordered, n, words, found, marginals):
             marginals[m, h] = ordered[words[m], words[h]] if inside else 0.0
 
 
-@inlined()
+@part()
 def tree_marginals(n, multi_root, work):
     """Log-partition of the weights ``work[1]``, -inf where digits were lost; marginals in ``work[0]``."""
     marginals, weights, eliminated = work[0], work[1], work[2]
@@ -143,7 +158,7 @@ def are_probabilities(marginals, n, multi_root):
     return rows_sum_to_one(marginals, n) and (multi_root or abs(roots - 1) < rounding)
 
 
-@inlined()
+@part()
 def bring_to_front(order, word):
     """Swap ``word`` with the one eliminated last (from the plain order)."""
     for k in range(len(order)):
@@ -151,7 +166,7 @@ def bring_to_front(order, word):
     order[1], order[word] = word, 1
 
 
-@inlined()
+@part()
 def likeliest_root(logs, n):
     """The word whose root arc comes closest to being its best: as the last one, it leaves no tiny pivot."""
     best, root = -np.inf, 1
@@ -162,23 +177,23 @@ def likeliest_root(logs, n):
     return root
 
 
-@inlined()
-def reached_by_all(logs, n):
+@part()
+def reached_by_all(logs, n, seen, stack):
     """A word to which every other one has a chain of possible heads, if there is one."""
-    seen = np.zeros(n + 1, np.bool_)
-    stack = np.empty(n + 1, np.int64)
+    for m in range(n + 1):
+        seen[m] = 0
     candidate = 1
     for start in range(1, n + 1):
-        if seen[start]:
+        if seen[start] != 0:
             continue
-        candidate, seen[start] = start, True
+        candidate, seen[start] = start, 1
         stack[0], top = start, 1
         while top > 0:
             top -= 1
             head = stack[top]
             for m in range(1, n + 1):
-                if not seen[m] and logs[m, head].real > -np.inf:
-                    seen[m] = True
+                if seen[m] == 0 and logs[m, head].real > -np.inf:
+                    seen[m] = 1
                     stack[top] = m
                     top += 1
     return candidate
@@ -241,29 +256,31 @@ def undo(weights, n, multi_root, adjoint, scratch):
 
 
 @part()
-def log_domain_marginals(logs, n, multi_root, order, marginals):
+def log_domain_marginals(
+    logs, n, multi_root, order, level_peaks, level_totals, eliminated, rest, agenda, marginals
+):
     """Log-partition and marginals, on pairs ``exp(peak) * total`` and without any subtraction.
 
     The head of word ``m`` is ``h`` with a probability proportional to ``w[m, h]`` times the chance that a
     walk from ``h``, each word moving on to a head in proportion to the weights, meets the root before
     ``m``. With one root word, root arcs are made so costly that a second one adds nothing.
     """
-    peaks, totals = np.empty((n + 1, n + 1)), np.empty((n + 1, n + 1), np.complex128)
-    bring_to_front(order, 1 if multi_root else reached_by_all(logs, n))
+    peaks, totals = level_peaks[0], level_totals[0]
+    bring_to_front(order, 1 if multi_root else reached_by_all(logs, n, eliminated, rest))
     _copy_in_order(logs, n, order, peaks, totals)
-    log_partition = log_eliminate(peaks, totals, n, multi_root)
+    log_partition = log_eliminate(peaks, totals, n, multi_root, rest)
     if log_partition > -np.inf:
-        bring_to_front(order, 1)
+        bring_to_front(order, ONE)
         _copy_in_order(logs, n, order, peaks, totals)
         if not multi_root:
             cost = _prohibitive(peaks, n)
             for k in range(1, n + 1):
                 peaks[k, 0] -= cost
-        _leave_each_word_out(peaks, totals, n, marginals)
+        _leave_each_word_out(level_peaks, level_totals, n, eliminated, rest, agenda, marginals)
     return log_partition
 
 
-@inlined()
+@part()
 def _copy_in_order(logs, n, order, peaks, totals):
     for k in range(1, n + 1):
         for h in range(n + 1):
@@ -272,7 +289,7 @@ def _copy_in_order(logs, n, order, peaks, totals):
         peaks[k, k] = -np.inf
 
 
-@inlined()
+@part()
 def _prohibitive(peaks, n):
     """A cost that outweighs any difference between trees, and their number.
 
@@ -284,14 +301,13 @@ def _prohibitive(peaks, n):
             if peaks[m, h] > -np.inf:
                 lowest, highest = min(lowest, peaks[m, h]), max(highest, peaks[m, h])
     exponent = math.ceil(math.log(n * (highest - lowest + math.log(n + 1.0)) + 50) / math.log(2.0))
-    return math.ldexp(1.0, exponent)
+    return math.pow(2.0, exponent)
 
 
 @part()
-def log_eliminate(peaks, totals, n, multi_root):
+def log_eliminate(peaks, totals, n, multi_root, rest):
     """``eliminate`` on pairs."""
     log_peaks, log_totals = 0.0, 0.0
-    rest = np.empty(n + 1, np.int64)
     for k in range(n + 1):
         rest[k] = k
     for back in range(n):
@@ -320,30 +336,20 @@ def _reroute(peaks, totals, k, peak, total, rest):
 
 
 @part()
-def _leave_each_word_out(peaks, totals, n, marginals):
+def _leave_each_word_out(peaks, totals, n, eliminated, rest, agenda, marginals):
     """Head probabilities of every word, all others eliminated: half of them at a time, halves shared."""
-    depths = 2
-    while 1 << (depths - 2) < n:
-        depths += 1
-    level_peaks = np.empty((depths, n + 1, n + 1))
-    level_totals = np.empty((depths, n + 1, n + 1), np.complex128)
-    _copy_pairs(peaks, totals, n, level_peaks[0], level_totals[0])
-    eliminated = np.empty(n, np.int64)
-    agenda = np.empty((2 * depths, 5), np.int64)
-    top = _push(agenda, 0, 1, 1, n + 1, 1, 1)
+    top = _push(agenda, ZERO, ONE, ONE, n + 1, ONE, ONE)
     while top > 0:
         top -= 1
         depth, start, stop = agenda[top, 0], agenda[top, 1], agenda[top, 2]
         now, before = agenda[top, 3], agenda[top, 4]
-        _copy_pairs(
-            level_peaks[depth - 1], level_totals[depth - 1], n, level_peaks[depth], level_totals[depth]
-        )
+        _copy_pairs(peaks[depth - 1], totals[depth - 1], n, peaks[depth], totals[depth])
         count = n - (stop - start) - (before - now)
         for k in range(now, before):
-            count = _eliminate_word(level_peaks[depth], level_totals[depth], k, n, eliminated, count)
+            count = _eliminate_word(peaks[depth], totals[depth], k, n, eliminated, count, rest)
         if stop - start == 1:
             _head_probabilities(
-                peaks, totals, level_peaks[depth], level_totals[depth], start, n, eliminated, marginals
+                peaks[0], totals[0], peaks[depth], totals[depth], start, n, eliminated, rest, marginals
             )
         else:
             middle = (start + stop) // 2
@@ -351,14 +357,14 @@ def _leave_each_word_out(peaks, totals, n, marginals):
             top = _push(agenda, top, depth + 1, middle, stop, start, middle)
 
 
-@inlined()
+@part()
 def _copy_pairs(peaks, totals, n, to_peaks, to_totals):
     for m in range(1, n + 1):
         for h in range(n + 1):
             to_peaks[m, h], to_totals[m, h] = peaks[m, h], totals[m, h]
 
 
-@inlined()
+@part()
 def _push(agenda, top, depth, start, stop, now, before):
     """Put on the stack: at this depth, words to leave out later, and words to eliminate now."""
     agenda[top, 0] = depth
@@ -370,10 +376,9 @@ def _push(agenda, top, depth, start, stop, now, before):
 
 
 @part()
-def _eliminate_word(peaks, totals, k, n, eliminated, count):
+def _eliminate_word(peaks, totals, k, n, eliminated, count, rest):
     """Reroute the arcs through ``k``, the next of the ``eliminated``; how many these are now."""
     eliminated[count] = k
-    rest = np.empty(n - count, np.int64)
     size = 0
     for word in range(n + 1):
         gone = False
@@ -382,20 +387,19 @@ def _eliminate_word(peaks, totals, k, n, eliminated, count):
         if not gone:
             rest[size] = word
             size += 1
-    peak, total = _sum_of_pairs(peaks[k], totals[k], rest)
-    _reroute(peaks, totals, k, peak, total, rest)
+    peak, total = _sum_of_pairs(peaks[k], totals[k], rest[:size])
+    _reroute(peaks, totals, k, peak, total, rest[:size])
     return count + 1
 
 
 @part()
-def _head_probabilities(peaks, totals, rerouted_peaks, rerouted_totals, m, n, eliminated, marginals):
+def _head_probabilities(peaks, totals, rerouted_peaks, rerouted_totals, m, n, eliminated, rest, marginals):
     """Row ``m`` of the marginals; the first ``n - 1`` of ``eliminated`` are all other words, in order."""
-    reach_peaks = np.empty(n + 1)  # the chance to meet the root before m
-    reach_totals = np.empty(n + 1, np.complex128)
+    # The chance to meet the root before m; of the arcs, which do not enter the root, row 0 is free.
+    reach_peaks, reach_totals = rerouted_peaks[0], rerouted_totals[0]
     for h in range(n + 1):
         reach_peaks[h], reach_totals[h] = -np.inf, 0
     reach_peaks[0], reach_totals[0] = 0, 1
-    rest = np.empty(n + 1, np.int64)
     rest[0], rest[1], count = 0, m, 2
     for back in range(n - 1):
         k = eliminated[n - 2 - back]
@@ -407,7 +411,7 @@ def _head_probabilities(peaks, totals, rerouted_peaks, rerouted_totals, m, n, el
             reach_peaks[k], reach_totals[k] = peak - all_peak, total / all_total
         rest[count] = k
         count += 1
-    peak, total = _sum_of_products(peaks[m], totals[m], reach_peaks, reach_totals, rest)
+    peak, total = _sum_of_products(peaks[m], totals[m], reach_peaks, reach_totals, rest[:count])
     for h in range(n + 1):
         below = peaks[m, h] + reach_peaks[h] - peak
         marginals[m, h] = exp(below) * (totals[m, h] * reach_totals[h]) / total if h != m else 0.0

@@ -11,7 +11,8 @@ import numpy as np
 from numba import uintp
 
 from diffdecode.structure.kernels.numba.checks import status_of_scores
-from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
+from diffdecode.structure.kernels.numba.compiled import kernel, part
+from diffdecode.structure.kernels.numba.inside_outside import MARGINALS
 from diffdecode.structure.kernels.numba.matrix_tree import (
     LARGEST_PIVOT,
     SMALLEST,
@@ -22,29 +23,30 @@ from diffdecode.structure.kernels.numba.matrix_tree import (
     put_back,
     put_in_order,
 )
+from diffdecode.structure.kernels.numba.memory import empty
 from diffdecode.structure.kernels.numba.vectors import FLOAT64_LANES as LANES
 from diffdecode.structure.kernels.numba.vectors import (
     add_products,
     add_scaled,
-    empty_cells,
     sum_cells,
     sum_products,
 )
 from diffdecode.structure.kernels.status import LOST_DIGITS, OK
 
 
-@kernel()
+@kernel(MARGINALS)
 def matrix_tree_lanes(
-    start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
+    memory, start, stop, scores, lengths, order, multi_root, largest, marginals, log_partition, status
 ):
     """Fill the results of groups ``start <= g < stop``; group g is ``order[LANES * g : LANES * (g + 1)]``.
 
     The sentences of a group have like lengths, the longest first.
     """
     longest = scores.shape[1]
-    work, ordered = np.empty((longest, longest)), np.empty((longest, longest))
-    cells = empty_cells((3 * longest * longest + 3 * longest + 2) * LANES)
-    words, shifts = np.empty((LANES, longest), np.int64), np.empty(LANES)
+    work = empty(memory, (longest, longest), np.float64)
+    ordered = empty(memory, (longest, longest), np.float64)
+    cells = empty(memory, (3 * longest * longest + 3 * longest + 2) * LANES, np.float64)
+    words, shifts = empty(memory, (LANES, longest), np.int64), empty(memory, LANES, np.float64)
     for g in range(start, stop):
         count = min(LANES, len(order) - LANES * g)
         size = lengths[order[LANES * g]] + 1
@@ -74,7 +76,7 @@ def matrix_tree_lanes(
             put_back(work, n, words[lane], status[b] == OK, marginals[b])
 
 
-@inlined()
+@part()
 def _hang_all_words(size, cells):
     """Where a lane has no sentence or no more words, these hang on word 1, and that one on the root."""
     for k in range(size * size * LANES):
@@ -85,7 +87,7 @@ def _hang_all_words(size, cells):
             cells[(m * size + head) * LANES + lane] = 1
 
 
-@inlined()
+@part()
 def _take_from_lane(cells, lane, n, size, multi_root, marginals):
     """Marginals and log-partition of the weights; -inf where the real domain did not do."""
     block = size * size * LANES
@@ -106,7 +108,7 @@ def eliminate(size, multi_root, cells):
     one, lanes = uintp(1), uintp(LANES)
     row = size * lanes
     pivots = uintp(3) * size * row
-    inverses, factor = pivots + row, pivots + row + row + row + lanes + lanes
+    inverses, factor = pivots + row, pivots + row + row + row + lanes
     for back in range(size - one):
         k = size - one - back
         first = uintp(0 if multi_root or k == 1 else 1)

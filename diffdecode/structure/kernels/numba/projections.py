@@ -7,7 +7,7 @@ the first-level cache. Rows are the last axis, so a word's candidate heads lie s
 
 import numpy as np
 
-from diffdecode.structure.kernels.numba.compiled import inlined, kernel, part
+from diffdecode.structure.kernels.numba.compiled import kernel, part
 
 
 @part(fastmath={"nnan", "nsz", "reassoc"})
@@ -45,7 +45,7 @@ def _threshold(row, top, support):
     return threshold
 
 
-@inlined()
+@part()
 def _project(row, support, out):
     """Fill the start of ``out`` with the projection of ``row``, and the rest with 0."""
     zero = row.dtype.type(0)
@@ -58,8 +58,8 @@ def _project(row, support, out):
         out[k] = zero
 
 
-@kernel()
-def project_rows(rows, lengths, scratch, out):
+@kernel("T[:,::1], int64[::1], T[:,::1], T[:,::1]")
+def project_rows(memory, rows, lengths, scratch, out):
     """Projection of every row of ``rows [R, M]`` on the simplex; entries of -inf take no part.
 
     With ``lengths [B]``, rows are the words of ``[B, M, M]`` (Algorithm 2): self arcs, the root's own row and

@@ -26,6 +26,7 @@ from diffdecode.structure.kernels.numba.matrix_tree import (
     log_eliminate,
     reached_by_all,
 )
+from diffdecode.structure.kernels.numba.memory import empty
 from diffdecode.structure.kernels.randomness import (
     ARC_SPAN,
     FIRST_FACTOR,
@@ -37,6 +38,8 @@ from diffdecode.structure.kernels.randomness import (
     TREE,
 )
 from diffdecode.structure.kernels.status import PADDING
+
+SAMPLES = "int64, int64, float64[:,:,::1], int64[::1], boolean, uint64[:,::1], int64[:,:,::1]"
 
 
 @part()
@@ -52,14 +55,17 @@ def _uniform(seed, kind, i, j):
 # --------------------------------------------------------------------------- projective trees
 
 
-@kernel()
-def sample_projective(start, stop, scores, lengths, multi_root, seeds, heads):
+@kernel(SAMPLES)
+def sample_projective(memory, start, stop, scores, lengths, multi_root, seeds, heads):
     """Fill ``heads [S, B, N]`` for sentences with a tree; seeds ``[S, B]`` uint64."""
     size = scores.shape[1]
-    weights, flat = np.empty((size, size)), np.empty(8 * size * ((size + 7) // 8 * 8))
-    logs, totals = np.empty((size, size), np.complex128), np.empty((5, size, size), np.complex128)
-    peaks, agenda = np.empty((5, size, size)), np.empty((2 * size + 4, 3), np.int64)
-    cumulative = np.empty(size)
+    weights = empty(memory, (size, size), np.float64)
+    flat = empty(memory, 8 * size * ((size + 7) // 8 * 8), np.float64)
+    logs = empty(memory, (size, size), np.complex128)
+    totals = empty(memory, (5, size, size), np.complex128)
+    peaks = empty(memory, (5, size, size), np.float64)
+    agenda = empty(memory, (2 * size + 4, 3), np.int64)
+    cumulative = empty(memory, size, np.float64)
     for b in range(start, stop):
         n = lengths[b]
         exponentiate(scores[b], n, weights)
@@ -163,17 +169,18 @@ def _place_of(share, cumulative, count):
 # --------------------------------------------------------------------------- all trees
 
 
-@kernel()
-def sample_arborescence(start, stop, scores, lengths, multi_root, seeds, heads):
+@kernel(SAMPLES)
+def sample_arborescence(memory, start, stop, scores, lengths, multi_root, seeds, heads):
     """Fill ``heads [S, B, N]`` for sentences with a tree; seeds ``[S, B]`` uint64."""
     size = scores.shape[1]
-    weights, peaks = np.empty((size, size)), np.empty((size, size))
-    sums, given, logs = np.empty((size, size), np.complex128), np.empty((size, size)), np.empty((size, size))
-    cumulative, words = np.empty(size), np.empty(size, np.int64)
-    found, ways = np.empty(size, np.int64), np.empty(size, np.int64)
+    weights = empty(memory, (size, size), np.float64)
+    peaks, sums = empty(memory, (size, size), np.float64), empty(memory, (size, size), np.complex128)
+    given, logs = empty(memory, (size, size), np.float64), empty(memory, (size, size), np.float64)
+    cumulative, words = empty(memory, size, np.float64), empty(memory, size, np.int64)
+    found, ways = empty(memory, size, np.int64), empty(memory, size, np.int64)
     for b in range(start, stop):
         n = lengths[b]
-        bring_to_front(words, 1 if multi_root else reached_by_all(scores[b], n))
+        bring_to_front(words, 1 if multi_root else reached_by_all(scores[b], n, found, ways))
         _log_weights(scores[b], n, words, given)
         for k in range(1, n + 1):
             for h in range(n + 1):
@@ -186,7 +193,7 @@ def sample_arborescence(start, stop, scores, lengths, multi_root, seeds, heads):
             for k in range(1, n + 1):
                 for h in range(n + 1):
                     peaks[k, h], sums[k, h] = given[k, h], 1
-            log_eliminate(peaks, sums, n, multi_root)
+            log_eliminate(peaks, sums, n, multi_root, ways)
             for k in range(1, n + 1):
                 for h in range(n + 1):
                     logs[k, h] = peaks[k, h] + math.log(sums[k, h].real)

@@ -11,27 +11,28 @@ In a flat array of complex numbers a cell is 4 dual numbers: 4 real values, then
 from contextlib import contextmanager
 from functools import partial
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from diffdecode.structure.kernels.numba.compiled import part
+from diffdecode.structure.kernels.numba.lanes import DUAL_LANES, FLOAT32_LANES, FLOAT64_LANES
+from diffdecode.structure.kernels.numba.memory import contiguous_array
 
-FLOAT32_LANES, FLOAT64_LANES, DUAL_LANES = 16, 8, 4
 LANES = {types.float32: FLOAT32_LANES, types.float64: FLOAT64_LANES, types.complex128: DUAL_LANES}
 
-LINE = 64
-"""Bytes of a cache line, which a vector that begins anywhere else would share with the next one."""
+
+@intrinsic
+def as_duals(typing_context, cells):
+    """The same memory, as complex numbers."""
+    return types.Array(types.complex128, 1, "C")(cells), _emit_as_duals
 
 
-@part()
-def empty_cells(count):
-    """Uninitialised float64 ``[count]`` that begins on a cache line."""
-    memory = np.empty(count + LINE // 8)
-    skip = -memory.ctypes.data % LINE // 8
-    return memory[skip : skip + count]
+def _emit_as_duals(context, builder, signature, arguments):
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    data = builder.bitcast(array.data, context.get_data_type(types.complex128).as_pointer())
+    count = builder.lshr(cgutils.unpack_tuple(builder, array.shape)[0], ir.Constant(ir.IntType(64), 1))
+    return contiguous_array(context, builder, signature.return_type, data, [count])
 
 
 class _Lanes:
