@@ -10,10 +10,35 @@ from pathlib import Path
 
 import torch
 
+from examples._shared.data import data_folder
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and a description as it is."""
+
 
 def add_out(parser: argparse.ArgumentParser, default: str | Path) -> None:
     """The option ``--out``."""
     parser.add_argument("--out", type=Path, default=Path(default), help="where everything is written")
+
+
+def add_experiment(parser: argparse.ArgumentParser, name: str, seeds: int, data: str = "") -> None:
+    """The options of every experiment of a paper.
+
+    Args:
+        parser: of the command line.
+        name: of the experiment, and of its folder in ``runs``.
+        seeds: how many, if not said.
+        data: its folder below the data folder; none: it has no data.
+    """
+    add = parser.add_argument
+    if data:
+        add("--data", type=Path, default=data_folder() / data, help="folder of its data")
+        add("--test", type=Path, help="a file to report on besides dev: given once, at the end")
+    add_out(parser, f"runs/{name}")
+    add("--seeds", type=int, default=seeds, help="how many; can be raised later")
+    add_device(parser, "cpu")
+    add("--quick", action="store_true", help="small, on generated data, in a minute: to see that it works")
 
 
 def add_device(parser: argparse.ArgumentParser, default: str) -> None:

@@ -25,6 +25,14 @@ def data_file(name: str) -> Path:
     return path
 
 
+def file_in(folder: Path, name: str) -> Path:
+    """A file below the folder of ``--data``. Raises FileNotFoundError saying so."""
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: give the folder of the data with --data")
+    return path
+
+
 def read_lines(folder: Path, name: str) -> list[str]:
     """Lines of the text file ``name`` or ``name.gz``, without their ends.
 

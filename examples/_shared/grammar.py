@@ -46,10 +46,25 @@ class Language:
         return [rng.choices(FORMS, self.forms[tag])[0] for tag in tags], tags
 
 
-def corpus(sentences: int, seed: int) -> list[Sentence]:
-    """*sentences* sentences as a list of ``(words, tags)``; the same for the same *seed*."""
+def corpus(sentences: int, seed: int, spans: bool = False) -> list[Sentence]:
+    """*sentences* sentences as a list of ``(words, tags)``; the same for the same *seed*.
+
+    With *spans*, the tags are those of entities: half of the language's tags are outside, the others make two
+    types.
+    """
     language, rng = Language(), random.Random(seed)
-    return [language.sentence(rng) for _ in range(sentences)]
+    drawn = [language.sentence(rng) for _ in range(sentences)]
+    return [(words, as_spans(tags)) for words, tags in drawn] if spans else drawn
+
+
+def as_spans(tags: list[str]) -> list[str]:
+    """BIO tags: neighbours of one type are one span."""
+    types = ["O", "O", "X", "Y"]
+    found = [types[TAGS.index(tag) % 4] for tag in tags]
+    before = ["O", *found]
+    return [
+        kind if kind == "O" else f"{'I' if kind == last else 'B'}-{kind}" for last, kind in zip(before, found)
+    ]
 
 
 def write_columns(sentences: Iterable[Sentence], path: Path) -> None:

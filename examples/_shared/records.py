@@ -22,13 +22,15 @@ class Record:
     """One experiment.
 
     Attributes:
-        experiment: its module, such as ``examples.estimators.vae``.
+        experiment: its module, such as ``examples.papers.vae``.
         command: what was typed, less folders.
         measures: what was measured, and whether more of it is better (1) or less (-1).
         systems: for each system and measure, the value of each seed.
         seconds: CPU seconds of a run of each system, if known.
         date: when it ended.
         machine: where.
+        intervals: by measure and "one system - another", both ends of the interval of 95 % of the difference,
+            from a paired bootstrap over the sentences.
     """
 
     experiment: str
@@ -38,6 +40,7 @@ class Record:
     seconds: dict[str, float] = field(default_factory=dict)
     date: str = field(default_factory=lambda: datetime.date.today().isoformat())
     machine: str = field(default_factory=lambda: machine())
+    intervals: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def leave(self, folder: Path) -> None:
         """Write ``record.json``."""
@@ -55,6 +58,13 @@ class Record:
         """By how much a system is better than another, for each seed of both."""
         mine, theirs = (self.systems.get(name, {}).get(measure, {}) for name in (system, other))
         return [self.measures[measure] * (mine[seed] - theirs[seed]) for seed in mine if seed in theirs]
+
+    def interval(self, system: str, other: str, measure: str) -> list[float]:
+        """That of how much a system is better than another; empty if it was not made."""
+        found = self.intervals.get(measure, {})
+        if f"{system} - {other}" in found:
+            return sorted(self.measures[measure] * end for end in found[f"{system} - {other}"])
+        return sorted(-self.measures[measure] * end for end in found.get(f"{other} - {system}", []))
 
 
 def by_seed(values: Iterable[float], seeds: Iterable[int] | None = None) -> dict[str, float]:

@@ -25,10 +25,11 @@ HEAD = f"""# Claims of the papers
 *Confirmed*: better with each of at least {ENOUGH} seeds, paired. *Partly*: better on average and
 with most seeds. *Not seen here*: neither. With fewer seeds the direction is told and nothing else. All runs
 are small, most of them smaller than the paper's; the difference is in favour of the system that the claim
-says is better. This page is made by `python -m examples.papers.report` from the records of the commands
-named in it.
+says is better, and *paper* has the paper's figures of the two. *95 %*: of a paired bootstrap over the
+sentences, where there are sentences. This page is made by `python -m examples.papers.report` from the records
+of the commands named in it.
 """
-HEADER = ("claim", "verdict", "difference", "seeds", "better in", "remark")
+HEADER = ("claim", "paper", "verdict", "difference", "95 %", "seeds", "better in", "remark")
 
 
 def load(folder: Path) -> dict[str, Record]:
@@ -41,12 +42,14 @@ def row(claim: Claim, record: Record | None) -> list[str]:
     """A line of the table."""
     found = record.differences(*claim.systems, claim.measure) if record else []
     if not found:
-        return [claim.text, claim.verdict(record), "", "", "", ""]
+        return [claim.text, claim.figures, claim.verdict(record), *[""] * (len(HEADER) - 3)]
     better = f"{sum(one > 0 for one in found)} of {len(found)}"
     shown = spread(found, digits(found))
     shown = shown if shown.startswith("-") else f"+{shown}"
     verdict = f"**{claim.verdict(record)}**"
-    return [claim.text, verdict, shown, str(len(found)), better, claim.remark]
+    ends = record.interval(*claim.systems, claim.measure) if record else []
+    interval = " to ".join(f"{end:+.2f}" for end in ends)
+    return [claim.text, claim.figures, verdict, shown, interval, str(len(found)), better, claim.remark]
 
 
 def digits(values: Sequence[float]) -> int:
@@ -82,6 +85,10 @@ def page(claims: Sequence[Claim], records: dict[str, Record]) -> str:
     for record in records.values():
         parts.append(f"`{record.command}`: {record.date}, {record.machine}.\n")
         parts.append(systems_table(record) + "\n")
+    missing = dict.fromkeys(claim.experiment for claim in claims if claim.experiment not in records)
+    if missing:
+        parts.append("## What was not run\n")
+        parts.append("\n".join(f"- `python -m {experiment}`" for experiment in missing) + "\n")
     return "\n".join(parts)
 
 

@@ -5,7 +5,7 @@
 First a parser (from a small treebank) and a classifier on its trees are trained as a pipeline: the parser
 learns from the treebank alone. Then both go on for the same number of steps in several ways: as a pipeline,
 with straight-through estimators, and with SPIGOT (Peng, Thomson and Smith, 2018) and its variant by
-exponentiated gradient. The language is in ``toy_corpus.py``.
+exponentiated gradient. The language is in ``examples/_shared/toy_corpus.py``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from spacy.tokens import DocBin
 from diffdecode.files.atomic import write_bytes, write_text
 from examples._shared.commands import add_device, add_out, one_line_errors
 from examples._shared.spacy_training import train_from_scratch, train_on, use_device
+from examples._shared.toy_corpus import ENDINGS, KNOWN_ENDINGS, corpus
 from examples.spacy._configs import CONFIGS
-from examples.spacy.toy_corpus import ENDINGS, KNOWN_ENDINGS, corpus
 from spacy_components.cli.compare_parses import html_page
 from spacy_components.training.corpus import create_corpus, make_example
 from spacy_components.training.parse_changes import compare_parses

@@ -21,16 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import spacy
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import DocBin
 
 from diffdecode.files.atomic import write_bytes
 from examples._shared.commands import add_device, add_out, one_line_errors
 from examples._shared.runs import done_once
 from examples._shared.spacy_training import converted, learn_rate, train_from_scratch, use_device
 from examples._shared.tables import save_table, spread
+from examples._shared.toy_corpus import corpus, with_graph
 from examples.spacy._configs import CONFIGS
-from examples.spacy.toy_corpus import corpus
-from spacy_components.sdp_graph import set_graph
 from spacy_components.training.corpus import create_corpus
 
 KEYS = ("dm", "eud")
@@ -144,20 +143,12 @@ def generated(folder: Path) -> dict[str, str]:
         for place, key in enumerate(KEYS):
             docs = corpus(vocab, 60 if split else 200, 2 * number + place, trees=True, classes=False)
             path = folder / f"{split}{key}.spacy"
-            docbin = DocBin(docs=[_with_graph(doc, key) for doc in docs], store_user_data=True)
+            docbin = DocBin(
+                docs=[with_graph(doc, key, far=key == "eud") for doc in docs], store_user_data=True
+            )
             write_bytes(path, docbin.to_bytes())
             paths[f"paths.{split}{key}"] = str(path)
     return paths
-
-
-def _with_graph(tree: Doc, key: str) -> Doc:
-    """The words with a graph instead of the tree, of the key's kind."""
-    doc = Doc(tree.vocab, words=[token.text for token in tree])
-    arcs = [(token.head.i, token.i, token.dep_) for token in tree if token.head != token]
-    if key == "eud":
-        arcs += [(t.head.head.i, t.i, "far") for t in tree if len({t, t.head, t.head.head}) == 3]
-    set_graph(doc, arcs, [token.i for token in tree if token.head == token], key)
-    return doc
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Claims are held against records, seed by seed; the page in the docs is what the records say."""
 
 import importlib
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,12 +10,20 @@ from examples._shared.records import Record, by_seed, typed
 from examples.papers import report
 from examples.papers.claims import CLAIMS, Claim
 
-CLAIM = Claim("a paper", "mine is better", "an.experiment", ("mine", "theirs"), "loss", "a remark")
+CLAIM = Claim("a paper", "mine is better", "an.experiment", ("mine", "theirs"), "loss", "a remark", "9, 10")
 
 
 def record(mine, theirs, sign=-1):
     systems = {"mine": {"loss": by_seed(mine)}, "theirs": {"loss": by_seed(theirs)}}
-    return Record("an.experiment", "python -m an.experiment", {"loss": sign}, systems, {"mine": 3.0})
+    intervals = {"loss": {"theirs - mine": [0.25 * sign, -0.5 * sign]}}
+    return Record(
+        "an.experiment",
+        "python -m an.experiment",
+        {"loss": sign},
+        systems,
+        {"mine": 3.0},
+        intervals=intervals,
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +58,8 @@ def test_a_page_from_records(tmp_path):
     report.main([str(run), "--out", str(tmp_path)])
     assert (tmp_path / "records" / "experiment.json").exists()
     made = report.page([CLAIM], report.load(tmp_path / "records"))
-    assert "| mine is better | **confirmed** | +1.17 ± 0.29 | 3     | 3 of 3    | a remark |" in made
+    cells = ["mine is better", "9, 10", "**confirmed**", "+1.17 ± 0.29", "-0.25 to +0.50", "3", "3 of 3"]
+    assert ["", *cells, "a remark", ""] in [re.split(r" *\| *", line) for line in made.splitlines()]
     assert "| `mine`   | 3     | 2.00 ± 1.00 | 3     |" in made
     (tmp_path / "records" / "experiment.json").write_text('{"a": 1}')
     with pytest.raises(SystemExit, match=r"report: .*experiment\.json is no record"):
@@ -77,3 +87,15 @@ def test_claims_name_what_is_there():
             assert set(claim.systems) & set(found.systems), claim
             kind = claim.measure.partition(",")[0]
             assert any(measure.startswith(kind) for measure in found.measures), claim
+
+
+@pytest.mark.parametrize("module", sorted({claim.experiment for claim in CLAIMS}))
+def test_claims_are_about_what_is_declared(module):
+    declared = getattr(importlib.import_module(module), "EXPERIMENT", None)
+    if declared is None:
+        pytest.skip("has its systems from the command line")
+    columns = getattr(declared, "searches", None)
+    headings = [search.heading for search in columns] if columns else declared.scores.values()
+    for claim in (claim for claim in CLAIMS if claim.experiment == module):
+        assert set(claim.systems) <= {system.name for system in declared.systems}, claim
+        assert claim.measure in headings, claim

@@ -1,4 +1,4 @@
-"""The experiments of examples/estimators: analytic checks, a tiny run of each, resuming, data reading."""
+"""The experiments of examples/papers: analytic checks, a tiny run of each, resuming, data reading."""
 
 import gzip
 import importlib
@@ -22,7 +22,7 @@ EXPRESSIONS = [
 @pytest.fixture
 def scripts():
     """Import by name."""
-    return lambda name: importlib.import_module(f"examples.estimators.{name}")
+    return lambda name: importlib.import_module(f"examples.papers.{name}")
 
 
 @pytest.fixture
@@ -167,9 +167,40 @@ def test_interrupted_cell_goes_on_where_it_stopped(scripts, name, tmp_path, list
     assert histories("parts") == histories("whole") != []
 
 
+@pytest.mark.parametrize("name", ["polynomial", "vae", "listops"])
+def test_quick_needs_no_data(scripts, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(scripts("polynomial"), "STEPS", 3)
+    scripts(name).main(["--quick", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "record.json").read_text("utf-8"))
+    assert record["command"] == f"python -m examples.papers.{name} --quick"
+    assert list(record["systems"]) == scripts("_estimators").QUICK
+
+
+def test_generated_expressions_have_the_value_that_they_say(scripts):
+    listops = scripts("listops")
+    names = list(listops.TOKENS)
+
+    def value(tokens):
+        """Of the expression at the front, which is taken off."""
+        first = tokens.pop(0)
+        if first.isdigit():
+            return int(first)
+        values = []
+        while tokens[0] != "]":
+            values.append(value(tokens))
+        tokens.pop(0)
+        ordered = sorted(values)
+        middle = (ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) // 2
+        return {"[MIN": ordered[0], "[MAX": ordered[-1], "[MED": middle, "[SM": sum(values) % 10}[first]
+
+    found = listops.generated(40, 15, 0)
+    assert found == listops.generated(40, 15, 0) and max(len(e.tokens) for e in found) <= 15
+    assert all(value([names[token] for token in e.tokens]) == e.value for e in found)
+
+
 def test_unknown_method_is_refused(scripts):
     with pytest.raises(ValueError, match="unknown method 'reinmix'"):
-        scripts("_methods").Method.parse("reinmix,tau=2")
+        scripts("_estimators").Method.parse("reinmix,tau=2")
 
 
 def test_idx_images(scripts, tmp_path):

@@ -70,13 +70,15 @@ def test_missing_data_says_how_to_name_it(tmp_path, monkeypatch):
 
 COMMANDS = {
     "examples.tagging.demo": "demo",
-    "examples.translation.run": "translation",
-    "examples.estimators.listops": "listops",
+    "examples.papers.supertagging": "supertagging",
+    "examples.papers.translation": "translation",
+    "examples.papers.listops": "listops",
     "examples.spacy.freda": "freda",
     "examples.spacy.parse_dm": "parse_dm",
     "examples.spacy.parse_ud": "parse_ud",
-    "examples.spacy.syntax_semantics": "syntax_semantics",
-    "examples.spacy.teach_parser.__main__": "teach_parser",
+    "examples.papers.sentiment": "sentiment",
+    "examples.papers.syntax_semantics": "syntax_semantics",
+    "examples.papers.teach_parser.__main__": "teach_parser",
 }
 
 
@@ -207,11 +209,10 @@ def test_benchmarks_run_and_are_described():
     [
         *sorted(COMMANDS),
         "examples.spacy.demo",
-        "examples.spacy.classify_sst",
         "examples.spacy.transformer",
         "examples.finetune_stanza.__main__",
     ]
-    + [f"examples.estimators.{name}" for name in ("polynomial", "vae", "bias_variance")],
+    + [f"examples.papers.{name}" for name in ("polynomial", "vae", "bias_variance")],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_every_recipe_takes_a_device(module, tmp_path, capsys):

@@ -9,10 +9,10 @@ from rich.console import Console
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from examples.spacy.teach_parser import __main__ as recipe
-from examples.spacy.teach_parser import material, report
-from examples.spacy.teach_parser.generated import CLASSES, MODIFIERS, SHOWN, belongs_left, generate
-from examples.spacy.teach_parser.material import RARE, Draw, words_in, write_dev
+from examples.papers.teach_parser import __main__ as recipe
+from examples.papers.teach_parser import material, report
+from examples.papers.teach_parser.generated import CLASSES, MODIFIERS, SHOWN, belongs_left, generate
+from examples.papers.teach_parser.material import RARE, Draw, words_in, write_dev
 
 
 def documents(path):
@@ -176,10 +176,12 @@ def test_quick_needs_no_data_and_goes_on_where_it_was_killed(tmp_path, monkeypat
     times = {path: path.stat().st_mtime_ns for path in out.rglob("scores.json")}
     (killed,) = out.glob("word/*/none/*/scores.json")  # the cheapest to train again
     killed.unlink()
-    recipe.main(command)
+    (tmp_path / "given.tsv").write_text("a\tx\nb\ty\n", encoding="utf-8")
+    recipe.main([*command, "--test", str(tmp_path / "given.tsv")])
     again = json.loads((out / "results.json").read_text())["rows"]
     new = {path for path in times if path.stat().st_mtime_ns != times[path]}
     assert new == {killed}
+    assert all(one.pop("test: accuracy") == 0 for one in again)  # no such tags
     for one, other in zip(again, results["rows"], strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
     with pytest.raises(SystemExit, match=r"^teach_parser: .* was made with another data, sentences, "):

@@ -8,9 +8,9 @@ import pytest
 import spacy
 
 from examples._shared.spacy_training import train_from_scratch, train_on
+from examples._shared.toy_corpus import ENDINGS, KNOWN_ENDINGS, OPINIONS, OTHER, TOPIC, corpus, sentence
 from examples.spacy import demo, freda
 from examples.spacy._configs import CONFIGS
-from examples.spacy.toy_corpus import ENDINGS, KNOWN_ENDINGS, OPINIONS, OTHER, TOPIC, corpus, sentence
 
 
 def test_the_tree_tells_the_class_and_words_agree():

@@ -172,7 +172,7 @@ def unbiased_reinmax(
 
     ReinMax's trapezoid rule as a control variate of the two-sample score-function estimator (ours).  Pays
     with few variables and a loss nearly quadratic between two samples; with many independent variables, or a
-    rough loss, ``rloo`` has the lower variance (measured in examples/estimators/bias_variance.py).
+    rough loss, ``rloo`` has the lower variance (measured in examples/papers/bias_variance.py).
 
     Args:
         scores: ``[B, n, V]``, n choices per instance.

@@ -116,7 +116,7 @@ def test_reading_text_imports_the_standard_library_alone():
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN_OUTPUT = {"fairseq_plugins/comparison/runs.py", "fairseq_plugins/comparison/processes.py"}  # logs
-BINARY = {"examples/estimators/vae.py"}  # images
+BINARY = {"examples/papers/vae.py"}  # images
 
 
 def opens_text_itself(path):

@@ -5,17 +5,18 @@ import ast
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from diffdecode.categorical import ESTIMATORS, draw, reinforce, rloo, sample, unbiased_reinmax
-from examples._shared.commands import add_device, add_out, device
+from examples._shared.commands import Help, add_experiment, device
 from examples._shared.records import Record, by_seed, typed
 
 SCORE_FUNCTION = {"reinforce", "rloo"}
+SEEDS = 3
+QUICK = ["reinmax", "st", "rloo,samples=2"]
 
 
 @dataclass(frozen=True)
@@ -82,26 +83,28 @@ def arguments(doc: str, name: str, methods: list[str], others: Sequence[str] = (
         return text
 
     parser = argparse.ArgumentParser(
-        prog=f"python -m examples.estimators.{name}",
+        prog=f"python -m examples.papers.{name}",
         description=doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
-    add_out(parser, Path("runs/estimators") / name)
+    add_experiment(parser, name, SEEDS)
     parser.add_argument(
         "--methods", nargs="+", type=spelling, default=methods, help="e.g. reinmax st,tau=1.3 rloo,samples=4"
     )
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
-    add_device(parser, "cpu")
     return parser
 
 
 def prepare(options: argparse.Namespace) -> dict[str, str]:
     """Let torch work where the options say; what cells that are not on the CPU have to say about it.
 
+    With ``--quick``, one seed and few methods.
+
     Raises ValueError if there is no GPU where one is asked for.
     """
     torch.set_num_threads(options.threads)
+    if options.quick:
+        options.seeds, options.methods = 1, QUICK
     chosen = device(options.device)
     if chosen == "cpu":
         return {}

@@ -1,7 +1,7 @@
 """ListOps (Nangia & Bowman 2018) with a latent binary tree: the model decides which neighbours to merge.
 
-    python -m examples.estimators.listops                       # $DIFFDECODE_DATA/listops, short expressions
-    python -m examples.estimators.listops --max-tokens 100 --train 0 --hidden 300 --epochs 20   # full size
+    python -m examples.papers.listops                       # $DIFFDECODE_DATA/listops, short expressions
+    python -m examples.papers.listops --max-tokens 100 --train 0 --hidden 300 --epochs 20   # full size
 
 A binary TreeLSTM over the tokens without parentheses.  While more than one node is left, every pair of
 neighbours is composed and scored, and one pair is chosen by a categorical sample over the scores: it is
@@ -12,6 +12,7 @@ brackets say, ``tree=left`` always the first two, ``tree=random`` any two.
 """
 
 import argparse
+import random
 import statistics
 import sys
 from collections.abc import Callable
@@ -28,11 +29,11 @@ from examples._shared.data import data_folder, read_lines
 from examples._shared.pictures import save_curves
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table, spread
-from examples.estimators._methods import SCORE_FUNCTION, Method, arguments, prepare, record
+from examples.papers._estimators import SCORE_FUNCTION, Method, arguments, prepare, record
 
 TOKENS = {token: i for i, token in enumerate([*"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]"])}
 TREES = ("tree=gold", "tree=left", "tree=random")
-NAME = "examples.estimators.listops"
+NAME = "examples.papers.listops"
 METHODS = [
     "reinmax",
     "reinmax,tau=1.1",
@@ -89,6 +90,38 @@ def read(path: Path, max_tokens: int, limit: int) -> list[Expression]:
             break
     if not found:
         raise ValueError(f"{path} has no expression of at most {max_tokens} tokens")
+    return found
+
+
+OPERATORS: dict[str, Callable[[list[int]], int]] = {
+    "[MIN": min,
+    "[MAX": max,
+    "[MED": lambda values: int(statistics.median(values)),
+    "[SM": lambda values: sum(values) % 10,
+}
+
+
+def generated(count: int, max_tokens: int, seed: int) -> list[Expression]:
+    """Random expressions by the published recipe: 2 to 5 arguments, a quarter of which are expressions."""
+    rng = random.Random(seed)
+
+    def draw(depth: int) -> tuple[str, int]:
+        if depth and rng.random() > 0.25:
+            digit = rng.randrange(10)
+            return str(digit), digit
+        operator = rng.choice(list(OPERATORS))
+        arguments = [draw(depth + 1) for _ in range(rng.randint(2, 5))]
+        text = operator
+        for part in [*(text for text, _ in arguments), "]"]:
+            text = f"( {text} {part} )"
+        return text, OPERATORS[operator]([value for _, value in arguments])
+
+    found: list[Expression] = []
+    while len(found) < count:
+        text, value = draw(0)
+        expression = parse(f"{value}\t{text}")
+        if len(expression.tokens) <= max_tokens:
+            found.append(expression)
     return found
 
 
@@ -216,9 +249,13 @@ class TreeLSTM(nn.Module):
 
 def run_cell(cell: dict, checkpoint: Checkpoint) -> dict:
     """Train one model; accuracy on dev after every epoch."""
-    folder = Path(cell["data"])
-    train = batches(read(folder / "train.tsv.gz", cell["max_tokens"], cell["train"]), cell["batch"])
-    dev = batches(read(folder / "dev.tsv.gz", cell["max_tokens"], 0), 256)
+    if cell["data"] is None:
+        train, dev = generated(cell["train"], cell["max_tokens"], 0), generated(100, cell["max_tokens"], 1)
+    else:
+        folder = Path(cell["data"])
+        train = read(folder / "train.tsv.gz", cell["max_tokens"], cell["train"])
+        dev = read(folder / "dev.tsv.gz", cell["max_tokens"], 0)
+    train, dev = batches(train, cell["batch"]), batches(dev, 256)
     model = TreeLSTM(cell["hidden"])
     optimizer = torch.optim.RAdam(model.parameters(), lr=cell["lr"])
 
@@ -248,11 +285,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     options = parser.parse_args(argv)
+    if options.quick:
+        options.data, options.train, options.hidden, options.epochs = None, 200, 16, 2
     shared = prepare(options) | {
         k: getattr(options, k) for k in ("max_tokens", "train", "hidden", "epochs", "batch", "lr")
     }
     cells = [
-        {"method": method, "seed": seed, "data": str(options.data), **shared}
+        {"method": method, "seed": seed, "data": options.data and str(options.data), **shared}
         for seed in range(options.seeds)
         for method in options.methods
     ]

@@ -1,6 +1,6 @@
 """Polynomial programming (Liu et al. 2023): minimise E |X - 0.45|^p / L over L binary latent variables.
 
-    python -m examples.estimators.polynomial [--exponents 1.5 2 3] [--methods reinmax st ...] [--seeds 3]
+    python -m examples.papers.polynomial [--exponents 1.5 2 3] [--methods reinmax st ...] [--seeds 3]
 
 Settings of the authors' script: L = 128, batch 64, Adam 1e-3, 40 epochs of 200 steps, scores uniform in
 [-0.01, 0.01].  The optimum chooses X = 0 everywhere, 0.45^p; straight-through stalls where its expected
@@ -18,11 +18,11 @@ from examples._shared.pictures import save_curves
 from examples._shared.records import Record, by_seed, typed
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table, spread
-from examples.estimators._methods import Method, arguments, prepare
-from examples.estimators._polynomial import CENTRE, expected_loss, polynomial
+from examples.papers._estimators import Method, arguments, prepare
+from examples.papers._polynomial import CENTRE, expected_loss, polynomial
 
 STEPS = 200
-NAME = "examples.estimators.polynomial"
+NAME = "examples.papers.polynomial"
 METHODS = [
     "reinmax",
     "reinmax,tau=1.5",
@@ -104,6 +104,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--variables", type=int, default=128, help="L")
     options = parser.parse_args(argv)
+    if options.quick:
+        options.epochs, options.variables, options.exponents = 2, 8, [2.0]
     sizes = prepare(options) | {
         "epochs": options.epochs,
         "variables": options.variables,

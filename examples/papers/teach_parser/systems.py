@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import spacy
 from spacy import util
 from spacy.language import Language
 from spacy.tokens import DocBin
@@ -14,7 +15,7 @@ from spacy.tokens import DocBin
 from diffdecode.files.atomic import write_bytes
 from examples._shared.runs import done_once
 from examples._shared.spacy_training import LAST, learn_rate, train_from_scratch
-from examples.spacy.teach_parser.material import Draw, words_in, write_dev
+from examples.papers.teach_parser.material import Draw, words_in, write_dev, write_given
 from spacy_components.training.corpus import create_corpus
 
 CONFIG = Path(__file__).parent / "config.cfg"
@@ -28,6 +29,7 @@ PARTS = 5
 """Of TreeConcat: the word, its head, its children on either side, its grandparent."""
 TREE_WORDS = 0.25
 """Words with a tree for each word with a tag."""
+GIVEN = "test: accuracy"
 SCORES = {"tag_acc": "accuracy", "dep_uas": "uas", "dep_las": "las"}
 
 
@@ -160,6 +162,14 @@ class Laboratory:
             return self._scores(nlp, folder / "parsed.spacy")
 
         return done_once(folder / "scores.json", this.recorded(), train)
+
+    def given(self, cell: Cell, path: Path) -> dict[str, float]:
+        """Accuracy of a finished cell on a column file."""
+        target = self.out / "data" / "test.spacy"
+        write_given(path, target)
+        nlp = spacy.load(self.folder(cell) / LAST)
+        tagged = nlp.evaluate(list(create_corpus(target)(nlp)))
+        return {GIVEN: 100 * tagged["tag_acc"]}
 
     def dev(self) -> Path:
         """The folder of the dev sentences."""

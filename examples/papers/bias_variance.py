@@ -1,6 +1,6 @@
 """Bias and variance of the estimators on problems whose gradient is known exactly.
 
-    python -m examples.estimators.bias_variance [--problems quadratic-8x4 ...] [--samples 20000]
+    python -m examples.papers.bias_variance [--problems quadratic-8x4 ...] [--samples 20000]
 
 Per method: cosine between mean estimate and exact gradient; relative bias |mean - exact| / |exact|, with the
 Monte Carlo error of the mean beside it; relative standard deviation of one estimate; and the "signal" of one
@@ -22,8 +22,8 @@ from examples._shared.commands import one_line_errors
 from examples._shared.pictures import save_curves
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table
-from examples.estimators._methods import Method, arguments, prepare
-from examples.estimators._polynomial import expected_loss, polynomial
+from examples.papers._estimators import Method, arguments, prepare
+from examples.papers._polynomial import expected_loss, polynomial
 
 METHODS = [
     "reinmax",
@@ -166,6 +166,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--problems", nargs="+", default=PROBLEMS)
     parser.add_argument("--samples", type=int, default=20_000, help="independent estimates per cell")
     options = parser.parse_args(argv)
+    if options.quick:
+        options.samples, options.problems = 200, options.problems[:2]
     where = prepare(options)
     cells = [
         {"problem": problem, "method": method, "samples": options.samples, **where}

@@ -16,7 +16,8 @@ from spacy.vocab import Vocab
 
 from diffdecode.files.atomic import atomic_folder, write_bytes, write_text
 from diffdecode.files.text import Block, FormatError, blocks
-from examples.spacy.teach_parser.generated import SHOWN, Generated, generate
+from examples._shared.data import file_in
+from examples.papers.teach_parser.generated import SHOWN, Generated, generate
 from spacy_components.training.formats import read_conllu
 
 TREEBANK, CATEGORIES = "ud_english_ewt/en_ewt-ud-{}.conllu.gz", "ccg_ewt/{}.tsv.gz"
@@ -81,7 +82,7 @@ class Draw:
 
     def _real(self) -> tuple[list[Sentence], list[Sentence]]:
         draw = random.Random(self.seed)
-        named = dict(_named(_file(self.data, TREEBANK, "train")))
+        named = dict(_named(file_in(self.data, TREEBANK.format("train"))))
         names = draw.sample(sorted(named), min(len(named), self.trees + self.trees // 10 + 10))
         drawn = _short(_trees([named[name] for name in names]))[: self.trees]
         taken = {tree.name for tree in drawn}
@@ -114,11 +115,16 @@ def write_dev(data: Path | None, folder: Path) -> None:
         sentences = [generate(draw) for _ in range(GENERATED_DEV)]
         trees, tagged = [_with_tree(each) for each in sentences], map(_with_tags, sentences)
     else:
-        trees = _trees([block for _, block in _named(_file(data, TREEBANK, "dev"))])
+        trees = _trees([block for _, block in _named(file_in(data, TREEBANK.format("dev")))])
         tagged = _categories(data, "dev")
     with _made(folder) as made:
         _save(made / "trees.spacy", trees)
         _save(made / "tags.spacy", tagged)
+
+
+def write_given(path: Path, target: Path) -> None:
+    """Sentences of a column file, ``word<TAB>category``, as a .spacy file; ValueError for another."""
+    _save(target, [_tagged(path, block) for block in blocks(path)])
 
 
 def words_in(path: Path) -> int:
@@ -137,13 +143,6 @@ def _without_rare(sentences: list[Sentence]) -> list[Sentence]:
         each._replace(tags=[tag if counts[tag] >= RARE else "" for tag in each.tags or ()])
         for each in sentences
     ]
-
-
-def _file(data: Path, name: str, split: str) -> Path:
-    path = data / name.format(split)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give the folder of the data with --data")
-    return path
 
 
 def _named(path: Path) -> Iterator[tuple[str, Block]]:
@@ -175,17 +174,21 @@ def _trees(sentences: list[Block]) -> list[Sentence]:
 
 
 def _categories(data: Path, split: str) -> Iterator[Sentence]:
-    path, ids = _file(data, CATEGORIES, split), _file(data, IDS, split)
+    path, ids = file_in(data, CATEGORIES.format(split)), file_in(data, IDS.format(split))
     names = [line for block in blocks(ids) for line in block.lines]
     sentences = list(blocks(path))
     if len(names) != len(sentences):
         raise FormatError(ids, None, f"{len(names):,} names for {len(sentences):,} sentences")
     for name, block in zip(names, sentences):
-        rows = [line.split("\t") for line in block.lines]
-        for number, row in enumerate(rows, block.start):
-            if len(row) != 2 or not all(row):
-                raise FormatError(path, number, "expected word<TAB>category")
-        yield Sentence(name, [word for word, _ in rows], tags=[tag for _, tag in rows])
+        yield _tagged(path, block, name)
+
+
+def _tagged(path: Path, block: Block, name: str = "") -> Sentence:
+    rows = [line.split("\t") for line in block.lines]
+    for number, row in enumerate(rows, block.start):
+        if len(row) != 2 or not all(row):
+            raise FormatError(path, number, "expected word<TAB>category")
+    return Sentence(name, [word for word, _ in rows], tags=[tag for _, tag in rows])
 
 
 def _with_tree(sentence: Generated) -> Sentence:

@@ -15,7 +15,7 @@ from diffdecode.files.atomic import write_text
 from examples._shared.pictures import save_scatter
 from examples._shared.records import Record, typed
 from examples._shared.tables import markdown_table, spread
-from examples.spacy.teach_parser.systems import NO_TREES, PIPELINE, SCORES
+from examples.papers.teach_parser.systems import GIVEN, NO_TREES, PIPELINE, SCORES
 from spacy_components.cli.compare_parses import html_page
 from spacy_components.training.parse_changes import ParseChanges, compare_parses
 
@@ -48,11 +48,11 @@ def record(rows: Sequence[Row]) -> Record:
     for row in rows:
         name = f"{row['system']}, {row['encoder']}, {row['trees']:,} trees"
         seconds.setdefault(name, []).append(row["seconds"])
-        for measure in SCORES.values():
+        for measure in (*SCORES.values(), GIVEN):
             if measure in row:
                 systems.setdefault(name, {}).setdefault(measure, {})[str(row["seed"])] = row[measure]
-    name = "examples.spacy.teach_parser"
-    measures = dict.fromkeys(SCORES.values(), 1)
+    name = "examples.papers.teach_parser"
+    measures = dict.fromkeys([*SCORES.values(), *([GIVEN] if any(GIVEN in row for row in rows) else [])], 1)
     return Record(
         name, typed(name, None), measures, systems, {key: mean(values) for key, values in seconds.items()}
     )

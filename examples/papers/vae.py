@@ -1,8 +1,8 @@
 """Discrete variational autoencoder (Liu et al. 2023): categorical latents, Bernoulli pixels, uniform prior.
 
-    python -m examples.estimators.vae                              # scikit-learn's 8x8 digits, minutes
-    python -m examples.estimators.vae --data mnist --latents 4x24  # $DIFFDECODE_DATA/mnist, hours on a CPU
-    python -m examples.estimators.vae --data FOLDER                # with train-images-idx3-ubyte(.gz)
+    python -m examples.papers.vae                              # scikit-learn's 8x8 digits, minutes
+    python -m examples.papers.vae --data mnist --latents 4x24  # $DIFFDECODE_DATA/mnist, hours on a CPU
+    python -m examples.papers.vae --data FOLDER                # with train-images-idx3-ubyte(.gz)
 
 ``--latents 8x4`` means 4 latent variables of 8 values.  On MNIST the network is 784-512-256 and the settings
 per latent size are those of the authors' scripts; on the digits it is 64-128, Adam 2e-3, 80 epochs.  The
@@ -28,9 +28,9 @@ from examples._shared.data import data_folder
 from examples._shared.pictures import save_curves
 from examples._shared.runs import Checkpoint, run_grid
 from examples._shared.tables import save_table, spread
-from examples.estimators._methods import Method, arguments, prepare, record
+from examples.papers._estimators import Method, arguments, prepare, record
 
-NAME = "examples.estimators.vae"
+NAME = "examples.papers.vae"
 METHODS = [
     "reinmax",
     "reinmax,tau=1.3",
@@ -171,6 +171,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--epochs", type=int, help="default: 80 for digits, 160 for MNIST")
     options = parser.parse_args(argv)
+    if options.quick:
+        options.data, options.latents, options.epochs = "digits", "4x3", 2
     shared = settings(options) | prepare(options)
     problem = f"{Path(options.data).name}-{options.latents}"
     cells = [

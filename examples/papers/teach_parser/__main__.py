@@ -4,8 +4,8 @@ A tagger of CCG categories reads each word with its head, its children and its g
 parser that has seen 300 trees of other sentences. Both are trained on; what differs is what comes back
 through the trees::
 
-    python -m examples.spacy.teach_parser --data DIR
-    python -m examples.spacy.teach_parser --quick       # a minute, a generated language, no data needed
+    python -m examples.papers.teach_parser --data DIR
+    python -m examples.papers.teach_parser --quick       # a minute, a generated language, no data needed
 
 What is finished is not run again: the same command, or one with more seeds, goes on.
 """
@@ -28,8 +28,8 @@ from examples._shared.commands import add_device, add_out, one_line_errors
 from examples._shared.data import data_folder
 from examples._shared.spacy_training import numpy_products, use_device
 from examples._shared.tables import save_markdown
-from examples.spacy.teach_parser import report
-from examples.spacy.teach_parser.systems import (
+from examples.papers.teach_parser import report
+from examples.papers.teach_parser.systems import (
     NO_TREES,
     PIPELINE,
     SYSTEMS,
@@ -72,19 +72,20 @@ def _run(args: argparse.Namespace) -> None:
     rows = []
     for number, cell in enumerate(cells, 1):
         console.print(f"[{number}/{len(cells)}] {cell}", highlight=False, markup=False)
-        rows.append(laboratory.run(cell))
+        rows.append(laboratory.run(cell) | (laboratory.given(cell, args.test) if args.test else {}))
     _report(laboratory, cells, rows, args)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.spacy.teach_parser",
+        prog="python -m examples.papers.teach_parser",
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, default = parser.add_argument, Settings(data=None)
     add("--data", type=Path, default=data_folder(), help="folder with ud_english_ewt and ccg_ewt")
+    add("--test", type=Path, help="a file of words and categories to report on besides dev, at the end")
     add("--quick", action="store_true", help="small, and on a generated language: needs no data")
     add("--trees", type=int, nargs="+", default=[300], help="sentences with a tree")
     add("--encoders", nargs="+", choices=WIDTHS, default=["word"], help="what a tagged word's vector sees")
@@ -145,7 +146,7 @@ def _report(
     laboratory: Laboratory, cells: list[Cell], rows: list[dict[str, Any]], args: argparse.Namespace
 ) -> None:
     """Table, picture, changed trees, and all of it as JSON."""
-    out, command = args.out, shlex.join(["python", "-m", "examples.spacy.teach_parser", *sys.argv[1:]])
+    out, command = args.out, shlex.join(["python", "-m", "examples.papers.teach_parser", *sys.argv[1:]])
     about = {"date": date.today().isoformat(), "command": command, **laboratory.settings.recorded()}
     write_json(out / "results.json", {"about": about, "rows": rows})
     report.record(rows).leave(out)

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
+from spacy_components.sdp_graph import set_graph
+
 TOPIC = "libr"
 NOUNS = ("cas", "urb", "ros", "naut", "silv", "port")
 OPINIONS = {"praise": ("bon", "dulc", "felic"), "blame": ("mal", "turp", "vil")}
@@ -59,6 +61,22 @@ def corpus(
         if classes:
             doc.cats = {name: float(name == label) for name in (*OPINIONS, OTHER)}
         yield doc
+
+
+def with_graph(tree: Doc, key: str, far: bool = False) -> Doc:
+    """The words of a tree with a graph instead: the tree's arcs and, if ``far``, those to grandparents.
+
+    Args:
+        tree: of the corpus.
+        key: of the graph, ``doc._.KEY``.
+        far: whether there are such.
+    """
+    doc = Doc(tree.vocab, words=[token.text for token in tree])
+    arcs = [(token.head.i, token.i, token.dep_) for token in tree if token.head != token]
+    if far:
+        arcs += [(t.head.head.i, t.i, "far") for t in tree if len({t, t.head, t.head.head}) == 3]
+    set_graph(doc, arcs, [token.i for token in tree if token.head == token], key)
+    return doc
 
 
 def _tree(heads: list[int]) -> dict[str, list]:
