@@ -28,7 +28,8 @@ def unchecked() -> Iterator[None]:
     On a GPU each look waits for the device. Without them, a decision and SPIGOT's step only start kernels;
     the backward pass of what was decided inside does not look either, wherever it is called. Lengths outside
     1..N, NaN, sentences without a tree, and float32 scores above 1e36 then give results that mean nothing
-    instead of an error; wrong shapes and types are refused as always.
+    instead of an error, and so do entropies of nearly equally good trees whose scores are above some 1e3;
+    wrong shapes and types are refused as always.
     """
     token = _checking.set(False)
     try:

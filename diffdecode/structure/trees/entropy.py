@@ -42,7 +42,7 @@ def _by_difference(trees: "TreeKind", scores: Tensor, lengths: Tensor) -> tuple[
 
     Every score is measured from that of its word's arc in the best tree, which changes no probability.
     """
-    by_arc = scores.detach() if scores.dim() == 3 else reference.log_sum(scores.detach(), 3)
+    by_arc = scores.detach() if scores.dim() == 3 else scores.detach().amax(3)
     shift = pad(arc_scores_of(by_arc, trees.best(by_arc, lengths)), (1, 0))
     beside_best = scores - shift.view(*shift.shape, *[1] * (scores.dim() - 2))
     marginals, log_partition = tree_marginals(trees, beside_best, lengths)

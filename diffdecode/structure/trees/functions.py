@@ -96,9 +96,9 @@ def tree_entropy(
 
     Returns:
         ``[B]``, at least 0, differentiable; computed in float64. Exact to 1e-9 and, for larger scores, to the
-        rounding of their sums, about ``1e-16 N S`` for N words and scores of size S: trees that are equally
-        good are so at any size. Sentences of many nearly equally good trees with scores above some 1e3 take
-        plain torch, and the memory of the reference.
+        rounding of their sums, about ``1e-16 N S`` for N words and scores of size S: trees without labels
+        that are equally good are so at any size. Sentences of many nearly equally good trees with scores
+        above some 1e3 take plain torch, and the memory of the reference.
 
     Raises:
         ValueError: as in :func:`projective_tree`.
