@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
-from diffdecode.structure.kernels import backend, is_installed, use_backend
+from diffdecode.structure.kernels import backend, is_installed, uncollected, use_backend
 
 
 def main() -> None:
@@ -23,13 +23,13 @@ def main() -> None:
         return
     start = time.monotonic()
     missing = [name for name in kernels() if not is_kept(name)]
-    gc.disable()  # compiling makes many objects and hardly any garbage: looking for it is a tenth of the time
-    if missing:
-        compile_kernel(missing[0])  # what numba makes ready for it is shared by the processes
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(2, context, initializer=gc.disable) as processes:
-        # Two halves, and not one by one: neighbours have parts in common.
-        list(processes.map(compile_kernel, missing[1:], chunksize=max(1, len(missing) // 2)))
+    with uncollected():
+        for name in missing[:1]:
+            compile_kernel(name)  # what numba makes ready for it is shared by the processes
+        with ProcessPoolExecutor(2, context, initializer=gc.disable) as processes:
+            # Two halves, and not one by one: neighbours have parts in common.
+            list(processes.map(compile_kernel, missing[1:], chunksize=max(1, len(missing) // 2)))
     print(f"all kernels are compiled ({time.monotonic() - start:.0f} s)", flush=True)
 
 

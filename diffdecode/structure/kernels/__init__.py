@@ -7,6 +7,7 @@ another, wherever it can run (``triton`` on CUDA only).
 """
 
 import functools
+import gc
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import torch
 
 from diffdecode.structure.kernels.base import Backend, TreeAlgorithms
 
-__all__ = ["BACKENDS", "Backend", "TreeAlgorithms", "backend", "is_installed", "use_backend"]
+__all__ = ["BACKENDS", "Backend", "TreeAlgorithms", "backend", "is_installed", "uncollected", "use_backend"]
 
 BACKENDS = ("reference", "numba", "triton")
 _PREFERRED = {"cuda": ("triton", "numba", "reference")}
@@ -72,7 +73,8 @@ def _checked(name: str) -> str:
 def _load(name: str) -> Backend:
     """Import a backend. A compiler is imported only when its kernels are called for."""
     if name == "numba":
-        from diffdecode.structure.kernels.numba.backend import BACKEND
+        with uncollected():
+            from diffdecode.structure.kernels.numba.backend import BACKEND
 
         return BACKEND
     if name == "triton":
@@ -82,3 +84,15 @@ def _load(name: str) -> Backend:
     from diffdecode.structure.kernels.reference import BACKEND
 
     return BACKEND
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Look for no garbage in the ``with`` block, which makes hardly any: torch keeps much to look through."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,5 +1,6 @@
 """The dispatch among backends, threads, forked children, and the compiled pieces that kernels are made of."""
 
+import gc
 import multiprocessing
 import os
 import struct
@@ -15,6 +16,7 @@ from score_families import random_scores
 
 from diffdecode.structure import (
     TreeKind,
+    kernels,
     nonprojective_tree,
     project_dep,
     project_simplex,
@@ -70,6 +72,15 @@ def test_unknown_or_missing_backend(monkeypatch):
     with pytest.raises(RuntimeError, match="pip install numba"), use_backend("numba"):
         pass
     assert backend(CPU).name == "reference"
+
+
+def test_no_garbage_is_looked_for_while_a_backend_is_imported(monkeypatch):
+    class Module:
+        BACKEND = property(lambda self: gc.isenabled())
+
+    monkeypatch.setitem(sys.modules, numba_backend.__name__, Module())
+    assert kernels._load.__wrapped__("numba") is False
+    assert gc.isenabled()
 
 
 def test_everything_obeys_the_backend_that_is_asked_for(monkeypatch):

@@ -1,5 +1,6 @@
 """Kernels as files of machine code: which are read, what they check, and the memory that they ask for."""
 
+import ast
 import ctypes
 import threading
 
@@ -73,6 +74,21 @@ def test_code_for_another_processor_or_by_another_compiler_is_not_read(kept, oth
     else:
         other_origin.setattr(native.importlib.metadata, "version", lambda name: "0.0")
     assert native.read(ROWS.name) is None
+
+
+def test_nothing_that_kernels_import_is_left_out_of_their_origin():
+    sources = native.sources()
+    imported = {
+        node.module
+        for path in sources
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("diffdecode")
+    }
+    assert len(imported) > 12
+    assert imported <= {f"{native.__package__}.{path.stem}" for path in sources} | {
+        "diffdecode.structure.kernels.randomness",
+        "diffdecode.structure.kernels.status",
+    }
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):

@@ -101,13 +101,18 @@ def _announce() -> None:
 # --------------------------------------------------------------------------- files
 
 
+def sources() -> list[Path]:
+    """The files that kernels are compiled from, and by."""
+    own = [path for path in sorted(HERE.glob("*.py")) if path.name != "backend.py"]
+    return [*own, HERE.parent / "randomness.py", HERE.parent / "status.py"]
+
+
 @functools.cache
 def origin() -> str:
     """A digest of all that machine code depends on."""
-    sources = sorted((*HERE.glob("*.py"), *HERE.parent.glob("*.py")))
     settings = {name: value for name, value in os.environ.items() if name.startswith("NUMBA_")}
     about = {
-        "sources": [hashlib.sha256(source.read_bytes()).hexdigest() for source in sources],
+        "sources": [hashlib.sha256(source.read_bytes()).hexdigest() for source in sources()],
         "compilers": [importlib.metadata.version(name) for name in ("numba", "llvmlite")],
         "settings": {name: value for name, value in settings.items() if name != "NUMBA_CACHE_DIR"},
         "system": [llvm.get_process_triple(), object.__basicsize__],
