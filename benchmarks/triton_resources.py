@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from diffdecode.structure.kernels.status import LARGEST_SUMMABLE
 from diffdecode.structure.kernels.triton import (
     edmonds,
     eisner,
@@ -25,15 +27,17 @@ from diffdecode.structure.kernels.triton import (
     matrix_tree,
     projections,
     sampling,
+    scores,
 )
 from diffdecode.structure.kernels.triton.spans import tile_shape
 from diffdecode.structure.kernels.triton.vectors import sizes_for, vector_sizes
 
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TYPES = {
     "size": "i32", "lengths": "*i64", "heads": "*i64", "items": "*i32", "enters": "*i32", "splits": "*i16",
-    "arc_splits": "*i16", "lost": "*i8", "found": "*i8", "weights": "*fp64", "seeds": "*i64", "shift": "i32",
-    "batch": "i32",
+    "arc_splits": "*i16", "lost": "*i8", "status": "*i8", "marks": "*i8", "usable": "*i64",
+    "weights": "*fp64", "seeds": "*i64", "shift": "i32", "batch": "i32",
 }  # fmt: skip
 """Of arguments by their names; all others point to floating point numbers."""
 
@@ -79,6 +83,9 @@ def cases() -> dict[str, Case]:
         found[f"project_rows, {'trees' if multi_root else 'rows'}, {dtype}"] = Case(
             projections.project_rows, dtype, rows
         )
+        look = {"LARGEST": LARGEST_SUMMABLE[DTYPES[dtype]], **scores.LOOK}
+        found[f"look_at_scores, {dtype}"] = Case(scores.look_at_scores, dtype, look)
+        found[f"mark_possible, {dtype}"] = Case(scores.mark_possible, dtype, {"COLUMNS": 64, "num_warps": 1})
         for kernel in (matrix_tree.eliminate, matrix_tree.undo):
             options = {**matrix_tree.TILE, "FIRST": tile["FIRST"], "ALONG": not multi_root}
             derivatives = "" if multi_root else ", derivatives"

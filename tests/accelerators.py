@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from standin_card import Card, CardGenerator, standin_card
+from standin_card import DEVICE, Card, CardGenerator, standin_card
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -37,6 +37,10 @@ class Accelerator(ABC):
     def waits(self, step: Callable[..., object], *arguments, **options) -> list[str]:
         """One entry for each time that ``step(*arguments, **options)`` waits for the device."""
 
+    def copies(self, step: Callable[..., object], *arguments) -> list[str]:
+        """What ``step(*arguments)`` brings to the device or back; a card does not tell."""
+        return []
+
     def sizes(self, small: list, all_sizes: list) -> list:
         """Those that are tried."""
         return all_sizes if self.is_real else small
@@ -49,7 +53,7 @@ class StandIn(Accelerator):
 
     def __init__(self, card: Card):
         self.card = card
-        self.device = torch.device("card:0")
+        self.device = DEVICE
 
     def generator(self, seed):
         return CardGenerator().manual_seed(seed)
@@ -58,6 +62,11 @@ class StandIn(Accelerator):
         self.card.reset()
         step(*arguments, **options)
         return list(self.card.waits)
+
+    def copies(self, step, *arguments):
+        self.card.reset()
+        step(*arguments)
+        return list(self.card.copies)
 
     def kernels(self, step: Callable[..., object], *arguments) -> int:
         """How many kernels ``step(*arguments)`` starts."""

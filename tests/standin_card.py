@@ -3,8 +3,12 @@
 ``torch.device("card")`` is a device of PyTorch's for backends written in Python. Its tensors hold tensors of
 the CPU, and inside a :class:`Card` all operations are carried out on these. What a card refuses is refused:
 tensors of two devices in one operation, a generator of the CPU, ``numpy()``. What a card does asynchronously
-and what waits for it is told apart, and counted: see ``Card.waits`` and ``Card.kernels``. The kernels of
-``diffdecode.structure`` are numba's, called as Triton's are: in one piece and without a wait.
+and what waits for it is told apart, and counted: see ``Card.waits`` and ``Card.kernels``. Where
+``diffdecode.structure`` has a kernel for cards, numba's is called as Triton's is: in one piece and without a
+wait. All else of numba's is what it is on a card, too: a round trip.
+
+Its tensors are on ``card:1``. One that is made on "the" card, that is on the current one, is on ``card:0``,
+where it cannot be used with them.
 """
 
 import traceback
@@ -27,6 +31,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("diffdecode", "fairseq_plugins", "spacy_components")
 REGISTER = getattr(backend_registration, "_setup_privateuseone_for_python_backend", None)
 
+DEVICE = torch.device("privateuseone", 1)  # card:1, by the name that it has from the start
+KERNELS = ("best", "marginals", "covariance_product", "sample", "simplex", "p_dep", "possible")
+"""What a backend for cards has of its own; test_triton.py compares them with Triton's."""
+
 READS = {aten._local_scalar_dense.default: 1, aten.equal.default: 1, aten._linalg_check_errors.default: 1}
 SIZED_BY_VALUES = {
     aten.nonzero.default: 1,
@@ -39,6 +47,12 @@ SIZED_BY_VALUES = {
     aten.multinomial.default: 2,  # looks for negative and infinite weights
 }
 INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
+ALLOCATIONS = (
+    aten.empty.memory_format,
+    aten.empty_strided.default,
+    aten.empty_like.default,
+    aten.new_empty.default,
+)
 COPIES = (aten._to_copy.default, aten.copy_.default)
 WITH_SIZES_ON_THE_CPU = (
     aten._pack_padded_sequence.default,
@@ -48,22 +62,22 @@ WITH_SIZES_ON_THE_CPU = (
 
 
 class CardTensor(Tensor):
-    """A tensor on the card; ``held`` is the tensor of the CPU that has its values."""
+    """A tensor on a card; ``held`` is the tensor of the CPU that has its values."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, held: Tensor):
+    def __new__(cls, held: Tensor, device: torch.device = DEVICE):
         return Tensor._make_wrapper_subclass(
             cls,
             held.shape,
             strides=held.stride(),
             storage_offset=held.storage_offset(),
             dtype=held.dtype,
-            device="card:0",
+            device=device,
         )
 
-    def __init__(self, held: Tensor):
+    def __init__(self, held: Tensor, device: torch.device = DEVICE):
         self.held = held
 
     @classmethod
@@ -83,7 +97,7 @@ class CardTensor(Tensor):
         return self.detach().cpu().tolist()
 
     def numpy(self, **options):
-        raise TypeError("can't convert card:0 device type tensor to numpy")
+        raise TypeError("can't convert card device type tensor to numpy")
 
     def __array__(self, dtype=None):
         return self.numpy()
@@ -105,7 +119,7 @@ class CardGenerator(torch.Generator):
 
     @property
     def device(self):
-        return torch.device("card:0")
+        return DEVICE
 
 
 class Card(TorchDispatchMode):
@@ -114,7 +128,8 @@ class Card(TorchDispatchMode):
     Attributes:
         waits: one entry for each time that the CPU had to wait for the card: which operation, and the line of
             ours that it came from.
-        kernels: how many operations were started on the card (views are none).
+        kernels: how many operations were started on the card (views and empty tensors are none).
+        copies: one entry for each tensor that was brought from the CPU to the card or back, waiting or not.
     """
 
     def __init__(self):
@@ -139,6 +154,7 @@ class Card(TorchDispatchMode):
     def reset(self) -> None:
         """Count from 0."""
         self.waits: list[str] = []
+        self.copies: list[str] = []
         self.kernels = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -146,36 +162,37 @@ class Card(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         ours = [tensor for tensor in tensors if isinstance(tensor, CardTensor)]
         asked_for = kwargs.get("device")
-        to_card = bool(ours) if asked_for is None else torch.device(asked_for).type == "card"
-        if func in (aten.copy_.default,):
-            to_card = isinstance(args[0], CardTensor)
-        if not ours and not to_card:
+        place = _card_of(asked_for if asked_for is not None else ours[0].device if ours else None)
+        if func is aten.copy_.default:
+            place = _card_of(args[0].device)
+        if not ours and not place:
             return _by_hand(func)(*args, **kwargs)
         self._refuse(func, args, kwargs, tensors, ours)
-        self._count(func, args, kwargs, tensors, to_card)
+        self._count(func, args, kwargs, tensors, bool(place))
         if asked_for is not None:
             kwargs["device"] = torch.device("cpu")
         kwargs.pop("pin_memory", None)
         found = _by_hand(func)(*tree_map(_held, args), **tree_map(_held, kwargs))
-        if not to_card:
+        if not place:
             return found
         if func is aten._pack_padded_sequence.default:
-            return _on_card(found[0]), found[1]
+            return _on_card(found[0], place), found[1]
         known = {id(tensor.held): tensor for tensor in ours}
-        return tree_map(lambda leaf: known[id(leaf)] if id(leaf) in known else _on_card(leaf), found)
+        return tree_map(lambda leaf: known[id(leaf)] if id(leaf) in known else _on_card(leaf, place), found)
 
     def _refuse(self, func, args, kwargs, tensors, ours) -> None:
         generator = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Generator)), None)
         if generator is not None and generator._cdata not in CardGenerator.made:
             raise RuntimeError(f"{func}: expected a 'card' device type for generator but found 'cpu'")
-        free = (*INDEXED, *COPIES, *WITH_SIZES_ON_THE_CPU)
-        strange = [tensor for tensor in tensors if not isinstance(tensor, CardTensor) and tensor.dim()]
-        if ours and strange and func not in free:
-            raise RuntimeError(f"{func}: expected all tensors to be on the same device, found card:0 and cpu")
+        devices = {tensor.device for tensor in ours}
+        if ours and func not in (*INDEXED, *WITH_SIZES_ON_THE_CPU):  # which may have others on the CPU
+            devices |= {tensor.device for tensor in tensors if tensor.dim()}
+        if len(devices) > 1 and func not in COPIES:
+            names = " and ".join(sorted(map(str, devices)))
+            raise RuntimeError(f"{func}: expected all tensors to be on the same device, found {names}")
 
     def _count(self, func, args, kwargs, tensors, to_card) -> None:
-        if not func.is_view:
-            self.kernels += 1
+        self.kernels += not func.is_view and func not in ALLOCATIONS
         waits = READS.get(func, 0) + SIZED_BY_VALUES.get(func, 0)
         if func in INDEXED:
             waits += self._waits_of_index(func, args)
@@ -183,7 +200,9 @@ class Card(TorchDispatchMode):
             blocking = not (
                 kwargs.get("non_blocking") or (func is aten.copy_.default and args[2:] == (True,))
             )
-            waits += blocking and len({isinstance(t, CardTensor) for t in tensors[:2]} | {to_card}) == 2
+            crosses = len({isinstance(t, CardTensor) for t in tensors[:2]} | {to_card}) == 2
+            self.copies += [line_of_ours()] * crosses
+            waits += blocking and crosses
         if waits:
             self.waits += [f"{func} {line_of_ours()}"] * int(waits)
 
@@ -200,8 +219,15 @@ def _held(leaf):
     return leaf.held if isinstance(leaf, CardTensor) else leaf
 
 
-def _on_card(leaf):
-    return CardTensor(leaf) if isinstance(leaf, Tensor) and not isinstance(leaf, CardTensor) else leaf
+def _card_of(device) -> torch.device | None:
+    """The card that this names, the current one if it has no number; None for another device."""
+    device = torch.device(device or "cpu")
+    return torch.device(DEVICE.type, device.index or 0) if device.type == DEVICE.type else None
+
+
+def _on_card(leaf, place: torch.device = DEVICE):
+    is_ours = isinstance(leaf, CardTensor)
+    return CardTensor(leaf, place) if isinstance(leaf, Tensor) and not is_ours else leaf
 
 
 def line_of_ours() -> str:
@@ -271,7 +297,7 @@ def _is_registered() -> bool:
 
 
 def _as_kernel(function: Callable) -> Callable:
-    """A function of the CPU's tensors, as one kernel of the card's."""
+    """A function of the CPU's tensors, as a kernel of the card's."""
 
     def run(*arguments):
         return tree_map(_on_card, function(*tree_map(_held, arguments)))
@@ -280,12 +306,12 @@ def _as_kernel(function: Callable) -> Callable:
 
 
 def _kernels(backend):
-    """A backend whose kernels run on the card: what is differentiated (log_partition) is torch's already."""
+    """A backend with kernels that run on the card."""
     changes = {}
     for name, member in vars(backend).items():
         if is_dataclass(member):
             changes[name] = _kernels(member)
-        elif callable(member) and name not in ("log_partition", "project"):
+        elif name in KERNELS:
             changes[name] = _as_kernel(member)
     return replace(backend, **changes)
 

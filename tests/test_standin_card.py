@@ -1,8 +1,10 @@
 """The stand-in for a card refuses and counts what a card refuses and waits for."""
 
 import copy
+from unittest.mock import patch
 
 import pytest
+import standin_card
 import torch
 from accelerators import accelerator_named
 from standin_card import CardTensor
@@ -55,6 +57,29 @@ def test_two_devices_in_one_operation_are_refused(there):
     with pytest.raises(RuntimeError, match="same device"):
         there + torch.ones(2, 2)
     assert (there + torch.tensor(1.0)).tolist() == [[2, -1], [4, 1]]  # a number of the CPU is none
+
+
+def test_what_is_made_on_the_current_card_is_on_another_one(there):
+    made = torch.ones(2, 2, device="card")
+    assert (made.device.index, there.device.index) == (0, 1)
+    with pytest.raises(RuntimeError, match=r"found card:0 and card:1"):
+        there + made
+    assert (there + made.to(there.device)).tolist() == [[2, -1], [4, 1]]
+    assert there.new_ones(2).device == torch.zeros_like(there).device == there.device
+
+
+def test_what_the_cpu_does_for_a_card_is_a_round_trip(standin, there):
+    """Backends have kernels for cards, and all else is the CPU's, on tensors of the card's."""
+    from diffdecode.structure import kernels
+
+    trees = kernels.backend(there.device).projective
+    scores, lengths = there.new_ones(1, 3, 3), torch.full((1,), 2, device=there.device)
+    assert standin.waits(trees.best, scores, lengths, False) == []
+    of_the_cpu = kernels.backend(torch.device("cpu")).projective.best
+    with patch.object(standin_card, "KERNELS", ()):
+        trees = standin_card._kernels(kernels.backend(torch.device("cpu"))).projective
+    assert trees.best is of_the_cpu
+    assert len(standin.waits(trees.best, scores, lengths, False)) == 4
 
 
 def test_what_only_the_cpu_has_is_refused(there):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from accelerators import accelerator_named
+from standin_card import DEVICE
 from torch import nn
 
 from diffdecode.categorical import sample
@@ -75,6 +76,8 @@ def test_a_decision_is_looked_at_once_and_unchecked_never(accelerator, surrogate
     assert len(accelerator.waits(step)) == 1 + IN_BACKWARD.get(surrogate, 0)
     if surrogate != "spigot_exact":  # which goes through the CPU
         assert accelerator.waits(trusted) == []
+        # Nor is anything brought to the device: a CUDA graph would do so again at each replay.
+        assert accelerator.copies(trusted) == []
 
 
 FUNCTIONS = {
@@ -100,29 +103,57 @@ def test_what_is_done_with_trees_waits_a_constant_number_of_times(accelerator, f
 
 
 class Launches:
-    """A Triton kernel that is launched, and does nothing."""
+    """A Triton kernel that is launched, and does nothing but hang all words on the root."""
+
+    count = 0
 
     def __init__(self, kernel):
         self.arg_names = kernel.arg_names
 
     def __getitem__(self, grid):
-        return lambda *arguments, **options: None
+        return self.launch
+
+    def launch(self, *arguments, **options):
+        Launches.count += 1
+        tensors = {name: one for name, one in zip(self.arg_names, arguments) if isinstance(one, torch.Tensor)}
+        assert {tensor.device for tensor in tensors.values()} == {DEVICE}
+        if "heads" in tensors:
+            tensors["heads"].held.zero_()
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Triton's kernels, which are only launched."""
+    triton = pytest.importorskip("triton")
+    from diffdecode.structure.kernels.triton import (
+        edmonds,
+        eisner,
+        inside_outside,
+        matrix_tree,
+        projections,
+        sampling,
+        scores,
+    )
+
+    for module in (edmonds, eisner, inside_outside, matrix_tree, projections, sampling, scores):
+        for name, member in list(vars(module).items()):
+            if isinstance(member, triton.JITFunction):
+                monkeypatch.setattr(module, name, Launches(member))
+    Launches.count = 0
+    return Launches
 
 
 @pytest.mark.parametrize("multi_root", [False, True])
-def test_what_is_around_the_kernels_waits_for_nothing(multi_root, monkeypatch):
+def test_what_is_around_the_kernels_waits_for_nothing(multi_root, launches):
     """The stand-in's kernels are numba's: here are Triton's, from the outside."""
-    pytest.importorskip("triton")
-    from diffdecode.structure.kernels.triton import backend, inside_outside, matrix_tree, sampling
+    from diffdecode.structure.kernels.triton import backend
 
-    for module in (inside_outside, matrix_tree, sampling):
-        for name in ("inside", "outside", "eliminate", "undo", "split_spans", "grow_trees"):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, Launches(getattr(module, name)))
     with accelerator_named("standin") as standin:
         scores, vector, lengths = trees_of(standin)
         seeds = torch.zeros(3, 4, dtype=torch.int64, device=scores.device)
         for function, *more in (
+            (backend.eisner,),
+            (backend.arborescence,),
             (backend.inside_outside,),
             (backend.inside_outside_covariance_product, vector),
             (backend.matrix_tree,),
@@ -131,6 +162,27 @@ def test_what_is_around_the_kernels_waits_for_nothing(multi_root, monkeypatch):
             (backend.sample_arborescence, seeds),
         ):
             assert standin.waits(function, scores, lengths, multi_root, *more) == []
+
+
+@pytest.mark.parametrize("projective", [False, True])
+def test_a_step_of_spigot_is_25_launches_at_most(projective, launches, monkeypatch):
+    """Forward and backward, unchecked: those of the kernels, and PyTorch's own around them."""
+    from diffdecode.structure import kernels
+    from diffdecode.structure.kernels.triton import backend
+
+    with accelerator_named("standin") as standin:
+        scores, g, lengths = trees_of(standin)
+        on_card = backend.over(kernels.backend(torch.device("cpu")))
+        monkeypatch.setattr(kernels, "_load", lambda name: on_card)
+        leaf = scores.requires_grad_()
+
+        def step():
+            with unchecked():
+                z = tree_argmax(leaf, lengths, surrogate="spigot", projective=projective)
+            torch.autograd.grad(z, leaf, g)
+
+        assert standin.kernels(step) + launches.count <= 25
+        assert standin.waits(step) == standin.copies(step) == []
 
 
 @pytest.mark.parametrize("loss", [tree_hinge_loss, tree_negative_log_likelihood])

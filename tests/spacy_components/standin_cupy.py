@@ -16,7 +16,7 @@ import thinc.backends
 import thinc.types
 import thinc.util
 import torch
-from standin_card import CardTensor, standin_card
+from standin_card import DEVICE, CardTensor, standin_card
 from thinc.api import CupyOps, NumpyOps, get_current_ops, set_current_ops
 from torch import Tensor
 
@@ -95,7 +95,7 @@ class CardArray:
 
     @property
     def device(self):
-        return torch.device("card:0")
+        return DEVICE
 
     def toDlpack(self):
         return self
@@ -251,7 +251,7 @@ def _cupy_from_dlpack(tensor: Tensor):
 
 
 def _default_device():
-    return torch.device("card:0" if isinstance(get_current_ops(), CardOps) else "cpu")
+    return DEVICE if isinstance(get_current_ops(), CardOps) else torch.device("cpu")
 
 
 @contextmanager

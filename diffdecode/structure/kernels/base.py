@@ -51,3 +51,6 @@ class Backend:
 
     p_dep: Callable[[Tensor, Tensor], Tensor]
     """Projection of ``[B, N+1, N+1]`` with ``lengths [B]`` onto P_DEP, NaN likewise."""
+
+    possible: Callable[[Tensor, Tensor], Tensor]
+    """Bool ``[B, N+1, N+1]``: arcs of ``lengths [B]`` words whose ``scores [B, N+1, N+1]`` are not -inf."""

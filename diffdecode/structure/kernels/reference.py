@@ -559,7 +559,12 @@ def _covariance_product(
 
 def of_possible_arcs(vector: Tensor, scores: Tensor, lengths: Tensor) -> Tensor:
     """``vector [B, N+1, N+1]`` with 0 where no arc can be: there, it may hold anything."""
-    return vector.masked_fill(~(possible_arcs(lengths, scores.shape[1]) & (scores > -torch.inf)), 0)
+    return vector.masked_fill(~possible(scores, lengths), 0)
+
+
+def possible(scores: Tensor, lengths: Tensor) -> Tensor:
+    """Bool ``[B, N+1, N+1]``: arcs that exist in sentences of ``lengths [B]`` words, and are not at -inf."""
+    return possible_arcs(lengths, scores.shape[1]) & (scores > -torch.inf)
 
 
 def covariance_product(log_partition: Tensor, scores: Tensor, vector: Tensor, create_graph: bool) -> Tensor:
@@ -590,11 +595,11 @@ def simplex(rows: Tensor) -> Tensor:
 
 def p_dep(point: Tensor, lengths: Tensor) -> Tensor:
     """``point [B, N+1, N+1]`` onto P_DEP, Algorithm 2: one row of candidate heads a word on the simplex."""
-    possible = possible_arcs(lengths, point.shape[-1])
-    word = possible.any(-1, keepdim=True)
-    heads = torch.where(possible, point, -torch.inf)
+    exists = possible_arcs(lengths, point.shape[-1])
+    word = exists.any(-1, keepdim=True)
+    heads = torch.where(exists, point, -torch.inf)
     projected = simplex(torch.where(word, heads, 0))
-    return torch.where(possible, projected, 0)
+    return torch.where(exists, projected, 0)
 
 
 def project_projective(
@@ -674,4 +679,5 @@ BACKEND = Backend(
     ),
     simplex=simplex,
     p_dep=p_dep,
+    possible=possible,
 )

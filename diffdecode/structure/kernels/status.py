@@ -31,9 +31,10 @@ def possible_arcs(lengths: Tensor, size: int) -> Tensor:
         lengths: ``[B]`` words per sentence. size: ``N+1``.
     """
     position = torch.arange(size, device=lengths.device)
-    inside = position <= lengths[:, None]
-    off_diagonal = position[:, None] != position[None, :]
-    return inside[:, :, None] & inside[:, None, :] & off_diagonal & (position > 0)[:, None]
+    shortest = torch.maximum(position[:, None], position)  # sentence with the arc
+    shortest[0] = size
+    shortest.fill_diagonal_(size)
+    return shortest <= lengths[:, None, None]
 
 
 def status_of_scores(scores: Tensor, lengths: Tensor) -> Tensor:

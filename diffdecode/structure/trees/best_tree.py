@@ -19,7 +19,11 @@ def best_tree(trees: "TreeKind", scores: Tensor, lengths: Lengths, cost: Tensor 
     """Heads ``[B, N]``; see :func:`diffdecode.structure.projective_tree`."""
     if scores.dim() == 4:
         return best_labelled_tree(trees, scores, lengths, cost)[0]
-    scores, lengths = check_inputs(scores, lengths, cost)
+    return heads_of_best(trees, *check_inputs(scores, lengths, cost))
+
+
+def heads_of_best(trees: "TreeKind", scores: Tensor, lengths: Tensor) -> Tensor:
+    """Heads ``[B, N]`` of the best trees for inputs that ``check_inputs`` has seen."""
     (heads,) = checked(trees.algorithms(scores.device).best, trees, scores.contiguous(), lengths)
     return heads
 

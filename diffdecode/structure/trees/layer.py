@@ -8,8 +8,8 @@ from torch import Tensor
 
 from diffdecode.checks import looks_once
 from diffdecode.structure.kernels import backend
-from diffdecode.structure.kernels.status import possible_arcs
 from diffdecode.structure.surrogates import Structure, Surrogate, make_surrogate, structured_argmax
+from diffdecode.structure.trees.best_tree import heads_of_best
 from diffdecode.structure.trees.kind import TreeKind
 from diffdecode.structure.trees.marginals import covariance_product
 from diffdecode.structure.trees.tensors import Lengths, check_inputs, heads_to_arcs
@@ -61,10 +61,10 @@ class Trees(Structure):
     kind: TreeKind
 
     def possible(self, scores: Tensor) -> Tensor:
-        return possible_arcs(self.lengths, scores.shape[-1]) & (scores > -torch.inf)
+        return backend(scores.device).possible(scores, self.lengths)
 
     def argmax(self, scores: Tensor) -> Tensor:
-        return heads_to_arcs(self.kind.best(scores, self.lengths), dtype=scores.dtype)
+        return heads_to_arcs(heads_of_best(self.kind, scores, self.lengths), dtype=scores.dtype)
 
     def sample(self, scores: Tensor, generator: torch.Generator | None) -> Tensor:
         heads = self.kind.sample(scores, self.lengths, generator=generator)[0]

@@ -23,7 +23,8 @@ def test_kernels_in_the_interpreter():
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }  # fmt: skip
     tests = Path(__file__).with_name("triton_interpreted.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
+    plain = ("-q", "--assert=plain", "-p", "no:cacheprovider")  # asserts of all plugins are not written anew
+    command = [sys.executable, "-m", "pytest", *plain, str(tests)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
     assert " passed" in run.stdout and "skipped" not in run.stdout
@@ -34,7 +35,8 @@ def has_assembler():
     return spec is not None and any(Path(spec.origin).parent.glob("backends/nvidia/bin/ptxas*"))
 
 
-WITHOUT_STEPS_IN_MEMORY = ("project_rows", "split_spans", "grow_trees")  # what they store, they never read
+# What these store, they never read.
+WITHOUT_STEPS_IN_MEMORY = ("project_rows", "look_at_scores", "mark_possible", "split_spans", "grow_trees")
 
 
 @pytest.mark.skipif(not has_assembler(), reason="this Triton has no ptxas")
@@ -47,6 +49,25 @@ def test_kernels_compile_for_sm_90():
         assert compiled.asm["cubin"], name
         if not name.startswith(WITHOUT_STEPS_IN_MEMORY):
             assert "bar.sync" in compiled.asm["ptx"], name
+
+
+def own(on_cuda, fallback):
+    """Names of what a backend for cards, or its algorithms for trees, has of its own."""
+    names = [field.name for field in fields(on_cuda) if callable(getattr(on_cuda, field.name))]
+    return {name for name in names if getattr(on_cuda, name) is not getattr(fallback, name)}
+
+
+def test_the_stand_in_for_a_card_has_the_kernels_that_triton_has():
+    from standin_card import KERNELS
+
+    from diffdecode.structure import kernels
+    from diffdecode.structure.kernels.triton.backend import over
+
+    fallback = kernels._load("numba")
+    on_cuda = over(fallback)
+    of_projective = own(on_cuda.projective, fallback.projective)
+    assert own(on_cuda.nonprojective, fallback.nonprojective) == of_projective
+    assert of_projective | own(on_cuda, fallback) == set(KERNELS)
 
 
 LEFT_TO_THE_CPU = {"spigot_exact": "project"}
@@ -71,11 +92,7 @@ def test_projective_trees_do_without_the_cpu(monkeypatch):
         numba, projective=watching(numba.projective), nonprojective=watching(numba.nonprojective)
     )
     on_cuda = over(fallback).projective
-    in_its_place = {
-        field.name: getattr(numba.projective, field.name)
-        for field in fields(on_cuda)
-        if getattr(on_cuda, field.name) is not getattr(fallback.projective, field.name)
-    }
+    in_its_place = {name: getattr(numba.projective, name) for name in own(on_cuda, fallback.projective)}
     assert in_its_place.keys() >= {"best", "marginals", "covariance_product"}
     card = replace(fallback, projective=replace(fallback.projective, **in_its_place))
     monkeypatch.setattr(kernels, "_load", lambda name: card)

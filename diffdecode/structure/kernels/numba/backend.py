@@ -323,4 +323,5 @@ BACKEND = Backend(
     ),
     simplex=simplex,
     p_dep=p_dep,
+    possible=reference.possible,
 )

@@ -8,32 +8,29 @@ from torch import Tensor
 
 from diffdecode.structure.kernels.base import Backend
 from diffdecode.structure.kernels.reference import of_possible_arcs
-from diffdecode.structure.kernels.status import NO_TREE, status_of_scores
+from diffdecode.structure.kernels.status import NO_TREE
 from diffdecode.structure.kernels.triton import edmonds as triton_edmonds
 from diffdecode.structure.kernels.triton import eisner as triton_eisner
 from diffdecode.structure.kernels.triton import inside_outside as triton_inside_outside
 from diffdecode.structure.kernels.triton import matrix_tree as triton_matrix_tree
 from diffdecode.structure.kernels.triton import projections as triton_projections
 from diffdecode.structure.kernels.triton import sampling as triton_sampling
+from diffdecode.structure.kernels.triton.scores import looked_at, possible
 
 
 def eisner(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
     """Best projective trees; see :func:`diffdecode.structure.kernels.reference.eisner`."""
-    status = status_of_scores(scores, lengths)
-    heads, totals = triton_eisner.best_trees(_harmless(scores, status), lengths, multi_root)
-    return heads, _without_tree(status, totals)
+    return triton_eisner.best_trees(scores.detach().contiguous(), lengths, multi_root)
 
 
 def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
     """Best trees; see :func:`diffdecode.structure.kernels.reference.arborescence`."""
-    status = status_of_scores(scores, lengths)
-    heads, found = triton_edmonds.best_trees(_harmless(scores, status), lengths, multi_root)
-    return heads, torch.where((status == 0) & ~found, NO_TREE, status).to(torch.int8)
+    return triton_edmonds.best_trees(scores.detach().contiguous(), lengths, multi_root)
 
 
 def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Arc marginals and log-partition; see :func:`diffdecode.structure.kernels.reference.inside_outside`."""
-    status = status_of_scores(scores, lengths)
+    status, _ = looked_at(scores.detach().contiguous(), lengths)
     marginals, log_partitions, _ = triton_inside_outside.inside_outside(
         _harmless(scores, status), lengths, multi_root
     )
@@ -52,7 +49,7 @@ def inside_outside_covariance_product(
 
 def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Marginals of all trees; see :func:`diffdecode.structure.kernels.reference.matrix_tree`."""
-    status = status_of_scores(scores, lengths)
+    status, _ = looked_at(scores.detach().contiguous(), lengths)
     marginals, log_partitions = triton_matrix_tree.marginals_and_log_partition(
         _harmless(scores, status).double(), lengths, multi_root
     )
@@ -88,7 +85,7 @@ def _samples(
     multi_root: bool,
     seeds: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    status = status_of_scores(scores, lengths)
+    status, _ = looked_at(scores.detach().contiguous(), lengths)
     heads, log_partitions = sample(_harmless(scores, status).double(), lengths, multi_root, seeds)
     return heads, _without_tree(status, log_partitions)
 
@@ -133,4 +130,5 @@ def over(fallback: Backend) -> Backend:
         ),
         simplex=simplex,
         p_dep=p_dep,
+        possible=possible,
     )

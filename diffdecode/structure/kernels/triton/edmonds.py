@@ -1,4 +1,4 @@
-"""Chu-Liu/Edmonds on the GPU: one program a sentence, one launch a batch, as ``reference._edmonds``.
+"""Chu-Liu/Edmonds on the GPU: one program a sentence, two launches a batch, as ``reference._edmonds``.
 
 The algorithm is sequential, but each of its steps is a maximum over one row of weights, which a program
 takes at once. What is known of each node (its head, the cycle it is part of, its place on the path) is a
@@ -10,8 +10,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from diffdecode.structure.kernels import status as statuses
 from diffdecode.structure.kernels.triton.launch import on_device_of
+from diffdecode.structure.kernels.triton.scores import looked_at
 from diffdecode.structure.kernels.triton.vectors import at, vector_sizes
+
+NO_TREE = tl.constexpr(statuses.NO_TREE)
 
 # The constexpr arguments: WORDS and NODES, powers of two that hold N + 1 and 2 N + 2; MULTI_ROOT.
 # A node's place is its depth on the path, or one of these.
@@ -59,10 +63,10 @@ def contract(
 
 @triton.jit(do_not_specialize=["size"])
 def best_arborescence(
-    scores, weights, enters, lengths, heads, found, size,
+    scores, weights, enters, lengths, heads, status, size,
     WORDS: tl.constexpr, NODES: tl.constexpr, MULTI_ROOT: tl.constexpr,
 ):  # fmt: skip
-    """``heads [B, size-1]`` and whether there is a tree, ``found [B]`` int8.
+    """``heads [B, size-1]``; in ``status [B]``, where there is no tree.
 
     ``scores [B, size, size]``, ``weights`` and ``enters [B, 2 size, size]``.
     """
@@ -174,7 +178,7 @@ def best_arborescence(
                 created += 1
 
     # From the last contraction to the first, entering arcs break cycles.
-    tl.store(found + b, possible.to(tl.int8))
+    tl.store(status + b, NO_TREE, mask=(n > 0) & (possible == 0))
     broken = tl.zeros((NODES,), tl.int32)
     for back in range(1, created):
         here = created - back
@@ -189,19 +193,19 @@ def best_arborescence(
 
 
 def best_trees(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
-    """Heads ``[B, N]`` (-1 beyond the length) of the best trees, and whether there is one, ``[B]`` bool.
+    """Heads ``[B, N]`` of the best trees (-1 beyond the length), and status ``[B]``.
 
-    ``scores [B, N+1, N+1]`` contiguous, float32 or float64, without NaN or +inf. Where there is no tree, the
-    heads mean nothing. Nothing waits for the device.
+    ``scores [B, N+1, N+1]`` contiguous, float32 or float64. Heads of a bad sentence mean nothing. Nothing
+    waits for the device.
     """
+    status, lengths = looked_at(scores, lengths)
     batch, size, _ = scores.shape
     weights = torch.empty(batch, 2 * size, size, dtype=torch.float64, device=scores.device)
     enters = torch.empty(batch, 2 * size, size, dtype=torch.int32, device=scores.device)
-    heads = torch.full((batch, size - 1), -1, dtype=torch.int64, device=scores.device)
-    found = torch.empty(batch, dtype=torch.int8, device=scores.device)
+    heads = torch.full((batch, size - 1), statuses.PADDING, dtype=torch.int64, device=scores.device)
     sizes = vector_sizes(size)
     with on_device_of(scores):
         best_arborescence[(batch,)](
-            scores, weights, enters, lengths, heads, found, size, **sizes, MULTI_ROOT=multi_root
+            scores, weights, enters, lengths, heads, status, size, **sizes, MULTI_ROOT=multi_root
         )
-    return heads, found > 0
+    return heads, status

@@ -1,4 +1,4 @@
-"""Eisner's algorithm on the GPU: one program a sentence, two launches a batch whatever the lengths.
+"""Eisner's algorithm on the GPU: one program a sentence, three launches a batch whatever the lengths.
 
 The items and the tie-breaking are those of ``reference.inside_charts``, the order is that of :mod:`.spans`.
 The best splits are kept, counted from the left end of a span. So the best tree is found from the top down,
@@ -10,8 +10,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from diffdecode.structure.kernels import status as statuses
 from diffdecode.structure.kernels.triton.launch import on_device_of
+from diffdecode.structure.kernels.triton.scores import looked_at
 from diffdecode.structure.kernels.triton.spans import ARCS, LEFT, RIGHT, keep_better, over_splits, tile_shape
+
+NO_TREE, PADDING = tl.constexpr(statuses.NO_TREE), tl.constexpr(statuses.PADDING)
 
 WORDS_AT_ONCE = 128
 """Slots that a step of the walk down takes in one piece."""
@@ -83,10 +87,10 @@ def fill_charts(
 
 @triton.jit(do_not_specialize=["size"])
 def follow_best_splits(
-    scores, charts, splits, arc_splits, items, lengths, heads, totals, size,
+    scores, charts, splits, arc_splits, items, lengths, heads, status, size,
     SLOTS: tl.constexpr, FIRST: tl.constexpr,
 ):  # fmt: skip
-    """``heads [B, size-1]`` and the best tree's value ``totals [B]``; ``items [B, size]`` is for its own use.
+    """``heads [B, size-1]``; in ``status [B]``, where no tree is. ``items [B, size]`` is for its own use.
 
     An item of the derivation has a head and ends at another position: ``right(i, j)`` has head ``i`` and ends
     at ``j``, ``left(i, j)`` has head ``j`` and ends at ``i``; so have the arcs. At most one item at a time
@@ -104,8 +108,11 @@ def follow_best_splits(
     items += b * size
     heads += b * (size - 1)
     slot = tl.arange(0, SLOTS)
-    for begin in range(0, n + 1, SLOTS):
-        tl.store(items + begin + slot, -1, mask=begin + slot <= n)
+    for begin in range(0, size, SLOTS):
+        tl.store(items + begin + slot, -1, mask=begin + slot < size)
+        tl.store(heads + begin + slot, PADDING, mask=begin + slot < size - 1)
+    if n == 0:
+        return
     tl.debug_barrier()
     if FIRST == 1:
         best = tl.full((SLOTS,), float("-inf"), scores.dtype.element_ty)
@@ -121,13 +128,13 @@ def follow_best_splits(
         most = tl.max(best, axis=0)
         root = tl.min(tl.where(best == most, where, 2147483647), axis=0)
         root = tl.where(most > float("-inf"), root, 1)
-        tl.store(totals + b, most)
         tl.store(heads + root - 1, 0)
         tl.store(items + 1, 2 * root, mask=root > 1)
         tl.store(items + n, 2 * root, mask=root < n)
     else:
-        tl.store(totals + b, tl.load(right + n))
+        most = tl.load(right + n)
         tl.store(items + n, 0)
+    tl.store(status + b, NO_TREE, mask=most == float("-inf"))
     tl.debug_barrier()
     at_work = 1
     while at_work > 0:
@@ -157,22 +164,22 @@ def follow_best_splits(
 
 
 def best_trees(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
-    """Heads ``[B, N]`` (-1 beyond the length) and value ``[B]`` of the best projective trees.
+    """Heads ``[B, N]`` of the best projective trees (-1 beyond the length), and status ``[B]``.
 
-    ``scores [B, N+1, N+1]`` contiguous, float32 or float64, without NaN or +inf. A value of -inf means that
-    there is no tree (the heads then mean nothing). Nothing waits for the device.
+    ``scores [B, N+1, N+1]`` contiguous, float32 or float64. Heads of a bad sentence mean nothing. Nothing
+    waits for the device.
     """
+    status, lengths = looked_at(scores, lengths)
     batch, size, _ = scores.shape
     charts = scores.new_empty(batch, 3, size, size)
     splits, arc_splits = torch.empty(2, batch, size, size, dtype=torch.int16, device=scores.device)
     items = torch.empty(batch, size, dtype=torch.int32, device=scores.device)
-    heads = torch.full((batch, size - 1), -1, dtype=torch.int64, device=scores.device)
-    totals = scores.new_empty(batch)
+    heads = torch.empty(batch, size - 1, dtype=torch.int64, device=scores.device)
     tile = tile_shape(multi_root)
     with on_device_of(scores):
         fill_charts[(batch,)](scores, charts, splits, arc_splits, lengths, size, **tile)
         follow_best_splits[(batch,)](
-            scores, charts, splits, arc_splits, items, lengths, heads, totals, size,
+            scores, charts, splits, arc_splits, items, lengths, heads, status, size,
             SLOTS=WORDS_AT_ONCE, FIRST=tile["FIRST"], num_warps=1,
         )  # fmt: skip
-    return heads, totals
+    return heads, status
