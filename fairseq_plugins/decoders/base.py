@@ -74,13 +74,19 @@ class FairseqSteps:
         rows = vectors.size(0)
         # fairseq changes its incremental state in place; a step may be run twice, so it gets its own.
         memory = {key: dict(tensors) for key, tensors in state.memory.items()}
-        # Decoders read off the shape and the padding of the symbols: any symbol but padding will do.
-        symbols = torch.full((rows, state.time + 1), self.start, device=vectors.device)
+        symbols = self.symbols(rows, state.time + 1, vectors.device)
         with soft_inputs(self.decoder, vectors[:, None]):
             features, _ = self.decoder.extract_features(
                 symbols, encoder_out=self.widen(state.encoder_out, rows), incremental_state=memory
             )
         return features[:, -1], DecoderState(state.encoder_out, memory, state.time + 1)
+
+    def symbols(self, rows: int, words: int, device: torch.device) -> Tensor:
+        """``[rows, words]`` ids for the decoder, on whose ``device`` they are embedded.
+
+        It reads off their shape and their padding: any symbol but padding will do.
+        """
+        return torch.full((rows, words), self.start, device=device)
 
     def all_steps(self, encoder_out: Any, previous: Tensor, vectors: Tensor) -> Tensor:
         """All steps at once, fed ``vectors [B, T, d]``: log-probabilities ``[B, T, V]``.

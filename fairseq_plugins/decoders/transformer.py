@@ -7,6 +7,7 @@ back-pointer sum to one.
 from collections.abc import Callable
 from contextlib import contextmanager
 
+import torch
 from fairseq.models.transformer import TransformerDecoderBase
 from torch import Tensor
 
@@ -21,8 +22,21 @@ class TransformerSteps(FairseqSteps):
 
     def features(self, state: DecoderState, vectors: Tensor) -> tuple[Tensor, DecoderState]:
         """Feed ``vectors [R, d]``; the input ``[R, H]`` of the output layer."""
-        with _as_many_rows_as_given(self.decoder):
+        with _as_many_rows_as_given(self.decoder), _embedding_on(vectors.device, self.decoder):
             return super().features(state, vectors)
+
+    def symbols(self, rows: int, words: int, device: torch.device) -> Tensor:
+        """On the CPU: the decoder looks for padding at each step, for which it would wait for a GPU."""
+        return super().symbols(rows, words, torch.device("cpu") if self._only_looks_for_padding else device)
+
+    @property
+    def _only_looks_for_padding(self) -> bool:
+        """Whether the decoder takes nothing else from symbols, but what it embeds."""
+        own = type(self.decoder).extract_features_scriptable
+        return (
+            own is TransformerDecoderBase.extract_features_scriptable
+            and not self.decoder.cross_self_attention
+        )
 
     def map_memory(self, memory: dict, change: Callable[[Tensor], Tensor]) -> dict:
         """``change`` keys and values of self-attention, of each row and layer."""
@@ -39,6 +53,26 @@ class TransformerSteps(FairseqSteps):
             # that any weights that sum to one give it back.
             "prev_key_padding_mask": None if mask is None else change(mask.float()) > 0.5,
         }
+
+
+@contextmanager
+def _embedding_on(device, decoder):
+    """Within the block, symbols and positions are embedded on ``device``, wherever the symbols are.
+
+    Which symbols that is done for does not matter: ``soft_inputs`` takes their place.
+    """
+
+    def there(module, arguments):
+        symbols, *others = arguments
+        return torch.zeros_like(symbols, device=device), *others
+
+    embedding = filter(None, (decoder.embed_tokens, decoder.embed_positions))
+    handles = [module.register_forward_pre_hook(there) for module in embedding]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
