@@ -12,14 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+
+try:
+    from hypothesis import HealthCheck, settings
+except ModuleNotFoundError:  # a bare machine with a card: most tests with the mark gpu do without
+    settings = None
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
-settings.register_profile("suite", derandomize=True, **PATIENT)
-settings.register_profile("explore", **PATIENT)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+if settings is not None:
+    patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+    settings.register_profile("suite", derandomize=True, **patient)
+    settings.register_profile("explore", **patient)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 def pytest_make_parametrize_id(val, argname):

@@ -82,7 +82,7 @@ def test_best_trees(accelerator, family, multi_root, dtype):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_marginals(accelerator, dtype, family, multi_root):
-    for batch, n in accelerator.sizes(SMALL, [*EDGES, (8, 160)]):
+    for batch, n in accelerator.sizes(SMALL, EDGES + LONG):
         scores, lengths = scores_of(family, batch, n, dtype)
         scores = scores / 1e3 if family == "huge" else scores
         for function in (projective_marginals, nonprojective_marginals):
@@ -113,7 +113,7 @@ def test_samples_are_those_of_the_cpu(accelerator, draw, family, multi_root):
     def drawn(scores, lengths):
         return draw(scores, lengths, 3, multi_root=multi_root, generator=seeded(1))
 
-    for batch, n in accelerator.sizes(SMALL, [*EDGES, (8, 160)]):
+    for batch, n in accelerator.sizes(SMALL, [*EDGES, (8, 160), (2, 256)]):
         scores, lengths = scores_of(family, batch, n)
         compare(accelerator, drawn, scores, lengths)
         if n < 20:
@@ -258,5 +258,22 @@ def test_another_stream_a_captured_graph_and_another_card():
     scores.copy_(torch.randn_like(scores))
     graph.replay()
     assert torch.equal(heads, projective_tree(scores, lengths))
+    leaf, g = scores.clone().requires_grad_(), torch.randn_like(scores)
+
+    def step_of_spigot():
+        with unchecked():
+            z = tree_argmax(leaf, lengths, surrogate="spigot")
+        return torch.autograd.grad(z, leaf, g)[0]
+
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # PyTorch wants a step on another stream before it captures one
+        step_of_spigot()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        gradient = step_of_spigot()
+    leaf.detach().copy_(torch.randn_like(scores))
+    graph.replay()
+    assert torch.equal(gradient, step_of_spigot())
     if torch.cuda.device_count() > 1:  # the current one is cuda:0
         assert torch.equal(projective_tree(scores.to("cuda:1"), lengths.to("cuda:1")).cpu(), heads.cpu())
