@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks.gpu.__main__ import STAGES, main, tests_for_a_card
+from benchmarks.gpu.__main__ import STAGES, files_for_a_card, main
 from benchmarks.gpu.card import Card
 
 
@@ -20,15 +20,15 @@ def test_takes_less_than_nine_minutes():
     assert sum(STAGES.values()) < 9 * 60
 
 
-def test_all_tests_for_a_card_are_run(request):
+def test_all_files_for_a_card_are_run(request):
     """Of those that are collected in this run."""
     found = {
         item.path.relative_to(item.config.rootpath).as_posix()
         for item in request.session.items
         if item.get_closest_marker("gpu")
     }
-    assert found <= set(tests_for_a_card())
-    assert {"tests/gpu/test_waits.py", "tests/spacy_components/test_on_a_gpu.py"} <= set(tests_for_a_card())
+    assert found <= set(files_for_a_card())
+    assert {"tests/gpu/test_waits.py", "tests/spacy_components/test_on_a_gpu.py"} <= set(files_for_a_card())
 
 
 def test_a_rehearsal_writes_where_it_is_told(tmp_path, capsys):

@@ -97,7 +97,7 @@ def _measure(stage: str, card: Card, out: Path) -> int:
             workers = ["-n", "6"] if importlib.util.find_spec("xdist") else []
             command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *workers]
             # Where a framework is missing, its tests fail, and the others are run.
-            command += ["--continue-on-collection-errors", *tests_for_a_card()]
+            command += ["--continue-on-collection-errors", *files_for_a_card()]
             if status := subprocess.run(command).returncode:
                 return status
         tables = {"pytest -m gpu": [{"what": "passed" if card.is_real else "needs a card"}]}
@@ -113,7 +113,7 @@ def _measure(stage: str, card: Card, out: Path) -> int:
     return 0
 
 
-def tests_for_a_card() -> list[str]:
+def files_for_a_card() -> list[str]:
     """Files of tests with the mark ``gpu``, or the fixture that gives it; importing the others takes long."""
     files = sorted(Path("tests").rglob("test_*.py"))
     return [str(file) for file in files if re.search(r"mark\.gpu\b|\(accelerator\b", file.read_text("utf-8"))]
