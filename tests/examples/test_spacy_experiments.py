@@ -39,7 +39,7 @@ def test_syntax_and_semantics(tmp_path, monkeypatch, capsys):
     assert "structured_st - pipeline: " in capsys.readouterr().out
 
     monkeypatch.setattr(_spacy, "train_from_scratch", never)
-    syntax_semantics.main(command)
+    syntax_semantics.EXPERIMENT.main_program(command)
     assert json.loads((tmp_path / "results.json").read_text()) == found
 
 
