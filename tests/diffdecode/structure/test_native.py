@@ -76,6 +76,11 @@ def test_code_for_another_processor_or_by_another_compiler_is_not_read(kept, oth
     assert native.read(ROWS.name) is None
 
 
+def test_settings_that_do_not_change_the_code_are_no_matter(kept, other_origin):
+    other_origin.setenv("NUMBA_NUM_THREADS", "7")
+    assert native.read(ROWS.name) is not None
+
+
 def test_nothing_that_kernels_import_is_left_out_of_their_origin():
     sources = native.sources()
     imported = {

@@ -101,6 +101,10 @@ def _announce() -> None:
 # --------------------------------------------------------------------------- files
 
 
+SETTINGS = "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX", "NUMBA_OPT"
+"""What a user can ask numba for that changes its code."""
+
+
 def sources() -> list[Path]:
     """The files that kernels are compiled from, and by."""
     own = [path for path in sorted(HERE.glob("*.py")) if path.name != "backend.py"]
@@ -110,11 +114,10 @@ def sources() -> list[Path]:
 @functools.cache
 def origin() -> str:
     """A digest of all that machine code depends on."""
-    settings = {name: value for name, value in os.environ.items() if name.startswith("NUMBA_")}
     about = {
         "sources": [hashlib.sha256(source.read_bytes()).hexdigest() for source in sources()],
         "compilers": [importlib.metadata.version(name) for name in ("numba", "llvmlite")],
-        "settings": {name: value for name, value in settings.items() if name != "NUMBA_CACHE_DIR"},
+        "settings": [os.environ.get(name) for name in SETTINGS],
         "system": [llvm.get_process_triple(), object.__basicsize__],
         "processor": [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()],
     }
@@ -148,8 +151,10 @@ def read(kernel: str) -> tuple[str, bytes] | None:
 
 def write(kernel: str, letters: str, code: bytes) -> None:
     """Keep it in the first folder that can be written, or not at all."""
-    from diffdecode.files.atomic import write_bytes
-
+    try:
+        from diffdecode.files.atomic import write_bytes
+    except ImportError:  # a system without locks on files, which is Windows
+        return
     about = json.dumps(_about(kernel, letters, code)).encode()
     for folder in folders():
         with suppress(OSError):
