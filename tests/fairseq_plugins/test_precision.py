@@ -1,6 +1,7 @@
 """Half precision: weights and states are half, the search is float32."""
 
 import pytest
+import test_minimum_risk_criterion as risk
 import test_scheduled_sampling_criterion as sampling
 import test_soft_beam_criterion as toy
 import torch
@@ -32,6 +33,8 @@ SOFT_BEAMS = {
     "direct": {},
     "hinge": {"objective": "hinge"},
     "truncated": {"soft_beam_candidates": 16, "soft_beam_tolerance": 1.0},
+    "global": {"objective": "global"},
+    "soft global": {"objective": "soft_global"},
 }
 SAMPLING = {
     "fused": {},
@@ -54,13 +57,16 @@ def under_autocast(criterion, model, sample):
     return found
 
 
-@pytest.mark.parametrize("options", [*SOFT_BEAMS, *SAMPLING])
+@pytest.mark.parametrize("options", [*SOFT_BEAMS, *SAMPLING, "minimum risk"])
 @pytest.mark.parametrize("name", toy.MODELS)
 def test_mixed_precision_has_the_loss_of_full_precision(name, options, monkeypatch):
     monkeypatch.setattr(toy.toy_models.dictionary, "__defaults__", (LARGE_VOCABULARY,))
     model = toy.toy_models.spread(toy.MODELS[name](), 1.0)
     if options in SOFT_BEAMS:
         criterion, sample = toy.criterion_for(model, alpha=3.0, **SOFT_BEAMS[options]), toy.sample_for(model)
+    elif options == "minimum risk":
+        criterion, sample = risk.criterion_for(model, num_candidates=4), toy.sample_for(model)
+        sample["id"] = torch.arange(len(sample["target"]))
     else:
         criterion = sampling.criterion_for(model, alpha=3.0, **SAMPLING[options])
         sample = sampling.sample_for(model)
