@@ -94,6 +94,8 @@ def _measure(stage: str, card: Card, out: Path) -> int:
     tables: dict[str, list[dict]] = {}
     if stage == "tests":
         if card.is_real:
+            # The CPU's kernels, which the card's are compared with: once, and not in each worker.
+            subprocess.run([sys.executable, "-m", "diffdecode.compile"], check=False)
             workers = ["-n", "6"] if importlib.util.find_spec("xdist") else []
             command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *workers]
             # Where a framework is missing, its tests fail, and the others are run.
