@@ -33,7 +33,9 @@ def _step(card: Card, problem: Problem, name: str, dtype: torch.dtype | None) ->
     criterion = CRITERIONS[name](problem.task).train().to(card.device)
 
     def step():
-        with torch.autocast(card.device.type, dtype, enabled=dtype is not None):
+        # oneDNN has LSTMs in bfloat16 for some CPUs only, for a rehearsal.
+        without_onednn = torch.backends.mkldnn.flags(enabled=card.is_real)
+        with torch.autocast(card.device.type, dtype, enabled=dtype is not None), without_onednn:
             loss = criterion(problem.model, problem.sample)[0]
         loss.backward()
         problem.model.zero_grad(set_to_none=True)
