@@ -1,11 +1,14 @@
 """A decoder's two V-sized layers, fused over the steps of a search.
 
-Plain autograd makes a step over a large vocabulary expensive in four ways, and each has an exact remedy:
+Plain autograd makes a step over a large vocabulary expensive in five ways, and each has an exact remedy:
 
 * a softmax over V for the loss and another for the choice: here one set of logits serves both, and only the
   log-probabilities of the m best candidates (and of the gold word) ever leave it;
 * their gradient as a chain of ``[R, V]`` tensors: ``d logits = -softmax * sum(g)``, plus g at the few chosen
   places, is built in place, in the memory that held the logits;
+* a product of ``d logits`` with the weights at every step, for the few rows of a step: its dense part is a
+  multiple of ``softmax @ W``, which does not depend on any gradient. The first step of the backward pass
+  computes it for all steps at once; what is left are a few rows of W;
 * a dense ``[V, H]`` gradient of the weights at every step: the steps leave their d logits where they are, and
   an *anchor*, a node on which every step depends and which therefore runs last in the backward pass,
   multiplies all of them with the hidden vectors at once;
@@ -19,10 +22,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding_bag
 
 from diffdecode.sequence.best_candidates import best_candidates
+from diffdecode.sequence.few_rows import FewRows
 from diffdecode.sequence.precision import full_precision
 from diffdecode.sequence.step_decoder import LinearStepDecoder
+
+# Rows of a product over all steps: enough to be efficient, and few enough to need little memory in between.
+AT_ONCE = 512
 
 
 class Prediction(NamedTuple):
@@ -72,9 +80,9 @@ class OutputLayer:
             raise ValueError(f"m={m} must be between 1 and the number of candidates, {self.candidates}")
         hidden = hidden.to(self.tape.weight.dtype)
         keep = torch.is_grad_enabled() and (hidden.requires_grad or self.anchor.requires_grad)
-        place, logits = self.tape.claim(hidden.detach(), keep)
+        place = self.tape.claim(hidden.detach()) if keep else None
         best, symbols, rest, gold, log_z = _Predict.apply(
-            hidden, self.anchor, self.tape, place, logits, m, gold, self.banned
+            hidden, self.anchor, self.tape, place, m, gold, self.banned
         )
         outside = self.candidates - m
         return Prediction(best, symbols, rest if outside else torch.zeros_like(rest), outside, gold, log_z)
@@ -108,37 +116,50 @@ class _Tape:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, embedding: Tensor, rows: int):
         self.weight, self.bias, self.embedding = weight, bias, embedding
+        self.project = FewRows(weight, bias)
         self.rows = rows
         self.used = 0
-        self.logits: Tensor | None = None  # [rows, V]: logits, then exp(logits - max), then their gradient
+        self.logits: Tensor | None = None  # [rows, V]: exp(logits - max), and then the logits' gradient
+        self.mass: Tensor | None = None  # [rows]: sums of exp(logits - max)
         self.hidden: Tensor | None = None  # [rows, H]
-        self.finished: list[slice] = []  # of of ``logits`` that hold gradients
+        self.expected: Tensor | None = None  # [used, H]
+        self.finished: list[slice] = []  # of ``logits`` that hold gradients
         self.mixtures: list[Mixture] = []
         self.is_spent = False
 
-    def claim(self, hidden: Tensor, keep: bool) -> tuple[slice, Tensor]:
-        """Memory ``[R, V]`` for the logits of ``hidden``: of the tape's own if they are to be kept."""
+    def claim(self, hidden: Tensor) -> slice:
+        """A place on the tape for the logits of ``hidden [R, H]``."""
         rows, dtype = hidden.size(0), torch.promote_types(self.weight.dtype, torch.float32)
-        if not keep:
-            return slice(0, rows), hidden.new_empty(rows, self.weight.size(0), dtype=dtype)
         if self.logits is None or self.hidden is None:
             self.logits = hidden.new_empty(self.rows, self.weight.size(0), dtype=dtype)
+            self.mass = hidden.new_empty(self.rows, dtype=dtype)
             self.hidden = hidden.new_empty(self.rows, hidden.size(1))
         place = slice(self.used, self.used + rows)
         if place.stop > self.rows:
             raise ValueError(f"predictions for {place.stop} rows, but only {self.rows} were announced")
         self.used = place.stop
         self.hidden[place] = hidden
-        return place, self.logits[place]
+        return place
 
-    def project(self, hidden: Tensor, out: Tensor) -> None:
-        """``out [R, V]`` = hidden @ weight.T + bias."""
-        if out.dtype != hidden.dtype:
-            out.copy_(torch.nn.functional.linear(hidden, self.weight, self.bias))
-        elif self.bias is None:
-            torch.mm(hidden, self.weight.t(), out=out)
-        else:
-            torch.addmm(self.bias, hidden, self.weight.t(), out=out)
+    def expected_weights(self, place: slice) -> Tensor:
+        """``softmax @ weight`` ``[R, H]`` of a place: the output embedding that its rows expect.
+
+        Asked for before the logits of the place are replaced by their gradient; the first time, of all
+        places.
+        """
+        if self.expected is None:
+            assert self.logits is not None and self.mass is not None
+            self.project.forget()  # no step predicts any more
+            self.expected = self.weight.new_empty(self.used, self.weight.size(1))
+            for start in range(0, self.used, AT_ONCE):
+                some = slice(start, min(start + AT_ONCE, self.used))
+                if self.logits.dtype == self.weight.dtype:
+                    torch.mm(self.logits[some], self.weight, out=self.expected[some])
+                    self.expected[some] /= self.mass[some, None]
+                else:  # normalised first: half precision does not reach far
+                    shares = self.logits[some] / self.mass[some, None]
+                    self.expected[some] = shares.to(self.weight.dtype) @ self.weight
+        return self.expected[place]
 
     def check_unspent(self, place: slice | None = None) -> None:
         if self.is_spent or place in self.finished:
@@ -183,7 +204,7 @@ class _Anchor(torch.autograd.Function):
         tape = ctx.tape
         weight, bias = tape.output_gradients()
         # The logits go before the embedding's gradient comes, which is as large as the weight's.
-        tape.logits = tape.hidden = None
+        tape.logits = tape.mass = tape.hidden = tape.expected = None
         tape.is_spent = True
         embedding = tape.embedding_gradient()
         tape.mixtures.clear()
@@ -197,13 +218,13 @@ class _Predict(torch.autograd.Function):
         hidden: Tensor,
         anchor: Tensor,
         tape: _Tape,
-        place: slice,
-        logits: Tensor,
+        place: slice | None,
         m: int,
         gold: Tensor | None,
         banned: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
-        tape.project(hidden, logits)
+        logits = tape.project(hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         wanted = None if gold is None else logits.gather(1, gold[:, None])[:, 0]
         forbidden = logits[:, :0] if banned is None else logits[:, banned]
         if banned is not None:
@@ -211,14 +232,17 @@ class _Predict(torch.autograd.Function):
         best, symbols = best_candidates(logits, m)
         top = best[:, :1] if banned is None else torch.maximum(best[:, :1], forbidden.amax(1, keepdim=True))
 
-        logits.sub_(top).exp_()
-        mass = logits.sum(1)
+        weights = logits if place is None or tape.logits is None else tape.logits[place]
+        torch.sub(logits, top, out=weights).exp_()
+        mass = weights.sum(1)
         kept = (best - top).exp().sum(1)
         # The difference of two sums of rounded numbers may be too small by some units in the last place.
         rest = (mass - kept).clamp_min(0.0) + 16 * torch.finfo(mass.dtype).eps * mass
         if banned is not None:
-            logits[:, banned] = (forbidden - top).exp()
-            mass = mass + logits[:, banned].sum(1)
+            weights[:, banned] = (forbidden - top).exp()
+            mass = mass + weights[:, banned].sum(1)
+        if place is not None and tape.mass is not None:
+            tape.mass[place] = mass
 
         ctx.tape, ctx.place = tape, place
         ctx.save_for_backward(symbols, gold, mass, tape.weight)
@@ -239,16 +263,25 @@ class _Predict(torch.autograd.Function):
         grad_log_z: Tensor,
     ) -> tuple[Tensor | None, ...]:
         symbols, gold, mass, weight = ctx.saved_tensors
-        ctx.tape.check_unspent(ctx.place)
-        logits = ctx.tape.logits[ctx.place]
-        total = grad_best.sum(1) if grad_gold is None else grad_best.sum(1) + grad_gold
-        logits.mul_(((grad_log_z - total) / mass)[:, None])
-        logits.scatter_add_(1, symbols, grad_best)
+        tape, place = ctx.tape, ctx.place
+        tape.check_unspent(place)
+        # d logits = dense * softmax, and grad_best and grad_gold at the symbols shown.
+        dense = grad_log_z - grad_best.sum(1)
+        if grad_gold is not None:
+            dense = dense - grad_gold
+        hidden = None
+        if ctx.needs_input_grad[0]:
+            hidden = dense[:, None].to(weight.dtype) * tape.expected_weights(place)
+            shares = grad_best.to(weight.dtype)
+            hidden += embedding_bag(symbols, weight, mode="sum", per_sample_weights=shares)
+            if grad_gold is not None:
+                hidden += grad_gold[:, None].to(weight.dtype) * weight[gold]
+        logits = tape.logits[place]
+        logits.mul_((dense / mass)[:, None]).scatter_add_(1, symbols, grad_best)
         if grad_gold is not None:
             logits.scatter_add_(1, gold[:, None], grad_gold[:, None])
-        ctx.tape.finished.append(ctx.place)
-        hidden = logits.to(weight.dtype) @ weight if ctx.needs_input_grad[0] else None
-        return hidden, weight.new_zeros(()), None, None, None, None, None, None
+        tape.finished.append(place)
+        return hidden, weight.new_zeros(()), None, None, None, None, None
 
 
 class _Mix(torch.autograd.Function):

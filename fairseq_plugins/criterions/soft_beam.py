@@ -33,7 +33,13 @@ from diffdecode.sequence import (
 from fairseq_plugins.criterions.annealed import AnnealedConfig, AnnealedCriterion
 from fairseq_plugins.criterions.collapse import CollapseWatch
 from fairseq_plugins.criterions.costs import label_costs, span_tables
-from fairseq_plugins.decoders import FairseqSteps, keep_encoder_output, step_decoder, without_dropout
+from fairseq_plugins.decoders import (
+    FairseqSteps,
+    encode,
+    keep_encoder_output,
+    step_decoder,
+    without_dropout,
+)
 from fairseq_plugins.options import old_name, option, option_name
 from fairseq_plugins.search import SCORE_NORMALIZER, check_score_normalizer, words_to_feed
 
@@ -265,29 +271,35 @@ class SoftBeamCriterion(AnnealedCriterion):
             loss = torch.lerp(objective, cross_entropy, self.cfg.ce_weight)
         return loss.sum() if reduce else loss, *self.report(sample, target, loss, nll.sum(), **means)
 
+    @property
+    def _learns_from_gold(self):
+        """Whether the loss has a gradient through the reference's scores."""
+        in_cross_entropy = self.cfg.ce_weight > 0 and self.cfg.ce_history == "gold"
+        return in_cross_entropy or self.cfg.objective in NEED_REFERENCE
+
     def _teacher_forcing(self, model, sample):
         """Encoder output, target ``[B, T]``, s(y*) ``[B]``, the reference's score (section 2.5), and its
-        negative log-likelihood ``[B]``.
-
-        The model is called as a whole even where the loss needs no reference: only then does
-        DistributedDataParallel send the gradients of the search.
+        negative log-likelihood ``[B]``, which without ``_learns_from_gold`` is for the log alone.
         """
-        with keep_encoder_output(model) as encoder_outputs:
-            net_output = model(**sample["net_input"])
-        target = model.get_targets(sample, net_output)
+        target = model.get_targets(sample, None)
         outside = target.eq(self.padding_idx)
-        log_probs = model.get_normalized_probs(net_output, log_probs=True)
-        scores = log_probs.gather(2, target[..., None]).squeeze(2)
-        scores = log_likelihood = scores.masked_fill(outside, 0.0).sum(1)
+        if self._learns_from_gold:
+            with keep_encoder_output(model) as encoder_outputs:
+                net_output = model(**sample["net_input"])
+            encoder_out = encoder_outputs[0]
+            log_probs = model.get_normalized_probs(net_output, log_probs=True)
+            log_probs = log_probs.gather(2, target[..., None]).squeeze(2).masked_fill(outside, 0.0)
+            log_z = None if self.space.is_normalised else net_output[0].float().logsumexp(2)
+        else:
+            encoder_out = encode(model, sample)
+            with torch.no_grad():
+                scored = step_decoder(model).score(encoder_out, target.masked_fill(outside, -1)[:, None])
+            log_probs, log_z = (found[:, 0] for found in scored)
+        scores = log_likelihood = log_probs.sum(1)
         if not self.space.is_normalised:
-            log_z = net_output[0].float().logsumexp(2)
             beyond = self.space.beyond_log_probs(log_z, finished=None)
             scores = log_likelihood + beyond.masked_fill(outside, 0.0).sum(1)
-        learns_from_gold = self.cfg.ce_weight > 0 and self.cfg.ce_history == "gold"
-        if not learns_from_gold and self.cfg.objective not in NEED_REFERENCE:
-            # Detached, the scores over the vocabulary need not be kept for the backward pass.
-            scores, log_likelihood = scores.detach(), log_likelihood.detach()
-        return encoder_outputs[0], target, scores, -log_likelihood
+        return encoder_out, target, scores, -log_likelihood
 
     def _problem(self, model, encoder_out, target):
         self.space = self.space.to(target.device)

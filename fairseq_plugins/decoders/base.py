@@ -9,6 +9,20 @@ import torch
 from torch import Tensor, nn
 
 
+class Widened(NamedTuple):
+    """Encoder outputs spread over rows.
+
+    Attributes:
+        source: those of B sentences.
+        rows: R.
+        encoder_out: those of R rows.
+    """
+
+    source: Any
+    rows: int
+    encoder_out: Any
+
+
 class DecoderState(NamedTuple):
     """A step decoder's state.
 
@@ -16,11 +30,13 @@ class DecoderState(NamedTuple):
         encoder_out: what the encoder returned, B sentences.
         memory: fairseq's incremental state, R rows.
         time: number of steps taken.
+        widened: the encoder outputs that the last step used: they are spread once, and not at each step.
     """
 
     encoder_out: Any
     memory: dict
     time: int
+    widened: Widened | None = None
 
 
 @contextmanager
@@ -75,11 +91,14 @@ class FairseqSteps:
         # fairseq changes its incremental state in place; a step may be run twice, so it gets its own.
         memory = {key: dict(tensors) for key, tensors in state.memory.items()}
         symbols = self.symbols(rows, state.time + 1, vectors.device)
+        source, widened = state.encoder_out, state.widened
+        if widened is None or widened.source is not source or widened.rows != rows:
+            widened = Widened(source, rows, self.widen(source, rows))
         with soft_inputs(self.decoder, vectors[:, None]):
             features, _ = self.decoder.extract_features(
-                symbols, encoder_out=self.widen(state.encoder_out, rows), incremental_state=memory
+                symbols, encoder_out=widened.encoder_out, incremental_state=memory
             )
-        return features[:, -1], DecoderState(state.encoder_out, memory, state.time + 1)
+        return features[:, -1], DecoderState(source, memory, state.time + 1, widened)
 
     def symbols(self, rows: int, words: int, device: torch.device) -> Tensor:
         """``[rows, words]`` ids for the decoder, on whose ``device`` they are embedded.

@@ -1,29 +1,39 @@
-"""fairseq's Transformer decoder, step by step.
-
-Mixing cached keys and values is mixing the layers' inputs: both are affine in them, and the weights of a soft
-back-pointer sum to one.
-"""
+"""fairseq's Transformer decoder, step by step; ``lineage`` says how its self-attention remembers."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
 from fairseq.models.transformer import TransformerDecoderBase
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairseq_plugins.decoders.base import DecoderState, FairseqSteps, steps_for
+from fairseq_plugins.decoders.lineage import Past, attending_to
+
+# Where the memory has the past of self-attention, beside what fairseq's own modules put there.
+PAST = "past"
 
 
 class TransformerSteps(FairseqSteps):
-    """State: per layer the keys and values ``[R, heads, t, d]`` of self-attention.
+    """State: the past of self-attention, whose lineages belong to R rows.
 
-    Those of cross-attention stay those of the B sentences: fairseq's attention spreads them over R rows.
+    Keys and values of cross-attention stay those of the B sentences: fairseq spreads them over R rows.
     """
 
     def features(self, state: DecoderState, vectors: Tensor) -> tuple[Tensor, DecoderState]:
         """Feed ``vectors [R, d]``; the input ``[R, H]`` of the output layer."""
-        with _as_many_rows_as_given(self.decoder), _embedding_on(vectors.device, self.decoder):
-            return super().features(state, vectors)
+        layers, sentences = self.decoder.layers, state.encoder_out["encoder_out"][0].size(1)
+        past = state.memory.get(PAST, {}).get(PAST, Past(()))
+        with (
+            _as_many_rows_as_given(self.decoder),
+            _embedding_on(vectors.device, self.decoder),
+            attending_to(past, layers, vectors.size(0), sentences) as attending,
+        ):
+            features, state = super().features(state, vectors)
+        now = attending.after()
+        # With cross-self-attention a layer takes a cached key for the sign that the source has been read.
+        read = {_cache_of(layer): {"prev_key": now.lineage} for layer in layers}
+        return features, state._replace(memory={**state.memory, **read, PAST: {PAST: now}})
 
     def symbols(self, rows: int, words: int, device: torch.device) -> Tensor:
         """On the CPU: the decoder looks for padding at each step, for which it would wait for a GPU."""
@@ -39,20 +49,13 @@ class TransformerSteps(FairseqSteps):
         )
 
     def map_memory(self, memory: dict, change: Callable[[Tensor], Tensor]) -> dict:
-        """``change`` keys and values of self-attention, of each row and layer."""
-        return {**memory, **dict(self._map_layer(memory, layer, change) for layer in self.decoder.layers)}
+        """``change`` the lineage of each row."""
+        return {**memory, PAST: {PAST: memory[PAST][PAST].mapped(change)}}
 
-    def _map_layer(self, memory, layer, change):
-        key = layer.self_attn._get_full_incremental_state_key("attn_state")
-        cached = memory[key]
-        mask = cached.get("prev_key_padding_mask")
-        return key, {
-            "prev_key": change(cached["prev_key"]),
-            "prev_value": change(cached["prev_value"]),
-            # Rows of one sentence have the same mask (that of its source, with cross_self_attention), so
-            # that any weights that sum to one give it back.
-            "prev_key_padding_mask": None if mask is None else change(mask.float()) > 0.5,
-        }
+
+def _cache_of(layer: nn.Module) -> str:
+    """The key under which fairseq's incremental state has what a layer's self-attention remembers."""
+    return layer.self_attn._get_full_incremental_state_key("attn_state")
 
 
 @contextmanager
