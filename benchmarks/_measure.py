@@ -1,5 +1,6 @@
 """Time of competing steps in turns, so that a busy machine slows all alike; memory in fresh processes."""
 
+import ctypes
 import gc
 import os
 import statistics
@@ -49,14 +50,35 @@ def peak_megabytes(module: str, arguments: list[str]) -> float:
     return float(done.stdout.split()[-1])
 
 
+def peaks(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Peak memory of each step in MB above what the process holds before it (Linux, glibc).
+
+    Each step must have run before. Once this has been called, the process gives memory back as soon as it is
+    freed, which takes time: measure that first.
+    """
+    libc = ctypes.CDLL(None)
+    for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+        libc.mallopt(option, 65536)
+    found = {}
+    for name, step in steps.items():
+        gc.collect()
+        libc.malloc_trim(0)
+        found[name] = _peak(step)
+    return found
+
+
 def print_peak(step: Callable[[], object]) -> None:
     """Print how many MB the process grows by in its second run of the step (Linux)."""
     step()
     gc.collect()
+    print(_peak(step))
+
+
+def _peak(step: Callable[[], object]) -> float:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is held now
     before = _kilobytes("VmRSS")
     step()
-    print((_kilobytes("VmHWM") - before) / 1024)
+    return (_kilobytes("VmHWM") - before) / 1024
 
 
 def _kilobytes(field: str) -> int:

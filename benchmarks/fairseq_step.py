@@ -1,15 +1,16 @@
 """Time and memory of a training step through fairseq's own models, beside cross entropy.
 
-    python -m benchmarks.fairseq_step [--batch 16] [--words 20] [--vocabulary 32000] [--repeats 3]
+    python -m benchmarks.fairseq_step [--vocabularies 1000 10000 32000] [--batch 16] [--words 20]
 
-A two-layer LSTM (256 units) and a six-layer Transformer (512, fairseq's base size), a vocabulary of 32,000
-and a beam of 3. Forward and backward of each criterion on the same batch; the competitors take turns in one
-process, and the table shows medians of CPU time relative to cross entropy. Memory is the peak during a step
-in a fresh process, over what it held before (weights and their gradients are held before).
+A two-layer LSTM (256 units) and a six-layer Transformer (512, fairseq's base size), and a beam of 3. Forward
+and backward of each criterion on the same batch; the competitors take turns in one process, and the table
+shows medians of CPU time relative to cross entropy. Memory is the peak of a step over what the process held
+before (weights and their gradients are held before).
 """
 
 import argparse
 from argparse import Namespace
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from fairseq.criterions.cross_entropy import CrossEntropyCriterion
@@ -20,7 +21,7 @@ from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer import base_architecture as transformer_base
 from fairseq.tasks.fairseq_task import FairseqTask
 
-from benchmarks._measure import cpu_medians, peak_megabytes, print_peak, save
+from benchmarks._measure import cpu_medians, peaks, save
 from fairseq_plugins.criterions.scheduled_sampling import ScheduledSamplingConfig, ScheduledSamplingCriterion
 from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriterion
 
@@ -89,16 +90,16 @@ MODELS = {"lstm": lstm, "transformer": transformer}
 class Problem:
     """A model and a batch."""
 
-    def __init__(self, model: str, arguments: argparse.Namespace):
+    def __init__(self, model: str, vocabulary: int, batch: int, words: int):
         torch.manual_seed(0)
-        self.task = Task(arguments.vocabulary)
+        self.task = Task(vocabulary)
         self.model = MODELS[model](self.task).train()
-        shape = (arguments.batch, arguments.words)
-        target = torch.randint(4, arguments.vocabulary, shape)
+        shape = (batch, words)
+        target = torch.randint(4, vocabulary, shape)
         self.sample = {
             "net_input": {
-                "src_tokens": torch.randint(4, arguments.vocabulary, shape),
-                "src_lengths": torch.full((arguments.batch,), arguments.words),
+                "src_tokens": torch.randint(4, vocabulary, shape),
+                "src_lengths": torch.full((batch,), words),
                 "prev_output_tokens": target.roll(1, 1),
             },
             "target": target,
@@ -117,38 +118,44 @@ class Problem:
         return step
 
 
+def measure(model: str, vocabulary: int, batch: int, words: int, names: list[str], repeats: int) -> dict:
+    """CPU seconds and peak megabytes of a training step with each criterion."""
+    torch.set_num_threads(1)
+    problem = Problem(model, vocabulary, batch, words)
+    steps = {name: problem.step(name) for name in names}
+    return {"cpu_seconds": cpu_medians(steps, repeats), "peak_megabytes": peaks(steps)}
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--words", type=int, default=20)
-    parser.add_argument("--vocabulary", type=int, default=32_000)
+    parser.add_argument("--vocabularies", type=int, nargs="+", default=[1000, 10_000, 32_000])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
-    parser.add_argument("--peak", help=argparse.SUPPRESS)  # one step in this process, for its memory
+    parser.add_argument("--criterions", nargs="+", choices=tuple(CRITERIONS), default=list(CRITERIONS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.peak:
-        print_peak(Problem(arguments.models[0], arguments).step(arguments.peak))
-        return
-    sizes = [f"--{name}={getattr(arguments, name)}" for name in ("batch", "words", "vocabulary")]
-    results = {}
-    for model in arguments.models:
-        problem = Problem(model, arguments)
-        seconds = cpu_medians({name: problem.step(name) for name in CRITERIONS}, arguments.repeats)
-        del problem
-        megabytes = {
-            name: peak_megabytes("benchmarks.fairseq_step", [*sizes, "--models", model, "--peak", name])
-            for name in CRITERIONS
-        }
-        results[model] = {"cpu_seconds": seconds, "peak_megabytes": megabytes}
-        base = seconds["cross entropy"], megabytes["cross entropy"]
-        print(
-            f"{model}, V = {arguments.vocabulary}: cross entropy {base[0] * 1e3:.0f} ms CPU, {base[1]:.0f} MB"
-        )
-        for name in CRITERIONS:
-            time, memory = seconds[name] / base[0], megabytes[name] / base[1]
-            print(f"  {name:32s} time {time:5.2f}   peak {megabytes[name]:6.0f} MB {memory:5.2f}", flush=True)
+    names = ["cross entropy", *(name for name in arguments.criterions if name != "cross entropy")]
+    results: dict = {model: {} for model in arguments.models}
+    jobs = [(model, size) for size in arguments.vocabularies for model in arguments.models]
+    for model, size in jobs:
+        # In a process of its own: giving memory back at once, as it is measured, would slow the next.
+        with ProcessPoolExecutor(1) as pool:
+            work = pool.submit(
+                measure, model, size, arguments.batch, arguments.words, names, arguments.repeats
+            )
+            results[model][size] = found = work.result()
+        time, memory = found["cpu_seconds"], found["peak_megabytes"]
+        base = time["cross entropy"], memory["cross entropy"]
+        print(f"{model}, V = {size}: cross entropy {base[0] * 1e3:.0f} ms CPU, {base[1]:.0f} MB")
+        for name in names:
+            ratios = time[name] / base[0], memory[name] / base[1]
+            print(
+                f"  {name:32s} time {ratios[0]:5.2f}   peak {memory[name]:6.0f} MB {ratios[1]:5.2f}",
+                flush=True,
+            )
     print(f"saved {save('fairseq_step', {'settings': vars(arguments), 'by_model': results})}")
 
 

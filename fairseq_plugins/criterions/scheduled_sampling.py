@@ -26,6 +26,7 @@ from diffdecode.sequence import (
     two_pass_decode,
 )
 from fairseq_plugins.criterions.annealed import AnnealedConfig, AnnealedCriterion
+from fairseq_plugins.criterions.watch import DECODED_TWICE
 from fairseq_plugins.decoders import encode, step_decoder
 from fairseq_plugins.options import old_name, option
 from fairseq_plugins.search import words_to_feed
@@ -94,6 +95,7 @@ class ScheduledSamplingCriterion(AnnealedCriterion):
     config = ScheduledSamplingConfig
     loss_unit = math.log(2)
     averaged = ("alpha", "gold_prob", "redone")
+    troubles = {"redone": DECODED_TWICE}
 
     def __init__(self, cfg: ScheduledSamplingConfig, task: FairseqTask):
         super().__init__(cfg, task)
@@ -158,6 +160,7 @@ class ScheduledSamplingCriterion(AnnealedCriterion):
             loss, nll = self._cross_entropy(log_probs, target, reduce)
         elif self.cfg.rollout == "stepwise" and self._can_be_fused(model):
             loss, nll, means["redone"] = self._fused(model, sample, target, reduce)
+            self.watch(means)
         else:
             decode = self._two_passes if self.cfg.rollout == "two_pass" else self._stepwise
             loss, nll = self._cross_entropy(decode(model, sample, target), target, reduce)

@@ -31,8 +31,8 @@ from diffdecode.sequence import (
     truncated_soft_beam,
 )
 from fairseq_plugins.criterions.annealed import AnnealedConfig, AnnealedCriterion
-from fairseq_plugins.criterions.collapse import CollapseWatch
 from fairseq_plugins.criterions.costs import label_costs, span_tables
+from fairseq_plugins.criterions.watch import COLLAPSED, SEARCHED_TWICE
 from fairseq_plugins.decoders import (
     FairseqSteps,
     encode,
@@ -172,6 +172,7 @@ class SoftBeamCriterion(AnnealedCriterion):
 
     config = SoftBeamConfig
     averaged = ("alpha", "beam_overlap", "redone", "gold_kept")
+    troubles = {"beam_overlap": COLLAPSED, "redone": SEARCHED_TWICE}
 
     def __init__(self, cfg: SoftBeamConfig, task: FairseqTask):
         super().__init__(cfg, task)
@@ -187,7 +188,6 @@ class SoftBeamCriterion(AnnealedCriterion):
         translates = self.space.eos is not None
         self.extra_steps = cfg.extra_steps if translates else 0
         self.length_penalty = cfg.length_penalty if translates else 0.0
-        self._collapse = CollapseWatch()
 
     def check_options(self) -> None:
         """Refuse options that cannot work, before training.
@@ -234,19 +234,6 @@ class SoftBeamCriterion(AnnealedCriterion):
     def changing_schedules(self) -> dict[str, str]:
         """What changes in training, each with the option that makes it constant."""
         return {} if self.cfg.objective == "global" else super().changing_schedules()
-
-    def set_progress(self, epoch: int, num_updates: int) -> None:
-        """Called by tasks before each training step; alpha is a function of the epoch."""
-        if epoch != self.epoch:
-            self._collapse.look(self.epoch)
-            self._collapse = CollapseWatch()
-        super().set_progress(epoch, num_updates)
-
-    def train(self, mode: bool = True) -> "SoftBeamCriterion":
-        """Training or validation, before which the beam of the epoch is looked at."""
-        if not mode and self.training:
-            self._collapse.look(self.epoch)
-        return super().train(mode)
 
     def forward(self, model: nn.Module, sample: dict, reduce: bool = True) -> tuple[Tensor, int, dict]:
         """Compute the loss of a batch.
@@ -340,7 +327,7 @@ class SoftBeamCriterion(AnnealedCriterion):
             self.cfg.hard_forward,
             cost_weight=self._cost_weight,
             length_penalty=self.length_penalty,
-            recompute=target.numel() * self.cfg.soft_beam_size**2 * self.space.size > KEPT_WEIGHTS,
+            recompute=decoder.rereads or self._selects_among_many(target),
         )
         search = soft_beam
         if self.cfg.soft_beam_candidates:
@@ -352,15 +339,20 @@ class SoftBeamCriterion(AnnealedCriterion):
         found = search(decoder, state, lengths, self.space, options, cost, _overlap, path_cost=path_cost)
         overlap, seen = torch.stack(found.observed).sum(0)
         overlap = overlap / seen
-        self._collapse.add(overlap)
         means = {"alpha": self.alpha, "beam_overlap": overlap}
         if self.cfg.soft_beam_candidates:
             means["redone"] = found.fell_back.float().mean()
+        self.watch(means)
         if self.cfg.objective == "soft_global":
             return found.global_loss(gold_scores), means
         if self.cfg.objective == "hinge":
             return self._hinge(found.max_score(), gold_scores, target), means
         return found.risk() if self.cfg.objective == "risk" else found.direct_loss(), means
+
+    def _selects_among_many(self, target):
+        """Whether the weights of the search are better computed again than kept."""
+        weights = target.numel() * self.cfg.soft_beam_size**2 * self.space.size
+        return not self.cfg.soft_beam_candidates and weights > KEPT_WEIGHTS
 
     def _hard_objective(self, problem, gold_scores):
         """``[B]`` its limit, on the hard beam."""

@@ -59,7 +59,13 @@ class FairseqSteps:
 
     Subclasses say where the recurrent tensors are (``map_memory``) and, if the decoder cannot do it by
     itself, how encoder outputs of B sentences are spread over R rows (``widen``).
+
+    Attributes:
+        rereads: whether a step reads what all steps before have left, so that what it keeps for the backward
+            pass grows with their number, and is better computed again.
     """
+
+    rereads = False
 
     def __init__(self, model: nn.Module):
         self.model = model

@@ -2,8 +2,8 @@
 
 After a soft back-pointer a row's past is a mixture of the pasts of its sentence's rows. Keys and values are
 affine in what they are made of, and the weights sum to one: mixing them is mixing the past. Mixed at every
-step, all of them are written anew each time. Here they stay as they were, shared by the rows of a sentence, and
-a row has a *lineage*: the weight of each element of each step in its past. Mixing rows is mixing lineages::
+step, all of them are written anew each time. Here they stay as they were, shared by the rows of a sentence,
+and a row has a *lineage*: the weight of each element of each step in its past. Mixing rows mixes lineages::
 
     q . sum_j w_j k_j = sum_j w_j (q . k_j)        sum_s a_s sum_j w_sj v_sj = sum_sj (a_s w_sj) v_sj
 """

@@ -20,6 +20,8 @@ class TransformerSteps(FairseqSteps):
     Keys and values of cross-attention stay those of the B sentences: fairseq spreads them over R rows.
     """
 
+    rereads = True
+
     def features(self, state: DecoderState, vectors: Tensor) -> tuple[Tensor, DecoderState]:
         """Feed ``vectors [R, d]``; the input ``[R, H]`` of the output layer."""
         layers, sentences = self.decoder.layers, state.encoder_out["encoder_out"][0].size(1)

@@ -341,12 +341,13 @@ def test_an_operator_without_a_tail_bound_searches_all_candidates(monkeypatch):
         criterion_for(toy_models.tagger(), operator="softsort", soft_beam_candidates=4)
 
 
-def test_a_collapsed_beam_is_a_warning_once_an_epoch(caplog):
-    """At a very small alpha all elements are the same mixture; at a large one they are distinct."""
+@pytest.fixture
+def warnings_of_three_epochs(caplog):
+    """What training for three epochs, of which the second has no validation, warns of."""
     model = toy_models.spread(toy_models.tagger(), 2.0)
     sample = sample_for(model)
 
-    def warnings_of_three_epochs(**options):
+    def run(**options):
         caplog.clear()
         criterion = criterion_for(model, alpha_growth=1.0, **options)
         for epoch in (1, 2, 3):
@@ -354,12 +355,17 @@ def test_a_collapsed_beam_is_a_warning_once_an_epoch(caplog):
             for update in range(2):
                 criterion.set_progress(epoch, 2 * epoch + update)
                 criterion(model, sample)
-            if epoch != 2:  # an epoch without validation
+            if epoch != 2:
                 for _ in range(2):
                     criterion.eval()
                     criterion(model, sample)
         return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
+    return run
+
+
+def test_a_collapsed_beam_is_a_warning_once_an_epoch(warnings_of_three_epochs):
+    """At a very small alpha all elements are the same mixture; at a large one they are distinct."""
     found = warnings_of_three_epochs(alpha=1e-6)
     assert [f"in epoch {epoch} " in message for epoch, message in zip((1, 2, 3), found, strict=True)] == [
         True
@@ -367,6 +373,14 @@ def test_a_collapsed_beam_is_a_warning_once_an_epoch(caplog):
     assert all("use a larger --alpha" in message for message in found)
     assert warnings_of_three_epochs(alpha=1e6, alpha_max=1e6) == []
     assert warnings_of_three_epochs(alpha=1e-6, soft_beam_size=1) == []
+
+
+def test_a_search_done_twice_is_a_warning_once_an_epoch(warnings_of_three_epochs):
+    few = {"soft_beam_candidates": 3, "alpha": 0.3}
+    found = [message for message in warnings_of_three_epochs(**few) if "searched twice" in message]
+    for epoch, message in zip((1, 2, 3), found, strict=True):
+        assert f"in epoch {epoch}, 100% of the sentences" in message and "--soft-beam-tolerance 1" in message
+    assert not any("twice" in message for message in warnings_of_three_epochs(**few, soft_beam_tolerance=1.0))
 
 
 def test_annealing_needs_a_task_that_tells_the_epoch():

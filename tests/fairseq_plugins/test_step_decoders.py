@@ -1,6 +1,7 @@
 """Step decoders against fairseq's teacher forcing and fairseq's own beam search."""
 
 from argparse import Namespace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -109,6 +110,49 @@ def test_rows_of_a_sentence_mix_and_reorder(model):
     wide = sources.repeat_interleave(2, 0), lengths.repeat_interleave(2)
     forced = model.get_normalized_probs(model(*wide, prev_output_tokens=previous), log_probs=True)
     torch.testing.assert_close(by_index, forced[:, -1], atol=1e-5, rtol=0)
+
+
+def features_with_mixed_caches(model, encoder_out, vectors, mixtures):
+    """The features of all steps from fairseq's own incremental decoding, its caches mixed between steps."""
+    decoder, memory, found = model.decoder, {}, []
+    keys = [layer.self_attn._get_full_incremental_state_key("attn_state") for layer in decoder.layers]
+    for t, (vector, weights) in enumerate(zip(vectors, mixtures)):
+        symbols = torch.full((len(vector), t + 1), decoder.dictionary.eos())
+        with soft_inputs(decoder, vector[:, None]):
+            features, _ = decoder.extract_features(symbols, encoder_out, memory)
+        found.append(features[:, -1])
+        for cached in map(memory.get, keys):
+            for name in ("prev_key", "prev_value"):
+                rows = cached[name].reshape(*weights.shape[::2], -1)
+                cached[name] = (weights @ rows).view(-1, *cached[name].shape[1:])
+    return found
+
+
+def test_mixed_lineages_are_mixed_caches():
+    """A beam of 1, 3 and 2 elements: fairseq's own attention over mixed keys and values is the reference."""
+    model = toy_models.spread(toy_models.transformer(), 1.0)
+    sources, lengths, _, _ = toy_models.batch(model)
+    generator, sizes = torch.Generator().manual_seed(0), (1, 3, 2, 2)
+    mixtures = [
+        torch.randn(len(sources), out, k, generator=generator).softmax(2).requires_grad_()
+        for k, out in pairwise(sizes)
+    ]
+    width = model.decoder.embed_tokens.embedding_dim
+    vectors = [torch.randn(len(sources) * k, width, generator=generator) for k in sizes[:3]]
+    steps, encoder_out = step_decoder(model), model.encoder(sources, src_lengths=lengths)
+    state, found = steps.init_state(encoder_out), []
+    for vector, weights in zip(vectors, mixtures):
+        features, state = steps.features(state, vector)
+        found.append(features)
+        state = mix(steps, state, weights)
+    expected = features_with_mixed_caches(model, encoder_out, vectors, mixtures)
+    slopes = [
+        torch.autograd.grad(sum(x[:, ::2].sum() for x in outcome), mixtures[:2], retain_graph=True)
+        for outcome in (found, expected)
+    ]
+    for one, other in zip([*found, *slopes[0]], [*expected, *slopes[1]]):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+        assert other.abs().max() > 1e-3
 
 
 def test_soft_inputs_for_a_whole_sequence(model):

@@ -120,7 +120,10 @@ def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
         return logits
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be boolean (True = possible), got {mask.dtype}")
-    if torch.broadcast_shapes(mask.shape, logits.shape) != logits.shape:
+    # The mask of a vocabulary is seen at once; the general question takes as long as a small step's softmax.
+    if mask.shape != logits.shape[logits.dim() - mask.dim() :] and (
+        torch.broadcast_shapes(mask.shape, logits.shape) != logits.shape
+    ):
         raise ValueError(f"mask {list(mask.shape)} does not broadcast to logits {list(logits.shape)}")
     return logits.masked_fill(~mask, -torch.inf)
 

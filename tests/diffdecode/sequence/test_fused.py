@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
 
 from diffdecode.categorical import ESTIMATORS
-from diffdecode.sequence import OutputLayer, OwnWord, Prediction, fused_scheduled_sampling, relaxed_decode
+from diffdecode.sequence import (
+    OutputLayer,
+    OwnWord,
+    Prediction,
+    fused_scheduled_sampling,
+    output_layer,
+    relaxed_decode,
+)
 from diffdecode.sequence.best_candidates import best_candidates
+from diffdecode.sequence.few_rows import FEW, FewRows
 from diffdecode.sequence.scheduled_sampling.fused import (
     choose_among_best,
     discarded_mass,
@@ -295,3 +303,28 @@ def test_best_candidates_are_exact(seed, vocabulary, m):
     assert torch.equal(values, logits.topk(m).values)
     assert torch.equal(logits.gather(1, symbols), values)
     assert all(len(set(row.tolist())) == m for row in symbols)
+
+
+def test_products_with_few_rows_are_ordinary_products():
+    weight, bias = torch.randn(700, 9, generator=generator()), torch.randn(700, generator=generator(1))
+    for added in (bias, None):
+        product = FewRows(weight, added)
+        for rows in (0, 1, 5, FEW, FEW + 1):
+            hidden = torch.randn(rows, 9, generator=generator(rows))
+            expected = torch.nn.functional.linear(hidden, weight, added)
+            torch.testing.assert_close(product(hidden), expected, rtol=1e-5, atol=1e-5)
+            product.forget()
+            torch.testing.assert_close(product(hidden), expected, rtol=1e-5, atol=1e-5)
+    double = torch.randn(3, 9, generator=generator(), dtype=torch.float64)
+    found = FewRows(weight.double(), None)(double)
+    assert torch.equal(found, torch.nn.functional.linear(double, weight.double()))
+
+
+@pytest.mark.parametrize("dtype, relative", [(torch.float64, 1e-12), (torch.bfloat16, 0.05)])
+def test_what_rows_expect_is_computed_some_rows_at_a_time(monkeypatch, dtype, relative):
+    decoder, context, gold, lengths = problem(16, dtype=dtype)
+    own = OwnWord("soft", 0.7)
+    expected = gradients(plain(decoder, context, gold, own, 0.3).sum(), decoder, context)
+    monkeypatch.setattr(output_layer, "AT_ONCE", 3)
+    found = fused(decoder, context, gold, lengths, own, 0.3, m=V).gold_log_probs.sum()
+    assert_same_gradients(gradients(found, decoder, context), expected, relative)
