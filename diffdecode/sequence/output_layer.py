@@ -27,6 +27,7 @@ from torch.nn.functional import embedding_bag
 from diffdecode.sequence.best_candidates import best_candidates
 from diffdecode.sequence.few_rows import FewRows
 from diffdecode.sequence.precision import full_precision
+from diffdecode.sequence.race import race
 from diffdecode.sequence.step_decoder import LinearStepDecoder
 
 # Rows of a product over all steps: enough to be efficient, and few enough to need little memory in between.
@@ -37,12 +38,16 @@ class Prediction(NamedTuple):
     """What a step shows of its distribution over V.
 
     Attributes:
-        best: ``[R, m]`` log-probabilities of the best candidates, best first.
-        symbols: ``[R, m]`` their ids.
-        rest: ``[R]`` probability of all candidates that are not among the best, rounded up; no gradient.
-        outside: how many candidates are not among the best.
+        best: ``[R, m]`` log-probabilities of the best candidates, best first; with a race ``[R, m + n]``, the
+            first n arrivals of the others behind them (``-inf`` where there were no more).
+        symbols: their ids, same shape.
+        rest: ``[R]`` probability of all candidates that are not shown, rounded up; no gradient.
+        outside: how many candidates are not shown.
         gold: ``[R]`` log-probabilities of the words asked for, or ``None``.
         log_z: ``[R]`` log-normalisers: a log-probability and ``log_z`` are the logit.
+        cut: ``[R]`` no candidate that is not shown has a larger log-probability; no gradient.
+        noise: ``[R, m + n]`` the race's Exp(1) variates of those shown, or ``None``.
+        last: ``[R]`` when the last of those shown arrived, with probabilities as weights, or ``None``.
     """
 
     best: Tensor
@@ -51,6 +56,9 @@ class Prediction(NamedTuple):
     outside: int
     gold: Tensor | None
     log_z: Tensor
+    cut: Tensor
+    noise: Tensor | None = None
+    last: Tensor | None = None
 
 
 class OutputLayer:
@@ -70,8 +78,23 @@ class OutputLayer:
         self.banned = banned if banned is not None and banned.numel() else None
         self.candidates = weight.size(0) - (0 if self.banned is None else self.banned.numel())
 
-    def predict(self, hidden: Tensor, m: int, gold: Tensor | None = None) -> Prediction:
+    def predict(
+        self,
+        hidden: Tensor,
+        m: int,
+        gold: Tensor | None = None,
+        arrivals: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> Prediction:
         """Predict from ``hidden [R, H]``; show the m best candidates, and ``gold [R]``.
+
+        Args:
+            hidden: ``[R, H]``.
+            m: how many of the best are shown.
+            gold: ``[R]`` ids, or ``None``.
+            arrivals: n of the others that are shown, too, as they arrive in a race (``race``), or as many as
+                there are; 0 holds no race.
+            generator: source of the race's randomness, on the decoder's device.
 
         Raises:
             ValueError: more rows than announced, or m not between 1 and the number of candidates.
@@ -81,11 +104,13 @@ class OutputLayer:
         hidden = hidden.to(self.tape.weight.dtype)
         keep = torch.is_grad_enabled() and (hidden.requires_grad or self.anchor.requires_grad)
         place = self.tape.claim(hidden.detach()) if keep else None
-        best, symbols, rest, gold, log_z = _Predict.apply(
-            hidden, self.anchor, self.tape, place, m, gold, self.banned
+        arrivals = min(arrivals, self.candidates - m)
+        best, symbols, rest, gold, log_z, cut, noise, last = _Predict.apply(
+            hidden, self.anchor, self.tape, place, m, gold, self.banned, arrivals, generator
         )
-        outside = self.candidates - m
-        return Prediction(best, symbols, rest if outside else torch.zeros_like(rest), outside, gold, log_z)
+        outside = self.candidates - m - arrivals
+        rest = rest if outside else torch.zeros_like(rest)
+        return Prediction(best, symbols, rest, outside, gold, log_z, cut, noise, last)
 
     def mix(self, symbols: Tensor, weights: Tensor) -> Tensor:
         """Mixtures of embeddings ``[B, K, d]``, with ``weights [B, K, M]`` of ``symbols [B, M]``."""
@@ -222,7 +247,9 @@ class _Predict(torch.autograd.Function):
         m: int,
         gold: Tensor | None,
         banned: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+        arrivals: int,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor | None, ...]:
         logits = tape.project(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         wanted = None if gold is None else logits.gather(1, gold[:, None])[:, 0]
@@ -238,6 +265,12 @@ class _Predict(torch.autograd.Function):
         kept = (best - top).exp().sum(1)
         # The difference of two sums of rounded numbers may be too small by some units in the last place.
         rest = (mass - kept).clamp_min(0.0) + 16 * torch.finfo(mass.dtype).eps * mass
+        cut, noise, last = best[:, -1], None, None
+        if arrivals:
+            drawn = race(weights, symbols, arrivals, generator)
+            symbols, noise, last = torch.cat([symbols, drawn.symbols], 1), drawn.noise, drawn.last
+            best = torch.cat([best, drawn.weights.log() + top], 1)
+            rest = drawn.rest + 16 * torch.finfo(mass.dtype).eps * mass
         if banned is not None:
             weights[:, banned] = (forbidden - top).exp()
             mass = mass + weights[:, banned].sum(1)
@@ -246,10 +279,15 @@ class _Predict(torch.autograd.Function):
 
         ctx.tape, ctx.place = tape, place
         ctx.save_for_backward(symbols, gold, mass, tape.weight)
-        ctx.mark_non_differentiable(symbols, rest)
         log_z = top[:, 0] + mass.log()
         gold_score = None if wanted is None else wanted - log_z
-        return best - log_z[:, None], symbols, rest / mass, gold_score, log_z
+        rest, cut = rest / mass, cut - log_z
+        constants = [symbols, rest, cut]
+        if noise is not None and last is not None:
+            last = last * mass
+            constants += [noise, last]
+        ctx.mark_non_differentiable(*constants)
+        return best - log_z[:, None], symbols, rest, gold_score, log_z, cut, noise, last
 
     @staticmethod
     @once_differentiable
@@ -261,6 +299,7 @@ class _Predict(torch.autograd.Function):
         _rest: Tensor,
         grad_gold: Tensor | None,
         grad_log_z: Tensor,
+        *_constants: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         symbols, gold, mass, weight = ctx.saved_tensors
         tape, place = ctx.tape, ctx.place
@@ -281,7 +320,7 @@ class _Predict(torch.autograd.Function):
         if grad_gold is not None:
             logits.scatter_add_(1, gold[:, None], grad_gold[:, None])
         tape.finished.append(place)
-        return hidden, weight.new_zeros(()), None, None, None, None, None
+        return hidden, weight.new_zeros(()), *(None,) * 7
 
 
 class _Mix(torch.autograd.Function):

@@ -37,6 +37,7 @@ WITH_GRADIENT = tuple(name for name in CHOICES if ESTIMATORS[name].hard and ESTI
 
 # When the m best candidates are enough for a choice, and from which vocabulary on they are cheaper.
 FUSED_FROM_ALPHA = 2.0
+PERTURBED_FROM_ALPHA = 3.0  # noise lifts some of many words of small probability
 FUSED_FROM_VOCABULARY = 1000
 
 
@@ -202,11 +203,13 @@ class ScheduledSamplingCriterion(AnnealedCriterion):
 
     def _can_be_fused(self, model):
         own = self.own_word
+        noisy = ESTIMATORS[own.estimator].perturbs
+        smallest = PERTURBED_FROM_ALPHA if noisy else FUSED_FROM_ALPHA
         return (
             not self.cfg.no_fused
             and self.cfg.label_smoothing == 0
             and own.alphas is not None
-            and all(alpha >= FUSED_FROM_ALPHA for alpha in own.alphas)
+            and all(alpha >= smallest for alpha in own.alphas)
             and len(self.allowed) >= FUSED_FROM_VOCABULARY
         )
 

@@ -26,9 +26,10 @@ class Estimator:
         gives_gradient: the scores get a gradient.
         index_has_k: K categories are chosen at once: the choice, and a given ``index``, have a leading K.
         noise_has_k: a given ``noise`` has a leading K.
-        alphas: from ``tau`` to the inverse temperatures of all softmaxes that the choice and its gradient are
-            made of, if they depend on nothing but these: then the choice among all categories is, up to the
-            probability outside, that among the few best (none: that of the best alone). ``None`` if not.
+        alphas: from ``tau`` to the inverse temperatures of all softmaxes that are mixed, by the choice or by
+            its gradient, if these depend on nothing else but one noise: then the choice among all categories
+            is, up to the probability outside, that among the few best and those drawn. ``None`` if not.
+        perturbs: these softmaxes are of scores with Gumbel noise.
     """
 
     function: Callable[..., tuple[Tensor, Tensor | None]]
@@ -37,6 +38,7 @@ class Estimator:
     index_has_k: bool = False
     noise_has_k: bool = False
     alphas: Callable[[float], tuple[float, ...]] | None = None
+    perturbs: bool = False
 
     @property
     def fusable(self) -> bool:

@@ -48,4 +48,4 @@ def sampled(
 
 
 ESTIMATORS.register("argmax", Estimator(argmax, gives_gradient=False, alphas=lambda tau: ()))
-ESTIMATORS.register("sample", Estimator(sampled, gives_gradient=False, alphas=lambda tau: (1.0,)))
+ESTIMATORS.register("sample", Estimator(sampled, gives_gradient=False, alphas=lambda tau: ()))

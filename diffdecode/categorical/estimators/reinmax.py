@@ -192,5 +192,5 @@ def unbiased_reinmax(
     return losses.mean(0) + surrogate
 
 
-ESTIMATORS.register("reinmax", Estimator(reinmax))
+ESTIMATORS.register("reinmax", Estimator(reinmax, alphas=lambda tau: (1.0, 1 / tau)))
 ESTIMATORS.register("reinmax_loo", Estimator(reinmax_loo, index_has_k=True, noise_has_k=True))

@@ -45,4 +45,6 @@ def gumbel_soft(
 
 
 ESTIMATORS.register("soft", Estimator(soft, hard=False, alphas=lambda tau: (1 / tau,)))
-ESTIMATORS.register("gumbel_soft", Estimator(gumbel_soft, hard=False))
+ESTIMATORS.register(
+    "gumbel_soft", Estimator(gumbel_soft, hard=False, alphas=lambda tau: (1 / tau,), perturbs=True)
+)

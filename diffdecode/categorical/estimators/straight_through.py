@@ -92,6 +92,6 @@ def st_gumbel(
     return hard_choice(scores, index, partial(straight_through_backward, tau=tau), y), None
 
 
-ESTIMATORS.register("st", Estimator(st, alphas=lambda tau: (1.0, 1 / tau)))
+ESTIMATORS.register("st", Estimator(st, alphas=lambda tau: (1 / tau,)))
 ESTIMATORS.register("argmax_st", Estimator(argmax_st, alphas=lambda tau: (1 / tau,)))
-ESTIMATORS.register("st_gumbel", Estimator(st_gumbel))
+ESTIMATORS.register("st_gumbel", Estimator(st_gumbel, alphas=lambda tau: (1 / tau,), perturbs=True))

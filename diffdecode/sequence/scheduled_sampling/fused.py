@@ -47,10 +47,11 @@ def fused_scheduled_sampling(
     """``relaxed_decode`` and its cross entropy at little more than the cost of cross entropy alone.
 
     The own word is chosen among the ``m`` best candidates, the loss is over all of V; ``output_layer`` says
-    what is shared. Choosing among m words discards the mass of the others: a sentence with ``discarded``
-    above ``tolerance`` anywhere is decoded once more without truncation. This is decided once, at the end, so
-    that a GPU waits once a batch and not once a step; then the batch costs both. Use the fused step where it
-    seldom happens: at alpha = 1/tau of about 2 or more for m = 32.
+    what is shared. A word that is drawn is drawn among all of V, exactly (``race``). A mixture of m words
+    discards the mass of the others: a sentence with ``discarded`` above ``tolerance`` anywhere is decoded
+    once more without truncation. This is decided once, at the end, so that a GPU waits once a batch and not
+    once a step; then the batch costs both. Use the fused step where it seldom happens: at alpha = 1/tau of
+    about 2 or more for m = 32, and of 3 with Gumbel noise.
 
     Args:
         decoder: the model.
@@ -96,7 +97,10 @@ def _fused(
     vectors, scores, discarded = first_input(decoder, batch), [], []
     for t in range(steps):
         hidden, state = decoder.features(state, vectors)
-        found = layer.predict(hidden, 1 if only_gold[t] else m, gold[:, t])
+        if only_gold[t]:
+            found = layer.predict(hidden, 1, gold[:, t])
+        else:
+            found = layer.predict(hidden, m, gold[:, t], own_word.arrivals, feed.generator)
         assert found.gold is not None  # it was asked for
         scores.append(found.gold)
         if only_gold[t]:
@@ -115,19 +119,27 @@ def choose_among_best(found: Prediction, own_word: OwnWord, generator: torch.Gen
     """Weights ``[R, m]`` of the best candidates."""
     if found.best.size(1) == 1:
         return torch.ones_like(found.best)
-    return sample(found.best, own_word.estimator, own_word.tau, generator=generator).one_hot
+    return sample(
+        found.best, own_word.estimator, own_word.tau, generator=generator, noise=found.noise
+    ).one_hot
 
 
 @torch.no_grad()
 def discarded_mass(found: Prediction, own_word: OwnWord) -> Tensor:
-    """Upper bound ``[R]`` on what ``softmax(log p / tau)`` has outside the best, without looking outside.
+    """Upper bound ``[R]`` on what ``softmax(log p / tau)`` has outside those shown, without looking outside.
 
-    With alpha = 1/tau, c the smallest kept log-probability, N candidates outside with total probability
-    ``rest``: each has ``p^alpha = p * p^(alpha - 1) <= p * exp(c (alpha - 1))`` if alpha >= 1, and by Jensen
-    ``sum p^alpha <= N^(1 - alpha) * rest^alpha`` if alpha < 1. Each alpha of the choice counts: ``st``, for
-    example, samples at 1 and differentiates at 1/tau. The best alone leaves nothing out.
+    With alpha = 1/tau, c the smallest log-probability of the best, N candidates outside with total
+    probability ``rest``: each has ``p^alpha = p * p^(alpha - 1) <= p * exp(c (alpha - 1))`` if alpha >= 1,
+    and by Jensen ``sum p^alpha <= N^(1 - alpha) * rest^alpha`` if alpha < 1. Each alpha of the choice
+    counts. The best alone leaves nothing out, and a word that is drawn is drawn among all.
+
+    Where noise is added to the scores, the softmax is of ``-log T``, T the arrivals of a race, and the
+    bound is on the expectation over those that were not drawn. They come after time ``last``, at no more
+    than the rate ``rest``: the sum of ``T^-alpha`` is expected to be at most ``rest * last^(1 - alpha) /
+    (alpha - 1)``.
     """
-    tails = [_tail(found, alpha) for alpha in own_word.alphas or ()]
+    perturbed = ESTIMATORS[own_word.estimator].perturbs and found.noise is not None
+    tails = [(_later if perturbed else _tail)(found, alpha) for alpha in own_word.alphas or ()]
     return torch.stack(tails).amax(0) if tails else torch.zeros_like(found.rest)
 
 
@@ -135,7 +147,19 @@ def _tail(found: Prediction, alpha: float) -> Tensor:
     """Bound on the share of the rest in ``softmax(alpha * log p)``, ``[R]``."""
     kept = (alpha * found.best).logsumexp(1)
     if alpha >= 1:
-        rest = found.rest.log() + (alpha - 1) * found.best[:, -1]
+        rest = found.rest.log() + (alpha - 1) * found.cut
     else:
         rest = alpha * found.rest.log() + (1 - alpha) * math.log(max(found.outside, 1))
+    return torch.exp(rest - torch.logaddexp(rest, kept))
+
+
+def _later(found: Prediction, alpha: float) -> Tensor:
+    """Bound on the expected share of later arrivals in ``softmax(alpha * (log p + G))``, ``[R]``."""
+    assert found.noise is not None and found.last is not None
+    if not found.outside:
+        return torch.zeros_like(found.rest)
+    if alpha <= 1:
+        return torch.ones_like(found.rest)
+    kept = (alpha * (found.best - found.noise.log())).logsumexp(1)
+    rest = found.rest.log() + (1 - alpha) * found.last.log() - math.log(alpha - 1)
     return torch.exp(rest - torch.logaddexp(rest, kept))

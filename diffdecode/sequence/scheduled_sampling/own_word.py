@@ -8,6 +8,10 @@ from torch import Tensor
 from diffdecode.categorical import ESTIMATORS, sample
 from diffdecode.moves import moved
 
+# Of the words that are not among the best, how many are shown to a choice as they arrive in a race: the first
+# decides which word is drawn, and of a mixture of perturbed scores the next few have a share.
+DRAWN, MIXED = 1, 8
+
 
 @dataclass(frozen=True)
 class OwnWord:
@@ -38,6 +42,14 @@ class OwnWord:
     def gives_gradient(self) -> bool:
         """Whether the scores get a gradient through the choice."""
         return ESTIMATORS[self.estimator].gives_gradient
+
+    @property
+    def arrivals(self) -> int:
+        """How many words beyond the best a fused choice has to know: none, if nothing is drawn."""
+        chosen = ESTIMATORS[self.estimator]
+        if "noise" not in chosen.options:
+            return 0
+        return MIXED if chosen.perturbs else DRAWN
 
     @property
     def alphas(self) -> tuple[float, ...] | None:

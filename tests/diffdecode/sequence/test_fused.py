@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
 
 from diffdecode.categorical import ESTIMATORS
+from diffdecode.categorical.estimators import draws
 from diffdecode.sequence import (
     OutputLayer,
     OwnWord,
@@ -19,6 +20,7 @@ from diffdecode.sequence import (
 )
 from diffdecode.sequence.best_candidates import best_candidates
 from diffdecode.sequence.few_rows import FEW, FewRows
+from diffdecode.sequence.race import race
 from diffdecode.sequence.scheduled_sampling.fused import (
     choose_among_best,
     discarded_mass,
@@ -142,7 +144,7 @@ def test_discarded_mass_is_an_upper_bound(seed, m, alpha, spread):
     log_probs = (spread * torch.randn(5, 30, generator=generator(seed), dtype=torch.float64)).log_softmax(1)
     best, symbols = best_candidates(log_probs, m)
     rest = 1 - best.exp().sum(1)
-    found = Prediction(best, symbols, rest.clamp_min(1e-15), 30 - m, None, torch.zeros(5))
+    found = Prediction(best, symbols, rest.clamp_min(1e-15), 30 - m, None, torch.zeros(5), best[:, -1])
     true = 1 - (alpha * log_probs).softmax(1).gather(1, symbols).sum(1)
     bound = discarded_mass(found, OwnWord("soft", tau=1 / alpha))
     assert (bound >= true - 1e-9).all()
@@ -151,14 +153,95 @@ def test_discarded_mass_is_an_upper_bound(seed, m, alpha, spread):
     torch.testing.assert_close(exact, rest, atol=1e-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize("estimator", ["sample", "st"])
-def test_methods_that_draw_follow_the_distribution(estimator):
-    log_probs = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(20_000, -1)
-    found = Prediction(
-        log_probs, torch.arange(4).expand_as(log_probs), log_probs[:, 0] * 0, 0, None, log_probs[:, 0]
+def raced(m, arrivals, rows=20_000):
+    """Words shown in a race among five, of which the one that is most probable is banned."""
+    log_probs = torch.tensor([0.3, 0.15, 0.25, 0.2, 0.1]).log()
+    decoder = ToyDecoder(5, width=1)
+    decoder.out.weight.data.zero_()
+    decoder.out.bias.data = log_probs
+    with torch.no_grad():
+        layer = OutputLayer(decoder, rows, banned=torch.tensor([0]))
+        return layer.predict(torch.zeros(rows, 1), m, None, arrivals, generator())
+
+
+@pytest.mark.parametrize("estimator", ["sample", "st", "st_gumbel", "reinmax"])
+@pytest.mark.parametrize("m, arrivals", [(1, 1), (2, 1), (4, 1)])
+def test_a_word_is_drawn_among_all_words(estimator, m, arrivals):
+    found = raced(m, arrivals)
+    chosen = choose_among_best(found, OwnWord(estimator), generator(1)).argmax(1, keepdim=True)
+    frequency = torch.bincount(found.symbols.gather(1, chosen)[:, 0], minlength=5) / len(chosen)
+    expected = torch.tensor([0.0, 0.15, 0.25, 0.2, 0.1]) / 0.7
+    torch.testing.assert_close(frequency, expected, atol=0.012, rtol=0)
+
+
+def test_a_race_is_gumbel_noise_on_all_scores():
+    """The three fastest of four, in order, and the time of the third are as in a race drawn in full."""
+    found = raced(m=1, arrivals=3)
+    assert found.outside == 0
+    times = (found.noise.log() - found.best).sort(1)
+    order = found.symbols.gather(1, times.indices)[:, :3]
+    full = torch.empty(20_000, 4, dtype=torch.float64).exponential_(generator=generator(2)).log()
+    full = (full - torch.tensor([0.15, 0.25, 0.2, 0.1]).double().log()).sort(1)
+    expected = full.indices[:, :3] + 1
+
+    def frequencies(orders):
+        return torch.bincount(orders @ torch.tensor([25, 5, 1]), minlength=125) / len(orders)
+
+    torch.testing.assert_close(frequencies(order), frequencies(expected), atol=0.012, rtol=0)
+    share = torch.linspace(0.05, 0.95, 10)
+    one, other = (values[:, 2].float().quantile(share) for values in (times.values, full.values))
+    torch.testing.assert_close(one, other, atol=0.06, rtol=0)
+
+
+def test_a_race_leaves_the_weights_as_they_were():
+    weights = torch.rand(4, 11, generator=generator(), dtype=torch.float64)
+    weights[0, 3:], weights[1] = 0.0, 0.0
+    before = weights.clone()
+    best = weights.topk(2).indices
+    found = race(weights, best, 9, generator())
+    assert torch.equal(weights, before)
+    assert found.rest.abs().max() == 0  # nobody is left
+    assert found.noise[0].isinf().sum() == 8 and found.noise[2:].isfinite().all()
+    for row in torch.cat([best, found.symbols], 1)[2:].tolist():
+        assert sorted(row) == list(range(11))
+    partly = race(weights, best, 3, generator())
+    shown = torch.cat([best, partly.symbols], 1)[2:]
+    left = before[2:].sum(1) - before[2:].gather(1, shown).sum(1)
+    torch.testing.assert_close(partly.rest[2:], left)
+
+
+def test_later_arrivals_are_expected_to_weigh_no_more_than_the_bound():
+    log_probs = torch.randn(40, generator=generator(), dtype=torch.float64).log_softmax(0)
+    weights, own = log_probs.exp().repeat(4000, 1), OwnWord("gumbel_soft", tau=0.4)
+    best = weights.topk(4).indices
+    found = race(weights, best, 3, generator())
+    symbols = torch.cat([best, found.symbols], 1)
+    nothing = torch.zeros(4000, dtype=torch.float64)
+    shown = Prediction(
+        log_probs[symbols], symbols, found.rest, 33, None, nothing, nothing, found.noise, found.last
     )
-    frequency = choose_among_best(found, OwnWord(estimator), generator()).mean(0)
-    torch.testing.assert_close(frequency, log_probs[0].exp(), atol=0.012, rtol=0)
+    clocks = torch.empty_like(weights).exponential_(generator=generator(3))
+    times = (found.last[:, None] + clocks / weights).scatter(1, symbols, math.inf)  # no memory
+    kept = ((log_probs[symbols].exp() / found.noise) ** 2.5).sum(1)
+    later = (times**-2.5).sum(1)
+    assert 0 < (later / (later + kept)).mean() <= discarded_mass(shown, own).mean()
+    assert (discarded_mass(shown, OwnWord("gumbel_soft", tau=1.0)) == 1).all()
+
+
+@pytest.mark.parametrize("estimator", ["gumbel_soft", "st_gumbel", "reinmax", "st"])
+def test_all_candidates_kept_and_the_same_draws_are_plain_autograd(estimator, monkeypatch):
+    """With a noise of E = 1 for each word, whatever its place."""
+    decoder, context, gold, lengths = problem(17)
+    monkeypatch.setattr(draws, "standard_exponential", lambda shape, like, *_: like.new_ones(shape))
+    own = OwnWord(estimator, 0.7)
+    expected = plain(decoder, context, gold, own, 0.3)
+    found = fused(decoder, context, gold, lengths, own, 0.3, m=V)
+    torch.testing.assert_close(found.gold_log_probs, expected, rtol=1e-12, atol=1e-12)
+    assert_same_gradients(
+        gradients(found.gold_log_probs.sum(), decoder, context),
+        gradients(expected.sum(), decoder, context),
+        1e-11,
+    )
 
 
 @pytest.mark.parametrize("estimator", [name for name, estimator in ESTIMATORS.items() if estimator.fusable])
@@ -280,8 +363,8 @@ def test_nan_is_reported_and_not_decoded_on():
 
 def test_errors_name_the_problem():
     decoder, context, gold, lengths = problem(14)
-    with pytest.raises(ValueError, match="'gumbel_soft' cannot be fused; these can: argmax, argmax_st"):
-        fused(decoder, context, gold, lengths, OwnWord("gumbel_soft"), 0.5)
+    with pytest.raises(ValueError, match="'gapped_st' cannot be fused; these can: argmax, argmax_st"):
+        fused(decoder, context, gold, lengths, OwnWord("gapped_st"), 0.5)
     layer = OutputLayer(decoder, rows=3)
     hidden, _ = decoder.features(decoder.init_state(context), decoder.embedding[gold[:, 0]])
     with pytest.raises(ValueError, match="4 rows, but only 3"):
