@@ -30,6 +30,7 @@ CRITERIONS = {
     "cross entropy": lambda task: CrossEntropyCriterion(task, False),
     "scheduled sampling, plain": lambda task: _sampling(task, no_fused=True),
     "scheduled sampling, fused": lambda task: _sampling(task),
+    "scheduled sampling, Gumbel, fused": lambda task: _sampling(task, estimator="gumbel_soft"),
     "scheduled sampling, two passes": lambda task: _sampling(task, rollout="two_pass"),
     "soft beam, all candidates": lambda task: _soft_beam(task),
     "soft beam, 64 candidates": lambda task: _soft_beam(

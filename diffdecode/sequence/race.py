@@ -60,12 +60,9 @@ def race(weights: Tensor, best: Tensor, n: int, generator: torch.Generator | Non
         symbols.append(symbol)
         drawn_weights.append(weight)
         noise.append(torch.where(weight > 0, weight * time[:, None], torch.inf))
-    # A tail that has ended is drawn from once more with weight 0, which adds nothing here.
-    for index, weight in zip(
-        [best.unbind(1), *(one.unbind(1) for one in symbols)], [at_best, *drawn_weights]
-    ):
-        for symbol, value in zip(index, weight.unbind(1)):
-            weights.scatter_add_(1, symbol[:, None], value[:, None])
+    weights.scatter_(1, best, at_best)
+    for symbol, weight in zip(symbols, drawn_weights):  # a tail that has ended was drawn from with weight 0
+        weights.scatter_add_(1, symbol, weight)
     return Race(torch.cat(symbols, 1), torch.cat(drawn_weights, 1), torch.cat(noise, 1), time, totals.sum(1))
 
 

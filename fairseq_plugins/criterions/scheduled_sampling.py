@@ -74,7 +74,8 @@ class ScheduledSamplingConfig(AnnealedConfig):
     label_smoothing: float = option(0.0, "epsilon, as in fairseq's label_smoothed_cross_entropy", "fairseq")
     no_fused: bool = option(
         False,
-        "do not share one set of logits between loss and choice (done for V ≥ 1000, alpha ≥ 2, stepwise)",
+        "do not share one set of logits between loss and choice (done for V ≥ 1000, alpha ≥ 2 or, with "
+        "noise, 3; stepwise)",
         "ours",
     )
     fused_candidates: int = option(32, "candidates of a fused choice", "ours")
