@@ -327,7 +327,7 @@ class SoftBeamCriterion(AnnealedCriterion):
             self.cfg.hard_forward,
             cost_weight=self._cost_weight,
             length_penalty=self.length_penalty,
-            recompute=decoder.rereads or self._selects_among_many(target),
+            recompute=self._recompute(decoder, target),
         )
         search = soft_beam
         if self.cfg.soft_beam_candidates:
@@ -349,10 +349,14 @@ class SoftBeamCriterion(AnnealedCriterion):
             return self._hinge(found.max_score(), gold_scores, target), means
         return found.risk() if self.cfg.objective == "risk" else found.direct_loss(), means
 
-    def _selects_among_many(self, target):
-        """Whether the weights of the search are better computed again than kept."""
+    def _recompute(self, decoder, target):
+        """The share of the steps whose activations are computed again in the backward pass."""
+        if decoder.rereads:
+            return 1.0
+        if self.cfg.soft_beam_candidates:  # no weights over all words; what is left is the decoder's own
+            return 0.5
         weights = target.numel() * self.cfg.soft_beam_size**2 * self.space.size
-        return not self.cfg.soft_beam_candidates and weights > KEPT_WEIGHTS
+        return float(weights > KEPT_WEIGHTS)
 
     def _hard_objective(self, problem, gold_scores):
         """``[B]`` its limit, on the hard beam."""
