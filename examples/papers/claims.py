@@ -124,6 +124,7 @@ CLAIMS: list[Claim] = [
     in_sentiment("(ours) `structured_st` is better than the pipeline", "structured_st", "pipeline"),
     few_trees("SPIGOT is better at the end task than a pipeline", "spigot", "pipeline", "accuracy"),
     few_trees("SPIGOT is better at the end task than straight-through", "spigot", "ste", "accuracy"),
+    few_trees("and its trees are no worse than the pipeline's", "spigot", "pipeline", "uas"),
     few_trees("(ours) `structured_st` is better at the end task", "structured_st", "pipeline", "accuracy"),
     few_trees("(ours) and its trees are better", "structured_st", "pipeline", "uas"),
     in_supertags("direct loss is better than where it starts", ANNEALED, CROSS_ENTROPY, "85.69, 82.17"),
