@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffdecode.categorical.estimators.base import ESTIMATORS
 from diffdecode.categorical.estimators.draws import first_row
+from diffdecode.checks import found
 
 
 class Sample:
@@ -133,7 +134,7 @@ def _checked_noise(noise: Tensor, scores: Tensor, has_k: bool) -> Tensor:
     if noise.dim() != scores.dim() + K or noise.shape[K:] != scores.shape:
         wanted = ["K", *scores.shape] if K else list(scores.shape)
         raise ValueError(f"noise must have shape {wanted} (categories last), got {list(noise.shape)}")
-    if not (noise > 0).all():
+    if found(lambda: ~(noise > 0).all()):
         raise ValueError("noise must be positive: Exp(1) variates, not Gumbel variates")
     return noise.to(scores.dtype)
 

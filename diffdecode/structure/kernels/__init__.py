@@ -69,8 +69,7 @@ def _checked(name: str) -> str:
     return name
 
 
-@functools.cache
-def _load(name: str) -> Backend:
+def _imported(name: str) -> Backend:
     """Import a backend. A compiler is imported only when its kernels are called for."""
     if name == "numba":
         with uncollected():
@@ -84,6 +83,9 @@ def _load(name: str) -> Backend:
     from diffdecode.structure.kernels.reference import BACKEND
 
     return BACKEND
+
+
+_load = functools.cache(_imported)
 
 
 @contextmanager
