@@ -354,6 +354,23 @@ def evaluated(nlp: Language, path: str) -> tuple[dict[str, Any], list[Example]]:
     return Scorer(nlp=nlp).score(examples), examples
 
 
+def made_once(
+    args: argparse.Namespace,
+    names: tuple[str, ...],
+    generate: Callable[[dict[str, Path]], None],
+    convert_all: Callable[[argparse.Namespace, dict[str, Path]], None],
+) -> dict[str, str]:
+    """Files of these names below ``out``, made if the last is not there: generated where there is no data."""
+    found = {name: args.out / "data" / f"{name}.spacy" for name in names}
+    if not found[names[-1]].exists():
+        found[names[-1]].parent.mkdir(parents=True, exist_ok=True)
+        if args.data is None:
+            generate(found)
+        else:
+            convert_all(args, found)
+    return {name: str(path) for name, path in found.items()}
+
+
 def split_aside(path: Path, train: Path, aside: Path, limit: int = 0) -> None:
     """The first ``limit`` (0: all) documents of a .spacy file, one of ten of them in another."""
     docs = list(DocBin().from_disk(path).get_docs(spacy.blank("en").vocab))[: limit or None]

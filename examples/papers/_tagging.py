@@ -14,7 +14,7 @@ from rich.console import Console
 from diffdecode.files.atomic import atomic_folder, write_text
 from examples._shared import grammar
 from examples._shared.data import column_files
-from examples.papers._fairseq import Material
+from examples.papers._fairseq import Material, Search
 from fairseq_plugins.comparison import fairseq_command
 from fairseq_plugins.convert_conll import Sentence, read_sentences
 from fairseq_plugins.scoring.span_f1 import spans
@@ -23,6 +23,13 @@ from fairseq_plugins.words.spelling import NONE, SPELLINGS
 DECODED = re.compile(r"^([TH])-(\d+)\t(?:\S+\t)?(.*)$", flags=re.MULTILINE)
 # Binarised, unknown words would have no letters.
 FORMAT = ["-s", "words", "-t", "labels", "--dataset-impl", "raw"]
+SEARCHES = (
+    Search("greedy", 1),
+    Search("beam 3", 3),
+    Search("beam 3, own lambda", 3, tuned=True),
+    Search("soft beam 3", 3, "--search soft-beam --search-alpha 10"),
+)
+"""Columns of the soft beam's Tables 1 and 2, and a beam with the normaliser that is best for the system."""
 
 
 class Tagging(Material):

@@ -13,8 +13,8 @@ measure is F1 of spans; 12 types, German. In the table of 2017 the figure of cro
 
 from itertools import product
 
-from examples.papers._fairseq import START, Experiment, Search, System
-from examples.papers._tagging import Tagging
+from examples.papers._fairseq import START, Experiment, System
+from examples.papers._tagging import SEARCHES, Tagging
 
 EPOCHS, COST = 4, 4  # an update through the beam takes about four times that of cross entropy
 CONTINUED, AS_LONG = f"{START}, continued", f"{START}, as much time"
@@ -80,12 +80,7 @@ EXPERIMENT = Experiment(
     about=__doc__,
     material=Tagging("f1", sentences=6000, label_embedding=8),
     systems=SYSTEMS,
-    searches=(
-        Search("greedy", 1),
-        Search("beam 3", 3),
-        Search("beam 3, own lambda", 3, tuned=True),
-        Search("soft beam 3", 3, "--search soft-beam --search-alpha 10"),
-    ),
+    searches=SEARCHES,
     main="beam 3, own lambda",
     pairs=(
         *product((DIRECT, SPANS, BOTH, SOFT), (CONTINUED, AS_LONG)),

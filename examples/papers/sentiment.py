@@ -22,7 +22,15 @@ from spacy.training import Example
 
 from examples._shared.data import file_in
 from examples._shared.toy_corpus import corpus, with_graph
-from examples.papers._spacy import Experiment, Overrides, System, save_docs, split_aside, words_in
+from examples.papers._spacy import (
+    Experiment,
+    Overrides,
+    System,
+    made_once,
+    save_docs,
+    split_aside,
+    words_in,
+)
 from spacy_components.cli.convert_sdp import convert
 
 NAME, CONFIG = "examples.papers.sentiment", Path(__file__).with_suffix(".cfg")
@@ -36,19 +44,16 @@ GRAPHS_DRAWN = 0.2
 def files(args: argparse.Namespace) -> dict[str, str]:
     """Graphs and reviews to train on, reviews kept aside, and both of dev; made if they are not there."""
     names = ("graphs", "reviews", "aside", "dev_reviews", "dev_graphs")
-    found = {name: args.out / "data" / f"{name}.spacy" for name in names}
-    if not found[names[-1]].exists():
-        found["graphs"].parent.mkdir(parents=True, exist_ok=True)
-        if args.data is None:
-            _generated(found)
-        else:
-            whole = args.out / "data" / "whole.spacy"
-            convert(file_in(args.data, REVIEWS.format("train")), whole)
-            split_aside(whole, found["reviews"], found["aside"], args.reviews)
-            convert(file_in(args.data, REVIEWS.format("dev")), found["dev_reviews"])
-            convert(file_in(args.data, GRAPHS.format("train")), found["graphs"])
-            convert(file_in(args.data, GRAPHS.format("dev")), found["dev_graphs"])
-    return {name: str(path) for name, path in found.items()}
+    return made_once(args, names, _generated, _converted)
+
+
+def _converted(args: argparse.Namespace, found: dict[str, Path]) -> None:
+    whole = args.out / "data" / "whole.spacy"
+    convert(file_in(args.data, REVIEWS.format("train")), whole)
+    split_aside(whole, found["reviews"], found["aside"], args.reviews)
+    convert(file_in(args.data, REVIEWS.format("dev")), found["dev_reviews"])
+    convert(file_in(args.data, GRAPHS.format("train")), found["graphs"])
+    convert(file_in(args.data, GRAPHS.format("dev")), found["dev_graphs"])
 
 
 def _generated(found: dict[str, Path]) -> None:

@@ -13,8 +13,8 @@ gain.
 
 from itertools import product
 
-from examples.papers._fairseq import START, Experiment, Search, System
-from examples.papers._tagging import Tagging
+from examples.papers._fairseq import START, Experiment, System
+from examples.papers._tagging import SEARCHES, Tagging
 
 EPOCHS, COST = 4, 4  # an update through the beam takes about four times that of cross entropy
 CONTINUED, AS_LONG = f"{START}, continued", f"{START}, as much time"
@@ -54,12 +54,7 @@ EXPERIMENT = Experiment(
     about=__doc__,
     material=Tagging("accuracy", sentences=4000),
     systems=SYSTEMS,
-    searches=(
-        Search("greedy", 1),
-        Search("beam 3", 3),
-        Search("beam 3, own lambda", 3, tuned=True),
-        Search("soft beam 3", 3, "--search soft-beam --search-alpha 10"),
-    ),
+    searches=SEARCHES,
     main="beam 3, own lambda",
     pairs=(
         *product(("direct loss, annealed, peaked", OURS, OWN, BOTH), (CONTINUED, AS_LONG)),

@@ -31,6 +31,7 @@ from examples.papers._spacy import (
     Experiment,
     Overrides,
     System,
+    made_once,
     save_docs,
     split_aside,
     words_in,
@@ -50,19 +51,16 @@ SURROGATE = "components.spigot_parser.surrogate"
 def files(args: argparse.Namespace) -> dict[str, str]:
     """Trees and graphs to train on, graphs kept aside, and both of dev; made if they are not there."""
     names = ("parses", "graphs", "aside", "dev_graphs", "dev_parses")
-    found = {name: args.out / "data" / f"{name}.spacy" for name in names}
-    if not found[names[-1]].exists():
-        found["graphs"].parent.mkdir(parents=True, exist_ok=True)
-        if args.data is None:
-            _generated(found)
-        else:
-            whole = args.out / "data" / "whole.spacy"
-            convert(file_in(args.data, GRAPHS.format("train")), whole)
-            split_aside(whole, found["graphs"], found["aside"], args.graphs)
-            convert(file_in(args.data, GRAPHS.format("dev")), found["dev_graphs"])
-            convert(file_in(args.data, TREEBANK.format("train")), found["parses"], limit=args.parses)
-            convert(file_in(args.data, TREEBANK.format("dev")), found["dev_parses"])
-    return {name: str(path) for name, path in found.items()}
+    return made_once(args, names, _generated, _converted)
+
+
+def _converted(args: argparse.Namespace, found: dict[str, Path]) -> None:
+    whole = args.out / "data" / "whole.spacy"
+    convert(file_in(args.data, GRAPHS.format("train")), whole)
+    split_aside(whole, found["graphs"], found["aside"], args.graphs)
+    convert(file_in(args.data, GRAPHS.format("dev")), found["dev_graphs"])
+    convert(file_in(args.data, TREEBANK.format("train")), found["parses"], limit=args.parses)
+    convert(file_in(args.data, TREEBANK.format("dev")), found["dev_parses"])
 
 
 def _generated(found: dict[str, Path]) -> None:
