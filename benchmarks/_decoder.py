@@ -43,7 +43,8 @@ class AttentionDecoder(nn.Module):
         generator = torch.Generator().manual_seed(0)
         width = self.cell.hidden_size
         source = torch.randn(batch_size, self.source_length, width, generator=generator)
-        zeros = torch.zeros(batch_size, width)
+        source = source.to(self.embed.weight.device)
+        zeros = source.new_zeros(batch_size, width)
         return {"source": source, "memory": (zeros, zeros, zeros)}
 
     def features(self, state: dict, vectors: Tensor) -> tuple[Tensor, dict]:

@@ -96,7 +96,7 @@ def _measure(stage: str, card: Card, out: Path) -> int:
         if card.is_real:
             # The CPU's kernels, which the card's are compared with: once, and not in each worker.
             subprocess.run([sys.executable, "-m", "diffdecode.compile"], check=False)
-            workers = ["-n", "6"] if importlib.util.find_spec("xdist") else []
+            workers = ["-n", "logical"] if importlib.util.find_spec("xdist") else []
             command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *workers]
             # Where a framework is missing, its tests fail, and the others are run.
             command += ["--continue-on-collection-errors", *files_for_a_card()]
@@ -104,14 +104,17 @@ def _measure(stage: str, card: Card, out: Path) -> int:
                 return status
         tables = {"pytest -m gpu": [{"what": "passed" if card.is_real else "needs a card"}]}
     else:
-        tables = importlib.import_module(MODULES[stage]).measure(card)
+        for what, rows in importlib.import_module(MODULES[stage]).measure(card):
+            tables[what] = rows
+            print(markdown(stage, {what: rows}), flush=True)  # the log of a stage that is cut off keeps it
     about = {
         "card": card.name,
         "torch": torch.__version__,
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
+    if any("failed" in one for rows in tables.values() for one in rows):
+        return 1
     write_json(out / f"{stage}.json", {"about": about, "tables": tables})
-    print(markdown(stage, tables))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ class Card:
 
     def compared(self, steps: dict[str, Step], base: str, **timing: float) -> list[dict]:
         """A line for each step: time and memory, also as multiples of those of ``base``, and waits."""
+        steps, failed = without_failures(steps)
         seconds = self.medians(steps, **timing)
         megabytes = {name: self.peak_megabytes(step) for name, step in steps.items()}
         held = megabytes[base]
@@ -104,11 +106,27 @@ class Card:
                 waits=self.waits(step),
             )
             for name, step in steps.items()
-        ]
+        ] + failed
+
+
+def without_failures(steps: dict[str, Step]) -> tuple[dict[str, Step], list[dict]]:
+    """The steps that work, and a line for each of the others; why one fails goes to standard error."""
+    working, failed = {}, []
+    for name, step in steps.items():
+        try:
+            step()
+            working[name] = step
+        except Exception as error:  # whatever it is, the other steps are worth measuring
+            traceback.print_exc()
+            failed.append({"what": name, "failed": f"{type(error).__name__}: {error}".split("\n")[0]})
+    return working, failed
 
 
 def waits_for_cuda(step: Step) -> list[str]:
-    """What PyTorch says each time that it waits for the card, in a second call: the first one compiles."""
+    """File and line of each wait for the card, in a second call: the first one compiles.
+
+    In a backward pass, that is the line that started it.
+    """
     step()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("warn")
@@ -118,7 +136,7 @@ def waits_for_cuda(step: Step) -> list[str]:
             step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return [str(warning.message) for warning in seen if "synchroniz" in str(warning.message)]
+    return [f"{w.filename}:{w.lineno}" for w in seen if "synchroniz" in str(w.message)]
 
 
 def row(what: str, seconds: float, base: float | None = None, **counted: float | None) -> dict:

@@ -1,6 +1,6 @@
 """fairseq's criterions on the card: an LSTM and the base Transformer, float32 and mixed precision."""
 
-import argparse
+from collections.abc import Iterator
 
 import torch
 from fairseq import utils
@@ -11,22 +11,19 @@ from benchmarks.gpu.card import Card, Step
 PRECISIONS = {"float32": None, "amp, bfloat16": torch.bfloat16, "amp, float16": torch.float16}
 
 
-def measure(card: Card) -> dict[str, list[dict]]:
-    """Tables by model, size and precision; a criterion that fails has a row that says so."""
-    tables = {}
+def measure(card: Card) -> Iterator[tuple[str, list[dict]]]:
+    """Tables by model, size and precision."""
     sizes = [(16, 20, 32_000), (128, 30, 32_000)] if card.is_real else [(2, 3, 70)]
     for model, (batch, words, vocabulary) in ((m, s) for s in sizes for m in ("lstm", "transformer")):
         for precision, dtype in PRECISIONS.items():
             if not card.is_real and dtype == torch.float16:
                 continue
-            arguments = argparse.Namespace(batch=batch, words=words, vocabulary=vocabulary)
-            problem = Problem(model, arguments)
+            problem = Problem(model, vocabulary, batch, words)
             problem.model.to(card.device)
             problem.sample = utils.move_to_cuda(problem.sample) if card.is_real else problem.sample
             steps = {name: _step(card, problem, name, dtype) for name in CRITERIONS}
             what = f"{model}, {batch} sentences of {words} words, {precision}"
-            tables[what] = card.compared(steps, "cross entropy", repeats=4, seconds=1.0)
-    return tables
+            yield what, card.compared(steps, "cross entropy", repeats=4, seconds=1.0)
 
 
 def _step(card: Card, problem: Problem, name: str, dtype: torch.dtype | None) -> Step:

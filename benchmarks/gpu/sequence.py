@@ -1,5 +1,7 @@
 """Training steps of the searches beside cross entropy: an LSTM decoder with attention, large vocabularies."""
 
+from collections.abc import Iterator
+
 import torch
 
 from benchmarks._decoder import AttentionDecoder, cross_entropy
@@ -20,17 +22,15 @@ FAST = SoftBeamOptions(3, 8.0, "softsort", recompute=0.0)
 OWN_WORD = OwnWord("soft", 0.25)
 
 
-def measure(card: Card) -> dict[str, list[dict]]:
+def measure(card: Card) -> Iterator[tuple[str, list[dict]]]:
     """Tables by size."""
-    tables = {}
     for batch, steps, vocabulary in (
         [(16, 20, 32_000), (64, 20, 32_000), (64, 20, 1_000)] if card.is_real else [(2, 3, 70)]
     ):
         problem = Problem(card, batch, steps, vocabulary)
         competitors = {name: problem.step(loss) for name, loss in LOSSES.items()}
         what = f"{batch} sentences of {steps} words, V = {vocabulary}"
-        tables[what] = card.compared(competitors, "cross entropy", repeats=7)
-    return tables
+        yield what, card.compared(competitors, "cross entropy", repeats=7)
 
 
 class Problem:

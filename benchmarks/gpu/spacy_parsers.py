@@ -5,6 +5,7 @@ The documents are random: it is speed that is measured.
 
 import random
 import time
+from collections.abc import Iterator
 
 import spacy
 import torch
@@ -18,19 +19,19 @@ from benchmarks.spacy_parsing import PARSERS, bare
 CHOSEN = ("spaCy parser", "spigot_parser", "spigot_parser, hinge", "spigot_parser, non-projective")
 
 
-def measure(card: Card) -> dict[str, list[dict]]:
+def measure(card: Card) -> Iterator[tuple[str, list[dict]]]:
     """Tables by place."""
-    tables, size = {}, (4000, 12) if card.is_real else (12, 1)
+    size = (4000, 12) if card.is_real else (12, 1)
     for place in ("card", "one CPU core") if card.is_real else ("one CPU core",):
         torch.set_num_threads(1)
         require_gpu() if place == "card" else require_cpu()
         docs, batches = size if place == "card" else (size[0] // 4 + 1, size[1] // 4 + 1)
-        rows = tables[place] = [_measured(card, name, docs, batches) for name in CHOSEN]
+        rows = [_measured(card, name, docs, batches) for name in CHOSEN]
         for one in rows:
             one["pipe_ratio"] = one["pipe words/s"] / rows[0]["pipe words/s"]
             one["training_ratio"] = one["training words/s"] / rows[0]["training words/s"]
+        yield place, rows
     require_cpu()
-    return tables
 
 
 def _measured(card: Card, name: str, docs: int, batches: int) -> dict:

@@ -1,5 +1,7 @@
 """Trees on the card beside torch-struct and supar, where they are installed; waits and launches of a step."""
 
+from collections.abc import Iterator
+
 import torch
 
 from benchmarks._tree_peers import (
@@ -11,7 +13,7 @@ from benchmarks._tree_peers import (
     backward,
     installed_peers,
 )
-from benchmarks.gpu.card import Card, Step, row
+from benchmarks.gpu.card import Card, Step, row, without_failures
 from diffdecode.structure import (
     nonprojective_marginals,
     nonprojective_tree,
@@ -39,26 +41,28 @@ SIZES = [(32, 20), (32, 40), (256, 40), (32, 80), (128, 160)]
 SURROGATES = ("spigot", "structured_st", "marginals", "perturbed")
 
 
-def measure(card: Card) -> dict[str, list[dict]]:
+def measure(card: Card) -> Iterator[tuple[str, list[dict]]]:
     """Tables by size."""
-    peers, tables = installed_peers()[0], {}
+    peers = installed_peers()[0]
     for batch, words in SIZES if card.is_real else [(3, 6)]:
         torch.manual_seed(0)
         scores = torch.randn(batch, words + 1, words + 1, device=card.device)
-        rows = tables[f"{batch} sentences of {words} words"] = []
+        rows: list[dict] = []
         for task, ours in OURS.items():
             steps = {"diffdecode": _on(ours, scores), "diffdecode, unchecked": _unchecked(_on(ours, scores))}
             for peer in peers:
                 if peer.task == task and peer.name in ("torch-struct", "supar") and words <= peer.longest:
                     steps[peer.name] = _on(peer.run, peer.prepare(scores.clone()))
+            steps, failed = without_failures(steps)
             found = card.medians(steps)
+            rows += [{"what": f"{task}, {one['what']}", "peer fails": one["failed"]} for one in failed]
             rows += [row(f"{task}, {name}", found[name], found["diffdecode"]) for name in found]
         for surrogate in SURROGATES:
             step = _surrogate_step(scores, surrogate)
             counted = {"waits": card.waits(_unchecked(step)), "launches": card.launches(_unchecked(step))}
             seconds = card.medians({"step": step})["step"]
             rows.append(row(f"step of {surrogate} (counts: unchecked)", seconds, **counted))
-    return tables
+        yield f"{batch} sentences of {words} words", rows
 
 
 def _on(function, given) -> Step:

@@ -36,7 +36,7 @@ def problem(name, options):
         sample["id"] = torch.arange(len(sample["target"]))
     else:
         criterion, sample = sampling.criterion_for(model, **OPTIONS[options]), sampling.sample_for(model)
-    return model, criterion.train(), sample
+    return model.train(), criterion.train(), sample  # cuDNN's LSTMs have a backward pass in training only
 
 
 def loss_and_gradients(model, criterion, sample):
