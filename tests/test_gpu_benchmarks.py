@@ -1,12 +1,14 @@
 """``make gpu``: nothing without a card, and a rehearsal of its stages on the CPU."""
 
+import importlib
 import json
 import sys
 
 import pytest
 import torch
 
-from benchmarks.gpu.__main__ import STAGES, files_for_a_card, main
+from benchmarks.fairseq_step import CRITERIONS
+from benchmarks.gpu.__main__ import MODULES, STAGES, files_for_a_card, main
 from benchmarks.gpu.card import Card
 
 
@@ -43,7 +45,7 @@ def test_what_has_its_results_is_not_run_again(tmp_path, capsys, monkeypatch):
         "benchmarks.gpu.__main__._run", lambda stage, *rest: run.append(stage) or stage != "fairseq"
     )
     (tmp_path / "structure.json").write_text(
-        json.dumps({"about": {"card": "c", "torch": "t", "date": "d"}, "tables": {}})
+        json.dumps({"about": {"card": "c", "torch": "t", "date": "d"}, "complete": True, "tables": {}})
     )
     assert main(["--rehearse", "--out", str(tmp_path)]) == 1
     assert run == [stage for stage in STAGES if stage != "structure"]
@@ -53,15 +55,26 @@ def test_what_has_its_results_is_not_run_again(tmp_path, capsys, monkeypatch):
     assert run == ["structure"]
 
 
+def once(self, steps, **_):
+    for step in steps.values():
+        step()
+    return dict.fromkeys(steps, 1.0)
+
+
+def test_stages_with_a_framework_have_a_first_table(monkeypatch):
+    monkeypatch.setattr(Card, "medians", once)
+    monkeypatch.setattr("benchmarks.gpu.spacy_parsers.CHOSEN", ("spigot_parser",))
+    monkeypatch.setattr(
+        "benchmarks.gpu.fairseq_criterions.CRITERIONS", {"cross entropy": CRITERIONS["cross entropy"]}
+    )
+    for stage in ("fairseq", "spacy"):
+        what, rows = next(importlib.import_module(MODULES[stage]).measure(Card.found(rehearse=True)))
+        assert what and rows and not any("failed" in one for one in rows)
+
+
 @pytest.mark.parametrize("stage", ["structure", "sequence"])
 def test_stages_are_rehearsed(tmp_path, stage, monkeypatch):
-    """Those without frameworks; the others take longer, and are rehearsed by ``--rehearse`` alone."""
-
-    def once(self, steps, **_):
-        for step in steps.values():
-            step()
-        return dict.fromkeys(steps, 1.0)
-
+    """Those without frameworks, to their end."""
     monkeypatch.setattr(Card, "medians", once)
     out = str(tmp_path / "out")
     assert main(["--rehearse", "--measure", "--out", out, stage]) == 0

@@ -2,9 +2,9 @@
 
 The stages are the tests with the mark ``gpu`` and four measurements. Each runs in a process of its own with a
 time limit, in all less than nine minutes; one that fails or takes too long stops no other. What a stage found
-is written to ``benchmarks/results/gpu-CARD/`` as soon as it ends, and it is not run again unless it is named
-or ``--again`` is given. Without a card nothing is done; ``--rehearse`` runs the measurements on the CPU, with
-tiny sizes, and writes to ``--out`` only.
+is written to ``benchmarks/results/gpu-CARD/`` table by table, and one that came to its end is not run again
+unless it is named or ``--again`` is given. Without a card nothing is done; ``--rehearse`` runs the
+measurements on the CPU, with tiny sizes, and writes to ``--out`` only.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.measure:
         (stage,) = options.stages
         return _measure(stage, card, out)
-    chosen = options.stages or [s for s in STAGES if options.again or not (out / f"{s}.json").exists()]
+    chosen = options.stages or [stage for stage in STAGES if options.again or not _is_complete(out, stage)]
     failed = [stage for stage in chosen if not _run(stage, options.rehearse, out)]
     _report(out)
     print(f"{'failed: ' + ', '.join(failed) if failed else 'all stages passed'}; results in {out}")
@@ -90,7 +90,12 @@ def _run(stage: str, rehearse: bool, out: Path) -> bool:
 
 
 def _measure(stage: str, card: Card, out: Path) -> int:
-    """One stage in this process; its results are written only when it has come to its end."""
+    """One stage in this process; each table is written as soon as it is there."""
+    about = {
+        "card": card.name,
+        "torch": torch.__version__,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+    }
     tables: dict[str, list[dict]] = {}
     if stage == "tests":
         if card.is_real:
@@ -106,16 +111,17 @@ def _measure(stage: str, card: Card, out: Path) -> int:
     else:
         for what, rows in importlib.import_module(MODULES[stage]).measure(card):
             tables[what] = rows
-            print(markdown(stage, {what: rows}), flush=True)  # the log of a stage that is cut off keeps it
-    about = {
-        "card": card.name,
-        "torch": torch.__version__,
-        "date": datetime.now(timezone.utc).date().isoformat(),
-    }
-    if any("failed" in one for rows in tables.values() for one in rows):
-        return 1
-    write_json(out / f"{stage}.json", {"about": about, "tables": tables})
-    return 0
+            print(markdown(stage, {what: rows}), flush=True)
+            write_json(out / f"{stage}.json", {"about": about, "complete": False, "tables": tables})
+    complete = not any("failed" in one for rows in tables.values() for one in rows)
+    write_json(out / f"{stage}.json", {"about": about, "complete": complete, "tables": tables})
+    return int(not complete)
+
+
+def _is_complete(out: Path, stage: str) -> bool:
+    """Whether the stage came to its end, and nothing in it failed."""
+    path = out / f"{stage}.json"
+    return path.exists() and read_json(path)["complete"]
 
 
 def files_for_a_card() -> list[str]:

@@ -43,35 +43,35 @@ class Card:
         if self.is_real:
             torch.cuda.synchronize()
 
-    def medians(self, steps: dict[str, Step], repeats: int = 15, seconds: float = 2.0) -> dict[str, float]:
+    def medians(self, steps: dict[str, Step], repeats: int = 15, seconds: float = 0.5) -> dict[str, float]:
         """Median wall seconds of the steps, in turns, the device idle before and after each.
 
-        Two calls of each are not counted; a step that has taken ``seconds`` in all is not called again.
+        The first call of each is not counted; a step that has taken ``seconds`` in all is not called again.
         """
         times: dict[str, list[float]] = {name: [] for name in steps}
-        for turn in range(repeats + 2):
+        for turn in range(repeats + 1):
             for name, step in steps.items():
-                if turn > 2 and sum(times[name]) > seconds:
+                if sum(times[name]) > seconds:
                     continue
                 self.synchronize()
                 start = time.perf_counter()
                 step()
                 self.synchronize()
-                if turn >= 2:
+                if turn:
                     times[name].append(time.perf_counter() - start)
         return {name: statistics.median(found) for name, found in times.items()}
 
     def waits(self, step: Step) -> int | None:
-        """How often PyTorch waits for the device in a call."""
+        """How often PyTorch waits for the device in a call of a step that was called before."""
         if not self.is_real:
             return None
-        return len(waits_for_cuda(step))
+        torch.cuda.synchronize()
+        return len(_waits(step))
 
     def launches(self, step: Step) -> int | None:
-        """Kernels and copies that a call starts."""
+        """Kernels and copies that a call starts of a step that was called before."""
         if not self.is_real:
             return None
-        step()
         torch.cuda.synchronize()
         activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
         with torch.profiler.profile(activities=activities) as profile:
@@ -80,10 +80,9 @@ class Card:
         return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
 
     def peak_megabytes(self, step: Step) -> float | None:
-        """Memory that a call takes at its height, over what was held before."""
+        """Memory that a call takes at its height, over what was held before; the step was called before."""
         if not self.is_real:
             return None
-        step()
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -129,6 +128,10 @@ def waits_for_cuda(step: Step) -> list[str]:
     """
     step()
     torch.cuda.synchronize()
+    return _waits(step)
+
+
+def _waits(step: Step) -> list[str]:
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as seen:

@@ -59,8 +59,9 @@ def measure(card: Card) -> Iterator[tuple[str, list[dict]]]:
             rows += [row(f"{task}, {name}", found[name], found["diffdecode"]) for name in found]
         for surrogate in SURROGATES:
             step = _surrogate_step(scores, surrogate)
-            counted = {"waits": card.waits(_unchecked(step)), "launches": card.launches(_unchecked(step))}
             seconds = card.medians({"step": step})["step"]
+            step = _unchecked(step)
+            counted = {"waits": card.waits(step), "launches": card.launches(step)}
             rows.append(row(f"step of {surrogate} (counts: unchecked)", seconds, **counted))
         yield f"{batch} sentences of {words} words", rows
 
