@@ -35,9 +35,8 @@ from diffdecode.structure.kernels.triton.vectors import sizes_for, vector_sizes
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TYPES = {
-    "size": "i32", "lengths": "*i64", "heads": "*i64", "items": "*i32", "enters": "*i32", "splits": "*i16",
-    "arc_splits": "*i16", "lost": "*i8", "status": "*i8", "marks": "*i8", "usable": "*i64",
-    "weights": "*fp64", "seeds": "*i64", "shift": "i32", "batch": "i32",
+    "size": "i32", "lengths": "*i64", "heads": "*i64", "enters": "*i32", "splits": "*i16", "lost": "*i8",
+    "status": "*i8", "marks": "*i8", "weights": "*fp64", "seeds": "*i64", "shift": "i32", "batch": "i32",
 }  # fmt: skip
 """Of arguments by their names; all others point to floating point numbers."""
 
@@ -74,16 +73,17 @@ def cases() -> dict[str, Case]:
     for multi_root, dtype in ((False, "fp32"), (True, "fp64")):
         roots = "several roots" if multi_root else "one root"
         tile = tile_shape(multi_root)
-        walk = {"SLOTS": eisner.WORDS_AT_ONCE, "FIRST": tile["FIRST"], "num_warps": 1}
-        found[f"fill_charts, {roots}, {dtype}"] = Case(eisner.fill_charts, dtype, tile)
-        found[f"follow_best_splits, {roots}, {dtype}"] = Case(eisner.follow_best_splits, dtype, walk)
-        sizes = vector_sizes(161 if multi_root else 41) | {"MULTI_ROOT": multi_root}
+        look = {"LARGEST": LARGEST_SUMMABLE[DTYPES[dtype]], **scores.LOOK}
+        for size in (41, 161):
+            name = f"best_projective_trees, {roots}, {dtype}, {size - 1} words"
+            best = look | eisner.tile_options(size, multi_root)
+            found[name] = Case(eisner.best_projective_trees, dtype, best)
+        sizes = look | vector_sizes(161 if multi_root else 41) | {"MULTI_ROOT": multi_root}
         found[f"best_arborescence, {roots}, {dtype}"] = Case(edmonds.best_arborescence, dtype, sizes)
         rows = {"COLUMNS": 64, "TREES": multi_root, "num_warps": 1}
         found[f"project_rows, {'trees' if multi_root else 'rows'}, {dtype}"] = Case(
             projections.project_rows, dtype, rows
         )
-        look = {"LARGEST": LARGEST_SUMMABLE[DTYPES[dtype]], **scores.LOOK}
         found[f"look_at_scores, {dtype}"] = Case(scores.look_at_scores, dtype, look)
         found[f"mark_possible, {dtype}"] = Case(scores.mark_possible, dtype, {"COLUMNS": 64, "num_warps": 1})
         for kernel in (matrix_tree.eliminate, matrix_tree.undo):

@@ -83,10 +83,15 @@ def small_tiles(multi_root, usual=triton_spans.tile_shape):
     return {**usual(multi_root), "SPANS": 2, "SPLITS": 2}
 
 
+def small_tiles_of_best(size, multi_root, usual=triton_eisner.tile_options):
+    """And the words several pieces."""
+    return {**usual(size, multi_root), "SPANS": 2, "SPLITS": 2, "SLOTS": 4}
+
+
 @BOTH
 def test_eisner_makes_the_same_decisions(multi_root, monkeypatch):
-    monkeypatch.setattr(triton_eisner, "tile_shape", small_tiles)
-    monkeypatch.setattr(triton_eisner, "WORDS_AT_ONCE", 4)
+    monkeypatch.setattr(triton_eisner, "tile_options", small_tiles_of_best)
+    monkeypatch.setattr(triton_scores, "LOOK", {"ROWS": 2, "COLUMNS": 2})
     assert_same_decisions("eisner", *sentences(5, 2, torch.float64), multi_root)
 
 
@@ -125,9 +130,8 @@ def test_what_is_known_of_scores_before_a_decision(dtype, monkeypatch):
     scores[4, 4, 1:] = -torch.inf
     scores[5, 3, 1], scores[5, 1, 4] = torch.nan, 2 * LARGEST_SUMMABLE[dtype]
     lengths = torch.tensor([4, 3, 4, 1, 4, 4])
-    status, usable = triton_scores.looked_at(scores, lengths)
+    status = triton_scores.looked_at(scores, lengths)
     assert status.tolist() == status_of_scores(scores, lengths).tolist() == [0, 0, 1, 3, 0, 1]
-    assert usable.tolist() == [4, 3, 0, 0, 4, 0]
     assert torch.equal(triton_scores.possible(scores, lengths), reference.possible(scores, lengths))
 
 

@@ -30,7 +30,7 @@ def arborescence(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Ten
 
 def inside_outside(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Arc marginals and log-partition; see :func:`diffdecode.structure.kernels.reference.inside_outside`."""
-    status, _ = looked_at(scores.detach().contiguous(), lengths)
+    status = looked_at(scores.detach().contiguous(), lengths)
     marginals, log_partitions, _ = triton_inside_outside.inside_outside(
         _harmless(scores, status), lengths, multi_root
     )
@@ -49,7 +49,7 @@ def inside_outside_covariance_product(
 
 def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Marginals of all trees; see :func:`diffdecode.structure.kernels.reference.matrix_tree`."""
-    status, _ = looked_at(scores.detach().contiguous(), lengths)
+    status = looked_at(scores.detach().contiguous(), lengths)
     marginals, log_partitions = triton_matrix_tree.marginals_and_log_partition(
         _harmless(scores, status).double(), lengths, multi_root
     )
@@ -85,7 +85,7 @@ def _samples(
     multi_root: bool,
     seeds: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    status, _ = looked_at(scores.detach().contiguous(), lengths)
+    status = looked_at(scores.detach().contiguous(), lengths)
     heads, log_partitions = sample(_harmless(scores, status).double(), lengths, multi_root, seeds)
     return heads, _without_tree(status, log_partitions)
 

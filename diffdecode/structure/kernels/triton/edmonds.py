@@ -1,4 +1,4 @@
-"""Chu-Liu/Edmonds on the GPU: one program a sentence, two launches a batch, as ``reference._edmonds``.
+"""Chu-Liu/Edmonds on the GPU: one program a sentence, one launch a batch, as ``reference._edmonds``.
 
 The algorithm is sequential, but each of its steps is a maximum over one row of weights, which a program
 takes at once. What is known of each node (its head, the cycle it is part of, its place on the path) is a
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from diffdecode.structure.kernels import status as statuses
 from diffdecode.structure.kernels.triton.launch import on_device_of
-from diffdecode.structure.kernels.triton.scores import looked_at
+from diffdecode.structure.kernels.triton.scores import fault_and_length, look
 from diffdecode.structure.kernels.triton.vectors import at, vector_sizes
 
-NO_TREE = tl.constexpr(statuses.NO_TREE)
+NO_TREE, PADDING = tl.constexpr(statuses.NO_TREE), tl.constexpr(statuses.PADDING)
 
 # The constexpr arguments: WORDS and NODES, powers of two that hold N + 1 and 2 N + 2; MULTI_ROOT.
 # A node's place is its depth on the path, or one of these.
@@ -65,18 +65,20 @@ def contract(
 def best_arborescence(
     scores, weights, enters, lengths, heads, status, size,
     WORDS: tl.constexpr, NODES: tl.constexpr, MULTI_ROOT: tl.constexpr,
+    LARGEST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """``heads [B, size-1]``; in ``status [B]``, where there is no tree.
+    """``heads [B, size-1]`` and ``status [B]``.
 
     ``scores [B, size, size]``, ``weights`` and ``enters [B, 2 size, size]``.
     """
     b = tl.program_id(0).to(tl.int64)
-    n = tl.load(lengths + b).to(tl.int32)
     scores += b * size * size
+    fault, n = fault_and_length(scores, lengths + b, size, LARGEST, ROWS, COLUMNS)
     weights += b * 2 * size * size
     enters += b * 2 * size * size
     heads += b * (size - 1)
     word = tl.arange(0, WORDS)
+    tl.store(heads + word, PADDING, mask=word < size - 1)
     node = tl.arange(0, NODES)
     node_of = word
     cycle = tl.zeros((NODES,), tl.int32)
@@ -178,7 +180,7 @@ def best_arborescence(
                 created += 1
 
     # From the last contraction to the first, entering arcs break cycles.
-    tl.store(status + b, NO_TREE, mask=(n > 0) & (possible == 0))
+    tl.store(status + b, tl.where((n > 0) & (possible == 0), NO_TREE, fault).to(tl.int8))
     broken = tl.zeros((NODES,), tl.int32)
     for back in range(1, created):
         here = created - back
@@ -198,14 +200,15 @@ def best_trees(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tenso
     ``scores [B, N+1, N+1]`` contiguous, float32 or float64. Heads of a bad sentence mean nothing. Nothing
     waits for the device.
     """
-    status, lengths = looked_at(scores, lengths)
     batch, size, _ = scores.shape
-    weights = torch.empty(batch, 2 * size, size, dtype=torch.float64, device=scores.device)
-    enters = torch.empty(batch, 2 * size, size, dtype=torch.int32, device=scores.device)
-    heads = torch.full((batch, size - 1), statuses.PADDING, dtype=torch.int64, device=scores.device)
-    sizes = vector_sizes(size)
+    card = scores.device
+    weights = torch.empty(batch, 2 * size, size, dtype=torch.float64, device=card)
+    enters = torch.empty(batch, 2 * size, size, dtype=torch.int32, device=card)
+    heads = torch.empty(batch, size - 1, dtype=torch.int64, device=card)
+    status = torch.empty(batch, dtype=torch.int8, device=card)
     with on_device_of(scores):
         best_arborescence[(batch,)](
-            scores, weights, enters, lengths, heads, status, size, **sizes, MULTI_ROOT=multi_root
-        )
+            scores, weights, enters, lengths, heads, status, size,
+            MULTI_ROOT=multi_root, **vector_sizes(size), **look(scores),
+        )  # fmt: skip
     return heads, status

@@ -1,9 +1,17 @@
-"""Eisner's algorithm on the GPU: one program a sentence, three launches a batch whatever the lengths.
+"""Eisner's algorithm on the GPU: one program a sentence, one launch a batch whatever the lengths.
 
-The items and the tie-breaking are those of ``reference.inside_charts``, the order is that of :mod:`.spans`.
-The best splits are kept, counted from the left end of a span. So the best tree is found from the top down,
-in as many steps as it is deep: see :func:`follow_best_splits`.
+The items and the tie-breaking are those of ``reference.inside_charts``. A program walks over the widths of
+spans, and over the spans of a width in blocks; for each block it goes over the split points, a tile of them
+at a time. The spans of one width are independent; a barrier separates it from the next one. The best splits
+are kept, counted from the left end of a span. So the best tree is found from the top down, in as many steps
+as it is deep: see :func:`follow_best_splits`.
+
+An item of the span from ``i`` to ``j`` lies in row ``j - i`` and column ``i`` of its chart. So spans of one
+width are neighbours, and for the same split so are the parts of neighbours: threads that take a span each
+read and write along rows. (Inside-outside keeps its charts as :mod:`.spans` says.)
 """
+
+from typing import NamedTuple
 
 import torch
 import triton
@@ -12,136 +20,167 @@ from torch import Tensor
 
 from diffdecode.structure.kernels import status as statuses
 from diffdecode.structure.kernels.triton.launch import on_device_of
-from diffdecode.structure.kernels.triton.scores import looked_at
-from diffdecode.structure.kernels.triton.spans import ARCS, LEFT, RIGHT, keep_better, over_splits, tile_shape
+from diffdecode.structure.kernels.triton.scores import fault_and_length, look
 
 NO_TREE, PADDING = tl.constexpr(statuses.NO_TREE), tl.constexpr(statuses.PADDING)
 
-WORDS_AT_ONCE = 128
-"""Slots that a step of the walk down takes in one piece."""
+# Charts of complete spans by the side their words hang to, and of arcs; the last chart of splits is that of
+# the two spans under an arc, whichever its direction.
+RIGHT, LEFT, RIGHT_ARC, LEFT_ARC = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+UNDER_ARC = tl.constexpr(2)
 
 
 @triton.jit
-def first_best(best, where, SPLITS: tl.constexpr):
-    """Of each row, the greatest number and the place of the first one as great."""
-    most = tl.max(best, axis=1)
-    place = tl.where(best == most[:, None], where + tl.arange(0, SPLITS)[None, :], 2147483647)
-    return most, tl.min(place, axis=1)
+def keep_better(best, where, x, y, use, split):
+    """Element by element, the greatest sum of two items, of equal ones the first, and its split."""
+    value = tl.load(x, mask=use, other=float("-inf")) + tl.load(y, mask=use, other=float("-inf"))
+    better = value > best
+    return tl.where(better, value, best), tl.where(better, split, where)
 
 
-@triton.jit(do_not_specialize=["size"])
-def fill_charts(
-    scores, charts, splits, arc_splits, lengths, size,
-    SPANS: tl.constexpr, SPLITS: tl.constexpr, FIRST: tl.constexpr,
-):  # fmt: skip
-    """``charts [B, 3, size, size]`` and best splits of all spans of sentence ``program_id(0)``.
+@triton.jit
+def first_best(best, where):
+    """Of each column, the greatest number, and the first of the splits with one as great."""
+    most = tl.max(best, axis=0)
+    return most, tl.min(tl.where(best == most[None, :], where, 2147483647), axis=0)
 
-    Where ``i < j``, ``splits[i, j]`` is that of ``right(i, j)``, ``splits[j, i]`` that of ``left(i, j)``, and
-    ``arc_splits[i, j]`` that of the two spans under an arc.
+
+@triton.jit
+def best_of_splits(charts, i, width, n, size, SPANS: tl.constexpr, SPLITS: tl.constexpr):
+    """Of the spans from ``i`` on: the best of what lies under an arc, goes to the right and to the left.
+
+    Each with its split. The widest arcs, which complete a span at its far end, are left out: they are not
+    in the charts yet.
     """
-    b = tl.program_id(0).to(tl.int64)
-    n = tl.load(lengths + b).to(tl.int32)
     square = size * size
-    scores += b * square
-    charts += b * 3 * square
-    splits += b * square
-    arc_splits += b * square
-    right = charts + RIGHT * square
-    left = charts + LEFT * square
-    arcs = charts + ARCS * square
-    nothing = tl.full((SPANS, SPLITS), float("-inf"), scores.dtype.element_ty)
-    nowhere = tl.zeros((SPANS, SPLITS), tl.int32)
+    row = tl.arange(0, SPLITS)[:, None]
+    arc = tl.full((SPLITS, SPANS), float("-inf"), charts.dtype.element_ty)
+    right, left = arc, arc
+    arc_split = tl.zeros((SPLITS, SPANS), tl.int32) + row
+    right_split, left_split = arc_split, arc_split
+    span = (i + width <= n)[None, :]
+    of_right, of_left = charts + RIGHT * square, charts + LEFT * square
+    of_right_arc, of_left_arc = charts + RIGHT_ARC * square, charts + LEFT_ARC * square
+    first = row * size + i[None, :]
+    second = (width - row) * size + i[None, :] + row
+    for start in range(0, width, SPLITS):
+        split = start + row
+        use = span & (split < width)
+        narrower = use & (split > 0)
+        arc, arc_split = keep_better(
+            arc, arc_split, of_right + first, of_left + (1 - size) + second, use, split
+        )
+        right, right_split = keep_better(
+            right, right_split, of_right_arc + first, of_right + second, narrower, split
+        )
+        left, left_split = keep_better(
+            left, left_split, of_left + first, of_left_arc + second, narrower, split
+        )
+        first += SPLITS * size
+        second -= SPLITS * (size - 1)
+    arc, arc_split = first_best(arc, arc_split)
+    right, right_split = first_best(right, right_split)
+    left, left_split = first_best(left, left_split)
+    return arc, arc_split, right, right_split, left, left_split
+
+
+@triton.jit
+def fill_charts(
+    scores, charts, splits, n, size, SPANS: tl.constexpr, SPLITS: tl.constexpr, FIRST: tl.constexpr
+):  # fmt: skip
+    """``charts [4, size, size]`` and best ``splits [3, size, size]`` of all spans of a sentence."""
+    square = size * size
     for begin in range(FIRST, n + 1, SPANS):
         i = begin + tl.arange(0, SPANS)
-        tl.store(right + i * size + i, 0.0, mask=i <= n)
-        tl.store(left + i * size + i, 0.0, mask=i <= n)
+        tl.store(charts + RIGHT * square + i, 0.0, mask=i <= n)
+        tl.store(charts + LEFT * square + i, 0.0, mask=i <= n)
     tl.debug_barrier()
     for width in range(1, n + 1 - FIRST):
         for begin in range(FIRST, n + 1 - width, SPANS):
             i = begin + tl.arange(0, SPANS)
             j = i + width
             span = j <= n
-            arc, where_arc, best_right, where_right, best_left, where_left = over_splits(
-                keep_better, charts, i, width, n, size, nothing, nowhere, None, None, None, SPLITS
+            # Fetched before the splits are gone over, because they come from further away.
+            to_right = tl.load(scores + j * size + i, mask=span, other=float("-inf"))
+            to_left = tl.load(scores + i * size + j, mask=span & (i > 0), other=float("-inf"))
+            arc, arc_split, right, right_split, left, left_split = best_of_splits(
+                charts, i, width, n, size, SPANS, SPLITS
             )
-            best_arc, arc_split = first_best(arc, where_arc, SPLITS)
-            all_right, right_split = first_best(best_right, where_right, SPLITS)
-            all_left, left_split = first_best(best_left, where_left, SPLITS)
-            to_right = best_arc + tl.load(scores + j * size + i, mask=span, other=float("-inf"))
-            to_left = best_arc + tl.load(scores + i * size + j, mask=span & (i > 0), other=float("-inf"))
-            right_split = tl.where(to_right > all_right, width, tl.maximum(right_split, 1))
-            left_split = tl.where(to_left >= all_left, 0, left_split)
-            all_right = tl.maximum(all_right, to_right)
-            all_left = tl.maximum(all_left, to_left)
-            tl.store(arcs + i * size + j, to_right, mask=span)
-            tl.store(arcs + j * size + i, to_left, mask=span)
-            tl.store(right + i * size + j, all_right, mask=span)
-            tl.store(right + j * size + i, all_right, mask=span)
-            tl.store(left + i * size + j, all_left, mask=span)
-            tl.store(left + j * size + i, all_left, mask=span)
-            tl.store(splits + i * size + j, right_split.to(tl.int16), mask=span)
-            tl.store(splits + j * size + i, left_split.to(tl.int16), mask=span)
-            tl.store(arc_splits + i * size + j, arc_split.to(tl.int16), mask=span)
+            to_right += arc
+            to_left += arc
+            right_split = tl.where(to_right > right, width, tl.maximum(right_split, 1))
+            left_split = tl.where(to_left >= left, 0, left_split)
+            item = charts + width * size + i
+            tl.store(item + RIGHT * square, tl.maximum(right, to_right), mask=span)
+            tl.store(item + LEFT * square, tl.maximum(left, to_left), mask=span)
+            tl.store(item + RIGHT_ARC * square, to_right, mask=span)
+            tl.store(item + LEFT_ARC * square, to_left, mask=span)
+            best = splits + width * size + i
+            tl.store(best + RIGHT * square, right_split.to(tl.int16), mask=span)
+            tl.store(best + LEFT * square, left_split.to(tl.int16), mask=span)
+            tl.store(best + UNDER_ARC * square, arc_split.to(tl.int16), mask=span)
         tl.debug_barrier()
 
 
-@triton.jit(do_not_specialize=["size"])
+@triton.jit
+def best_root(scores, charts, n, size, SLOTS: tl.constexpr):
+    """The best score of a tree with one root, -inf if there is none, and the first word that is its root."""
+    left = charts + LEFT * size * size
+    right = charts + RIGHT * size * size
+    best = tl.full((SLOTS,), float("-inf"), scores.dtype.element_ty)
+    where = tl.zeros((SLOTS,), tl.int32) + 1
+    for begin in range(1, n + 1, SLOTS):
+        word = begin + tl.arange(0, SLOTS)
+        use = word <= n
+        total = tl.load(left + (word - 1) * size + 1, mask=use, other=float("-inf"))
+        total += tl.load(scores + word * size, mask=use, other=float("-inf"))
+        total += tl.load(right + (n - word) * size + word, mask=use, other=float("-inf"))
+        better = total > best
+        best = tl.where(better, total, best)
+        where = tl.where(better, word, where)
+    most = tl.max(best, axis=0)
+    return most, tl.min(tl.where(best == most, where, 2147483647), axis=0)
+
+
+@triton.jit
+def underway(item):
+    """What lies in a word's place among the heads for an item that ends there; and the item from that."""
+    return -item + (PADDING - 1)
+
+
+@triton.jit
 def follow_best_splits(
-    scores, charts, splits, arc_splits, items, lengths, heads, status, size,
-    SLOTS: tl.constexpr, FIRST: tl.constexpr,
+    scores, charts, splits, heads, n, size, SLOTS: tl.constexpr, FIRST: tl.constexpr
 ):  # fmt: skip
-    """``heads [B, size-1]``; in ``status [B]``, where no tree is. ``items [B, size]`` is for its own use.
+    """The best score, -inf if there is no tree; and ``heads [size-1]``, ``SLOTS`` of them in one piece.
 
     An item of the derivation has a head and ends at another position: ``right(i, j)`` has head ``i`` and ends
     at ``j``, ``left(i, j)`` has head ``j`` and ends at ``i``; so have the arcs. At most one item at a time
-    ends at a position, the last of them being the arc to that word. So an item lies in the slot of its end,
-    as twice its head, plus 1 if it is an arc; and one step replaces all items there are by their parts.
+    ends at a word, the last of them being the arc to it. So until then an item lies where the word's head
+    will be: as twice its head, plus 1 if it is an arc, and all that below the number of padding, downwards.
+    One step replaces all items there are by their parts.
     """
-    b = tl.program_id(0).to(tl.int64)
-    n = tl.load(lengths + b).to(tl.int32)
     square = size * size
-    scores += b * square
-    left = charts + b * 3 * square + LEFT * square
-    right = charts + b * 3 * square + RIGHT * square
-    splits += b * square
-    arc_splits += b * square
-    items += b * size
-    heads += b * (size - 1)
     slot = tl.arange(0, SLOTS)
-    for begin in range(0, size, SLOTS):
-        tl.store(items + begin + slot, -1, mask=begin + slot < size)
+    for begin in range(0, size - 1, SLOTS):
         tl.store(heads + begin + slot, PADDING, mask=begin + slot < size - 1)
-    if n == 0:
-        return
+    heads -= 1  # those of words are counted from 1
     tl.debug_barrier()
     if FIRST == 1:
-        best = tl.full((SLOTS,), float("-inf"), scores.dtype.element_ty)
-        where = tl.zeros((SLOTS,), tl.int32)
-        for begin in range(1, n + 1, SLOTS):
-            i = begin + slot
-            total = tl.load(left + size + i, mask=i <= n, other=float("-inf"))
-            total += tl.load(scores + i * size, mask=i <= n, other=float("-inf"))
-            total += tl.load(right + i * size + n, mask=i <= n, other=float("-inf"))
-            better = total > best
-            best = tl.where(better, total, best)
-            where = tl.where(better, i, where)
-        most = tl.max(best, axis=0)
-        root = tl.min(tl.where(best == most, where, 2147483647), axis=0)
-        root = tl.where(most > float("-inf"), root, 1)
-        tl.store(heads + root - 1, 0)
-        tl.store(items + 1, 2 * root, mask=root > 1)
-        tl.store(items + n, 2 * root, mask=root < n)
+        most, root = best_root(scores, charts, n, size, SLOTS)
+        tl.store(heads + root, 0, mask=n > 0)
+        tl.store(heads + 1, underway(2 * root), mask=(n > 0) & (root > 1))
+        tl.store(heads + n, underway(2 * root), mask=root < n)
     else:
-        most = tl.load(right + n)
-        tl.store(items + n, 0)
-    tl.store(status + b, NO_TREE, mask=most == float("-inf"))
+        most = tl.load(charts + n * size)
+        tl.store(heads + n, underway(0 * n), mask=n > 0)
     tl.debug_barrier()
-    at_work = 1
+    at_work = n
     while at_work > 0:
         at_work = 0
-        for begin in range(0, n + 1, SLOTS):
+        for begin in range(1, n + 1, SLOTS):
             end = begin + slot
-            item = tl.load(items + end, mask=end <= n, other=-1)
+            item = underway(tl.load(heads + end, mask=end <= n, other=PADDING).to(tl.int32))
             tl.debug_barrier()  # all are read before any is replaced
             there = item >= 0
             head = item >> 1
@@ -149,18 +188,69 @@ def follow_best_splits(
             span = there & (item & 1 == 0)
             i = tl.minimum(head, end)
             j = tl.maximum(head, end)
-            r = i + tl.load(splits + head * size + end, mask=span, other=0)
-            r += tl.load(arc_splits + i * size + j, mask=arc, other=0)
+            chart = tl.where(arc, UNDER_ARC, tl.where(head < end, RIGHT, LEFT))
+            r = i + tl.load(splits + chart * square + (j - i) * size + i, mask=there, other=0)
             # Under an arc lie right(i, r) and left(r + 1, j).
-            tl.store(heads + end - 1, head, mask=arc)
-            tl.store(items + end, -1, mask=arc)
-            tl.store(items + r, 2 * i, mask=arc & (r > i))
-            tl.store(items + r + 1, 2 * j, mask=arc & (r + 1 < j))
+            tl.store(heads + end, head, mask=arc)
+            tl.store(heads + r, underway(2 * i), mask=arc & (r > i))
+            tl.store(heads + r + 1, underway(2 * j), mask=arc & (r + 1 < j))
             # A span is the arc from its head to r, and the span of that word that goes on to the end.
-            tl.store(items + end, 2 * r, mask=span & (r != end))
-            tl.store(items + r, 2 * head + 1, mask=span)
+            tl.store(heads + end, underway(2 * r), mask=span & (r != end))
+            tl.store(heads + r, underway(2 * head + 1), mask=span)
             at_work += tl.max(there.to(tl.int32), axis=0)
             tl.debug_barrier()
+    return most
+
+
+@triton.jit(do_not_specialize=["size"])
+def best_projective_trees(
+    scores, lengths, charts, splits, heads, status, size,
+    LARGEST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    SPANS: tl.constexpr, SPLITS: tl.constexpr, SLOTS: tl.constexpr, FIRST: tl.constexpr,
+):  # fmt: skip
+    """``heads [B, size-1]`` and ``status [B]`` of sentence ``program_id(0)``.
+
+    ``scores [B, size, size]``; ``charts [B, 4, size, size]``, ``splits [B, 3, size, size]``. ``SPANS`` and
+    ``SPLITS`` of a tile, and ``SLOTS``, are powers of two; ``FIRST`` is the first position of a span: 0 if
+    the root may have several dependents, else 1.
+    """
+    b = tl.program_id(0).to(tl.int64)
+    square = size * size
+    scores += b * square
+    charts += b * 4 * square
+    splits += b * 3 * square
+    fault, n = fault_and_length(scores, lengths + b, size, LARGEST, ROWS, COLUMNS)
+    fill_charts(scores, charts, splits, n, size, SPANS, SPLITS, FIRST)
+    most = follow_best_splits(scores, charts, splits, heads + b * (size - 1), n, size, SLOTS, FIRST)
+    tl.store(status + b, tl.where((n > 0) & (most == float("-inf")), NO_TREE, fault).to(tl.int8))
+
+
+class Tile(NamedTuple):
+    """How a program takes its sentence: spans and splits at once, and the warps that do it."""
+
+    spans: int
+    splits: int
+    warps: int
+
+
+SHORT, LONG = Tile(32, 16, 4), Tile(64, 32, 16)
+
+
+def tile_for(size: int) -> Tile:
+    """The tile for sentences of ``size - 1`` words.
+
+    A warp takes 32 spans, several warps share their splits, and a thread takes eight. A barrier, which more
+    warps reach later, is worth it where there is much between two of them: in long sentences. These do not
+    fill a card by their number, as memory is. Which tile it is changes no result: there are only maxima.
+    """
+    return SHORT if size <= 64 else LONG
+
+
+def tile_options(size: int, multi_root: bool) -> dict[str, int]:
+    """Compile-time arguments of :func:`best_projective_trees`, and its warps."""
+    spans, splits, warps = tile_for(size)
+    first = 0 if multi_root else 1
+    return {"SPANS": spans, "SPLITS": splits, "SLOTS": 32 * warps, "FIRST": first, "num_warps": warps}
 
 
 def best_trees(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor]:
@@ -169,17 +259,14 @@ def best_trees(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tenso
     ``scores [B, N+1, N+1]`` contiguous, float32 or float64. Heads of a bad sentence mean nothing. Nothing
     waits for the device.
     """
-    status, lengths = looked_at(scores, lengths)
     batch, size, _ = scores.shape
-    charts = scores.new_empty(batch, 3, size, size)
-    splits, arc_splits = torch.empty(2, batch, size, size, dtype=torch.int16, device=scores.device)
-    items = torch.empty(batch, size, dtype=torch.int32, device=scores.device)
+    charts = scores.new_empty(batch, 4, size, size)
+    splits = torch.empty(batch, 3, size, size, dtype=torch.int16, device=scores.device)
     heads = torch.empty(batch, size - 1, dtype=torch.int64, device=scores.device)
-    tile = tile_shape(multi_root)
+    status = torch.empty(batch, dtype=torch.int8, device=scores.device)
     with on_device_of(scores):
-        fill_charts[(batch,)](scores, charts, splits, arc_splits, lengths, size, **tile)
-        follow_best_splits[(batch,)](
-            scores, charts, splits, arc_splits, items, lengths, heads, status, size,
-            SLOTS=WORDS_AT_ONCE, FIRST=tile["FIRST"], num_warps=1,
+        best_projective_trees[(batch,)](
+            scores, lengths, charts, splits, heads, status, size,
+            **look(scores), **tile_options(size, multi_root),
         )  # fmt: skip
     return heads, status

@@ -1,4 +1,7 @@
-"""What there is to know about scores before a decision, on the GPU: one launch each."""
+"""What there is to know about scores before a decision, on the GPU.
+
+The kernels of best trees look themselves, each program at its own sentence, which saves a launch.
+"""
 
 import torch
 import triton
@@ -11,29 +14,39 @@ from diffdecode.structure.kernels.triton.launch import on_device_of
 NOT_A_SCORE, TOO_LARGE = tl.constexpr(statuses.NOT_A_SCORE), tl.constexpr(statuses.TOO_LARGE)
 
 
-@triton.jit(do_not_specialize=["size"])
-def look_at_scores(
-    scores, lengths, status, usable, size,
-    LARGEST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+@triton.jit
+def fault_and_length(
+    scores, length, size, LARGEST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
-    """``status [B]`` int8 of sentence ``program_id(0)``, and in ``usable [B]`` its length, 0 if it is bad."""
-    b = tl.program_id(0).to(tl.int64)
-    n = tl.load(lengths + b).to(tl.int32)
-    scores += b * size * size
-    no_score = tl.zeros((ROWS, COLUMNS), tl.int32)
-    large = tl.zeros((ROWS, COLUMNS), tl.int32)
+    """Status of a sentence from its ``scores [size, size]``, and the length to go by: 0 if it is bad.
+
+    Its scores would send a walk down out of its charts. ``length`` points to the one it has; ``ROWS`` and
+    ``COLUMNS`` are those of a tile, powers of two.
+    """
+    n = tl.load(length).to(tl.int32)
+    worst = tl.zeros((ROWS, COLUMNS), tl.int32)
     for first_word in range(1, n + 1, ROWS):
         word = (first_word + tl.arange(0, ROWS))[:, None]
         for first_head in range(0, n + 1, COLUMNS):
             head = (first_head + tl.arange(0, COLUMNS))[None, :]
             use = (word <= n) & (head <= n) & (word != head)
             score = tl.load(scores + word * size + head, mask=use, other=0.0)
-            no_score += ((score != score) | (score == float("inf"))).to(tl.int32)
-            large += ((tl.abs(score) > LARGEST) & (score != float("-inf"))).to(tl.int32)
-    found = tl.where(tl.max(tl.max(large, axis=1), axis=0) > 0, TOO_LARGE, 0)
-    found = tl.where(tl.max(tl.max(no_score, axis=1), axis=0) > 0, NOT_A_SCORE, found)
-    tl.store(status + b, found.to(tl.int8))
-    tl.store(usable + b, tl.where(found == 0, n, 0).to(tl.int64))
+            large = (tl.abs(score) > LARGEST) & (score != float("-inf"))
+            no_score = (score != score) | (score == float("inf"))
+            worst = tl.maximum(worst, tl.where(no_score, 2, large.to(tl.int32)))
+    worst = tl.max(tl.max(worst, axis=1), axis=0)
+    fault = tl.where(worst == 2, NOT_A_SCORE, tl.where(worst == 1, TOO_LARGE, 0))
+    return fault, tl.where(fault == 0, n, 0)
+
+
+@triton.jit(do_not_specialize=["size"])
+def look_at_scores(
+    scores, lengths, status, size, LARGEST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):  # fmt: skip
+    """``status [B]`` int8 of sentence ``program_id(0)``."""
+    b = tl.program_id(0).to(tl.int64)
+    fault, _ = fault_and_length(scores + b * size * size, lengths + b, size, LARGEST, ROWS, COLUMNS)
+    tl.store(status + b, fault.to(tl.int8))
 
 
 @triton.jit(do_not_specialize=["size"])
@@ -49,22 +62,20 @@ def mark_possible(scores, lengths, marks, size, COLUMNS: tl.constexpr):
     tl.store(marks + row * size + head, (score > float("-inf")).to(tl.int8), mask=head < size)
 
 
-def looked_at(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Status ``[B]`` of ``scores [B, N+1, N+1]`` (see ``status_of_scores``), and lengths ``[B]`` to go by.
+def look(scores: Tensor) -> dict[str, float]:
+    """Compile-time arguments of :func:`fault_and_length`."""
+    return {"LARGEST": statuses.LARGEST_SUMMABLE[scores.dtype], **LOOK}
 
-    A bad sentence has length 0: its scores would send a walk down out of its charts.
-    """
+
+LOOK = {"ROWS": 32, "COLUMNS": 32}
+
+
+def looked_at(scores: Tensor, lengths: Tensor) -> Tensor:
+    """Status ``[B]`` of contiguous ``scores [B, N+1, N+1]``; see ``status_of_scores``."""
     status = torch.empty(len(scores), dtype=torch.int8, device=scores.device)
-    usable = torch.empty_like(lengths)
     with on_device_of(scores):
-        look_at_scores[(len(scores),)](
-            scores, lengths, status, usable, scores.shape[1],
-            LARGEST=statuses.LARGEST_SUMMABLE[scores.dtype], **LOOK,
-        )  # fmt: skip
-    return status, usable
-
-
-LOOK = {"ROWS": 8, "COLUMNS": 32, "num_warps": 4}
+        look_at_scores[(len(scores),)](scores, lengths, status, scores.shape[1], **look(scores))
+    return status
 
 
 def possible(scores: Tensor, lengths: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The recursion over spans that the kernels for projective trees share, in any semiring.
+"""The recursion over spans that the kernels of inside-outside share, in any semiring.
 
 One program a sentence walks over the widths of ``reference.inside_charts``, and over the spans of a width in
 blocks; for each block it goes over the split points, a tile of them at a time. The spans of one width are
