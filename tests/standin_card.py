@@ -53,6 +53,7 @@ ALLOCATIONS = (
     aten.empty_like.default,
     aten.new_empty.default,
 )
+NUMBER = aten.scalar_tensor.default  # what Python's ``x[...] = number`` makes of the number
 COPIES = (aten._to_copy.default, aten.copy_.default)
 WITH_SIZES_ON_THE_CPU = (
     aten._pack_padded_sequence.default,
@@ -177,6 +178,10 @@ class Card(TorchDispatchMode):
             return found
         if func is aten._pack_padded_sequence.default:
             return _on_card(found[0], place), found[1]
+        if func is NUMBER:
+            found = _on_card(found, place)
+            found.is_number = True
+            return found
         known = {id(tensor.held): tensor for tensor in ours}
         return tree_map(lambda leaf: known[id(leaf)] if id(leaf) in known else _on_card(leaf, place), found)
 
@@ -192,7 +197,7 @@ class Card(TorchDispatchMode):
             raise RuntimeError(f"{func}: expected all tensors to be on the same device, found {names}")
 
     def _count(self, func, args, kwargs, tensors, to_card) -> None:
-        self.kernels += not func.is_view and func not in ALLOCATIONS
+        self.kernels += not func.is_view and func not in ALLOCATIONS and func is not NUMBER
         waits = READS.get(func, 0) + SIZED_BY_VALUES.get(func, 0)
         if func in INDEXED:
             waits += self._waits_of_index(func, args)
@@ -201,6 +206,7 @@ class Card(TorchDispatchMode):
                 kwargs.get("non_blocking") or (func is aten.copy_.default and args[2:] == (True,))
             )
             crosses = len({isinstance(t, CardTensor) for t in tensors[:2]} | {to_card}) == 2
+            crosses |= func is aten.copy_.default and _is_number(args[1])
             self.copies += [line_of_ours()] * crosses
             waits += blocking and crosses
         if waits:
@@ -211,8 +217,17 @@ class Card(TorchDispatchMode):
         index = [i for i in args[1] if i is not None]
         moved = sum(not isinstance(i, CardTensor) for i in index)
         masks = [i for i in index if i.dtype in (torch.bool, torch.uint8) and isinstance(i, CardTensor)]
-        fills = func is not aten.index.Tensor and len(index) == 1 and args[2].numel() == 1
-        return moved + (0 if fills else len(masks))
+        if func is aten.index.Tensor:
+            return moved + len(masks)
+        on_cpu = _is_number(args[2]) or not isinstance(args[2], CardTensor)
+        if len(masks) == len(index) == 1 and args[2].numel() == 1:  # a masked fill, with a number
+            return not on_cpu
+        return moved + len(masks) + on_cpu
+
+
+def _is_number(tensor: Tensor) -> bool:
+    """Whether it is the number of ``x[...] = number``: CUDA leaves it on the CPU until it is copied."""
+    return getattr(tensor, "is_number", False)
 
 
 def _held(leaf):

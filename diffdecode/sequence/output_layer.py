@@ -255,7 +255,7 @@ class _Predict(torch.autograd.Function):
         wanted = None if gold is None else logits.gather(1, gold[:, None])[:, 0]
         forbidden = logits[:, :0] if banned is None else logits[:, banned]
         if banned is not None:
-            logits[:, banned] = -torch.inf
+            logits.index_fill_(1, banned, -torch.inf)
         best, symbols = best_candidates(logits, m)
         top = best[:, :1] if banned is None else torch.maximum(best[:, :1], forbidden.amax(1, keepdim=True))
 

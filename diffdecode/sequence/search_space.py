@@ -32,7 +32,7 @@ class SearchSpace:
     """The candidate symbols of a search.
 
     Attributes:
-        symbols: ``[C]`` ids that may be emitted; columns of log-probabilities not listed leave the search.
+        symbols: ``[C]`` distinct ids that may be emitted; columns of log-probabilities not listed leave the search.
         eos: id that ends a hypothesis, or ``None`` when lengths are given (tagging).
         pad: id emitted after ``eos``.
         shortest: words that a hypothesis has at least before ``eos``.
@@ -43,7 +43,7 @@ class SearchSpace:
             of the others are left as they are.
 
     Raises:
-        ValueError: no symbol, ``eos`` or ``pad`` not among the symbols, a lambda that is negative or not
+        ValueError: no symbol, one that is there twice (looked for on a CPU), ``eos`` or ``pad`` not among the symbols, a lambda that is negative or not
             finite, transitions of another shape, or out of which there is no way, or beside ``eos``.
     """
 
@@ -57,6 +57,8 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if self.symbols.numel() == 0:
             raise ValueError("a search space needs at least one symbol")
+        if self.symbols.device.type == "cpu" and int(self.symbols.bincount().max()) > 1:
+            raise ValueError(f"symbol {int(self.symbols.bincount().argmax())} is in the search space twice")
         if not 0.0 <= self.score_normalizer < math.inf:
             raise ValueError(f"score_normalizer {self.score_normalizer} must be a number of at least 0")
         if self.eos is not None:

@@ -134,6 +134,8 @@ class FairseqSteps:
             Log-probabilities ``[B, N, T]``, each given the symbols before it, and the logarithms of the
             softmax's normalisers there, in float32; 0 where nothing is scored.
         """
+        if symbols.size(1) == 1 and symbols.device.type != "cpu":
+            return self._score_all(encoder_out, symbols[:, 0])
         size = symbols.size(1)
         rows = (symbols >= 0).any(2).flatten().nonzero()[:, 0]
         if not rows.numel():
@@ -151,6 +153,21 @@ class FairseqSteps:
         log_probs = logits.gather(1, flat[scored][:, None])[:, 0] - log_z
         nothing = torch.zeros(symbols.shape, dtype=logits.dtype, device=logits.device)
         return tuple(nothing.masked_scatter(symbols >= 0, found) for found in (log_probs, log_z))
+
+    def _score_all(self, encoder_out: Any, symbols: Tensor) -> tuple[Tensor, Tensor]:
+        """``score`` of one sequence a sentence, ``symbols [B, T]``, also where nothing is to be scored.
+
+        A GPU would wait to know where that is, and of references it is little.
+        """
+        ids = symbols.clamp(min=0)
+        previous = torch.cat([torch.full_like(ids[:, :1], self.start), ids[:, :-1]], 1)
+        features, _ = self.decoder.extract_features(previous, encoder_out=encoder_out)
+        logits = self.decoder.output_layer(features)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        log_z = logits.logsumexp(2)
+        log_probs = logits.gather(2, ids[..., None])[..., 0] - log_z
+        log_probs, log_z = (torch.where(symbols >= 0, found, 0.0)[:, None] for found in (log_probs, log_z))
+        return log_probs, log_z
 
     @property
     def output_weight(self) -> Tensor:

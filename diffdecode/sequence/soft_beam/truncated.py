@@ -186,12 +186,16 @@ def _tail(found: Candidates, options: SoftBeamOptions) -> Tensor:
 
 
 def _not_predicted(space: SearchSpace, vocabulary: int) -> Tensor:
-    """Ids that are not chosen by log-probability; after an end, PAD is chosen by the degree of ending."""
-    allowed = torch.zeros(vocabulary, dtype=torch.bool, device=space.symbols.device)
-    allowed[space.symbols] = True
+    """Ids that are not chosen by log-probability; after an end, PAD is chosen by the degree of ending.
+
+    They are as many as is known: looking for them, a GPU does not wait to be told.
+    """
+    predicted = space.size if space.eos is None else space.size - 1
+    allowed = torch.zeros(vocabulary, dtype=torch.uint8, device=space.symbols.device)
+    allowed.index_fill_(0, space.symbols, 1)
     if space.eos is not None:
-        allowed[space.padding] = False
-    return (~allowed).nonzero()[:, 0]
+        allowed[space.padding :][:1].fill_(0)
+    return allowed.argsort(stable=True)[: vocabulary - predicted]
 
 
 def best_continuations(problem: Problem, predicted: Prediction, beam: Beam, t: int, size: int) -> Candidates:

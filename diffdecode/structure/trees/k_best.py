@@ -72,7 +72,7 @@ def _without(of_set: Tensor, tree: Tensor, settled: int) -> Tensor:
     n = len(tree)
     word = torch.arange(n, device=tree.device)
     head_of_tree = torch.zeros(n + 1, n + 1, dtype=torch.bool, device=tree.device)
-    head_of_tree[word + 1, tree] = True
+    head_of_tree[1:].scatter_(1, tree[:, None], True)
     first_other = torch.arange(settled, n, device=tree.device)[:, None] + 1
     position = torch.arange(n + 1, device=tree.device)[None]
     agrees, differs = position < first_other, position == first_other
