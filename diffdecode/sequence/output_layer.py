@@ -17,6 +17,7 @@ Plain autograd makes a step over a large vocabulary expensive in five ways, and 
 The results are ordinary tensors, to be used in any loss, but the backward pass can run only once.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -215,7 +216,10 @@ class _Tape:
 
 
 class _Anchor(torch.autograd.Function):
-    """Turns the parameters into a token. All steps take the token, so this backward runs after theirs."""
+    """Turns the parameters into a token. All steps take the token, so this backward runs after theirs.
+
+    That they give the token no gradient does not matter to the order.
+    """
 
     @staticmethod
     def forward(ctx: Any, tape: _Tape, weight: Tensor, bias: Tensor | None, embedding: Tensor) -> Tensor:
@@ -278,6 +282,7 @@ class _Predict(torch.autograd.Function):
             tape.mass[place] = mass
 
         ctx.tape, ctx.place = tape, place
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(symbols, gold, mass, tape.weight)
         log_z = top[:, 0] + mass.log()
         gold_score = None if wanted is None else wanted - log_z
@@ -294,33 +299,38 @@ class _Predict(torch.autograd.Function):
     @full_precision
     def backward(
         ctx: Any,
-        grad_best: Tensor,
+        grad_best: Tensor | None,
         _symbols: Tensor,
         _rest: Tensor,
         grad_gold: Tensor | None,
-        grad_log_z: Tensor,
+        grad_log_z: Tensor | None,
         *_constants: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         symbols, gold, mass, weight = ctx.saved_tensors
         tape, place = ctx.tape, ctx.place
         tape.check_unspent(place)
         # d logits = dense * softmax, and grad_best and grad_gold at the symbols shown.
-        dense = grad_log_z - grad_best.sum(1)
-        if grad_gold is not None:
-            dense = dense - grad_gold
-        hidden = None
+        shares = [] if grad_log_z is None else [grad_log_z]
+        shares += [] if grad_best is None else [-grad_best.sum(1)]
+        shares += [] if grad_gold is None else [-grad_gold]
+        if not shares:
+            return (None,) * 9
+        dense, hidden = functools.reduce(torch.add, shares), None
         if ctx.needs_input_grad[0]:
             hidden = dense[:, None].to(weight.dtype) * tape.expected_weights(place)
-            shares = grad_best.to(weight.dtype)
-            hidden += embedding_bag(symbols, weight, mode="sum", per_sample_weights=shares)
+            if grad_best is not None:
+                of_words = grad_best.to(weight.dtype)
+                hidden += embedding_bag(symbols, weight, mode="sum", per_sample_weights=of_words)
             if grad_gold is not None:
                 hidden += grad_gold[:, None].to(weight.dtype) * weight[gold]
         logits = tape.logits[place]
-        logits.mul_((dense / mass)[:, None]).scatter_add_(1, symbols, grad_best)
+        logits.mul_((dense / mass)[:, None])
+        if grad_best is not None:
+            logits.scatter_add_(1, symbols, grad_best)
         if grad_gold is not None:
             logits.scatter_add_(1, gold[:, None], grad_gold[:, None])
         tape.finished.append(place)
-        return hidden, weight.new_zeros(()), *(None,) * 7
+        return hidden, *(None,) * 8
 
 
 class _Mix(torch.autograd.Function):
@@ -333,11 +343,11 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @full_precision
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
         weights, symbols, embedding = ctx.saved_tensors
         ctx.tape.check_unspent()
         ctx.tape.mixtures.append(Mixture(symbols, weights, grad))
         grad_weights = None
         if ctx.needs_input_grad[0]:
             grad_weights = torch.bmm(grad, embedding[symbols].transpose(1, 2))
-        return grad_weights, ctx.tape.weight.new_zeros(()), None, None
+        return grad_weights, None, None, None

@@ -60,7 +60,8 @@ def full_precision(backward: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(backward)
     def run(ctx: Any, *grads: Any) -> R:
-        with torch.autocast(grads[0].device.type, enabled=False):
+        device = next((grad.device.type for grad in grads if grad is not None), "cpu")
+        with torch.autocast(device, enabled=False):
             return backward(ctx, *grads)  # type: ignore[call-arg]
 
     return run  # type: ignore[return-value]

@@ -32,7 +32,8 @@ class SearchSpace:
     """The candidate symbols of a search.
 
     Attributes:
-        symbols: ``[C]`` distinct ids that may be emitted; columns of log-probabilities not listed leave the search.
+        symbols: ``[C]`` distinct ids that may be emitted; columns of log-probabilities not listed leave the
+            search.
         eos: id that ends a hypothesis, or ``None`` when lengths are given (tagging).
         pad: id emitted after ``eos``.
         shortest: words that a hypothesis has at least before ``eos``.
@@ -43,8 +44,9 @@ class SearchSpace:
             of the others are left as they are.
 
     Raises:
-        ValueError: no symbol, one that is there twice (looked for on a CPU), ``eos`` or ``pad`` not among the symbols, a lambda that is negative or not
-            finite, transitions of another shape, or out of which there is no way, or beside ``eos``.
+        ValueError: no symbol, one that is there twice (looked for on a CPU), ``eos`` or ``pad`` not among the
+            symbols, a lambda that is negative or not finite, transitions of another shape, or out of which
+            there is no way, or beside ``eos``.
     """
 
     symbols: Tensor
@@ -295,7 +297,7 @@ class SearchSpace:
             weights: ``[B, K, M]`` of the symbols.
             symbols: ids, broadcast to ``weights``.
         """
-        return (weights * (symbols != self.padding)).sum(-1)
+        return (weights if self.pad is None else weights * (symbols != self.pad)).sum(-1)
 
     def lengths(self, symbols: Tensor) -> Tensor:
         """Number of words ``[...]`` of hypotheses ``symbols [..., T]``, in which -1 stands for nothing."""

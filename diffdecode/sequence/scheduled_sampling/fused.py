@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from diffdecode.categorical import ESTIMATORS, sample
 from diffdecode.checks import looked_at_once
@@ -92,9 +93,10 @@ def _fused(
     banned = None if own_word.allowed is None else (~own_word.allowed).nonzero()[:, 0]
     layer = OutputLayer(decoder, batch * steps, banned)
     m = min(m, layer.candidates) if own_word.alphas else 1
-    gold_vectors = layer.embed(gold[:, :-1])
-    only_gold = feed.only_gold()
-    vectors, scores, discarded = first_input(decoder, batch), [], []
+    only_gold, some_gold = feed.fed()
+    gold_vectors = layer.embed(gold[:, :-1]).unbind(1) if any(some_gold[:-1]) else ()
+    vectors, scores = first_input(decoder, batch), []
+    chosen_from: dict[int, Prediction] = {}
     for t in range(steps):
         hidden, state = decoder.features(state, vectors)
         if only_gold[t]:
@@ -104,15 +106,36 @@ def _fused(
         assert found.gold is not None  # it was asked for
         scores.append(found.gold)
         if only_gold[t]:
-            discarded.append(torch.zeros_like(found.rest))
-            vectors = gold_vectors[:, t] if t + 1 < steps else vectors
+            vectors = gold_vectors[t] if t + 1 < steps else vectors
             continue
+        chosen_from[t] = found
         own = layer.mix(found.symbols, choose_among_best(found, own_word, feed.generator)[:, None])[:, 0]
-        vectors = torch.where(coins[:, t, None], gold_vectors[:, t], own)
-        counts = ~coins[:, t] & (t + 1 < lengths)
-        discarded.append(torch.where(counts, discarded_mass(found, own_word), 0.0))
+        vectors = torch.where(coins[:, t, None], gold_vectors[t], own) if some_gold[t] else own
+    discarded = _discarded(chosen_from, torch.stack(scores, 1), feed, lengths)
     nowhere = torch.zeros(batch, dtype=torch.bool, device=gold.device)
-    return ScheduledSampling(torch.stack(scores, 1), torch.stack(discarded, 1), nowhere)
+    return ScheduledSampling(torch.stack(scores, 1), discarded, nowhere)
+
+
+@torch.no_grad()
+def _discarded(chosen_from: dict[int, Prediction], scores: Tensor, feed: Feed, lengths: Tensor) -> Tensor:
+    """``ScheduledSampling.discarded`` ``[B, T]``, computed of all steps together.
+
+    Args:
+        chosen_from: by step, what an own word was chosen from: all in the same shapes.
+        scores: ``[B, T]``, for their shape and type.
+        feed: which of these words were fed.
+        lengths: ``[B]`` words of each sentence.
+    """
+    if not chosen_from:
+        return torch.zeros_like(scores)
+    found = list(chosen_from.values())
+    parts = (torch.cat(part) if isinstance(part[0], Tensor) else part[0] for part in zip(*found))
+    masses = discarded_mass(Prediction(*parts), feed.own_word).view(len(found), -1)
+    nothing, by_step = torch.zeros_like(scores[:, 0]), dict(zip(chosen_from, masses))
+    discarded = torch.stack([by_step.get(t, nothing) for t in range(scores.size(1))], 1)
+    after = torch.arange(1, scores.size(1), device=scores.device)
+    fed = ~feed.coins & (after < lengths[:, None])
+    return torch.where(pad(fed, (0, 1)), discarded, 0.0)
 
 
 def choose_among_best(found: Prediction, own_word: OwnWord, generator: torch.Generator | None) -> Tensor:

@@ -111,6 +111,7 @@ class Feed:
         """Toss the coins. Raises ``ValueError``: a probability outside [0, 1]."""
         return cls(gold, gold_coins(gold, gold_probability, generator), own_word, generator)
 
-    def only_gold(self) -> list[bool]:
-        """For each step, whether what it predicts is fed back to no sentence; a GPU waits once."""
-        return [*self.coins.all(0).tolist(), True]
+    def fed(self) -> tuple[list[bool], list[bool]]:
+        """For each step, whether only gold words are fed after it, and whether any is; a GPU waits once."""
+        only_gold, some_gold = torch.stack([self.coins.all(0), self.coins.any(0)]).tolist()
+        return [*only_gold, True], [*some_gold, True]

@@ -47,16 +47,19 @@ def decode_fed(decoder: StepDecoder, state: State, feed: Feed) -> Tensor:
 
 
 def _decode_fed(decoder: StepDecoder, state: State, feed: Feed) -> Tensor:
-    gold, coins, only_gold = feed.gold, feed.coins, feed.only_gold()
+    gold, coins = feed.gold, feed.coins
+    only_gold, some_gold = feed.fed()
     vectors, outputs = first_input(decoder, gold.size(0)), []
     for t in range(gold.size(1)):
         log_probs, state = decoder.step(state, vectors)
         outputs.append(log_probs)
         if t + 1 < gold.size(1):
-            vectors = decoder.embedding[gold[:, t]]
             if not only_gold[t]:
                 own = feed.own_word.vectors(log_probs, decoder.embedding, feed.generator)
-                vectors = torch.where(coins[:, t, None], vectors, own)
+            if some_gold[t]:
+                vectors = decoder.embedding[gold[:, t]]
+            if not only_gold[t]:
+                vectors = torch.where(coins[:, t, None], vectors, own) if some_gold[t] else own
     return torch.stack(outputs, 1)
 
 

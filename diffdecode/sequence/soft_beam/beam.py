@@ -213,6 +213,8 @@ class Problem:
             choice.permitted,
             choice.memory,
         )
+        if t < self.bounds[0] and new.finished is None:
+            return new  # nobody has ended
         return self._held(beam, new, t, running[:, None])
 
     def _held(self, old: Beam, new: Beam, t: int, running: Tensor) -> Beam:

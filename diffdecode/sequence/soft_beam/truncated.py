@@ -144,7 +144,8 @@ def _search(
     rows = beam.scores.size(0) * (1 + max(steps - 1, 0) * options.beam_size)
     layer = OutputLayer(decoder, rows, _not_predicted(space, decoder.output_weight.size(0)))
     looked_at = min(size + space.most_forbidden, layer.candidates)  # ``size`` of them may come next
-    tail, observed = torch.zeros_like(beam.scores[:, 0], dtype=torch.float64), []
+    looked_through: list[tuple[Candidates, Tensor]] = []
+    observed = []
     light_features = partial(checkpoint, decoder.features, use_reentrant=False)
     for t in range(steps):
         running = space.running(beam.finished, problem.lengths, t)
@@ -157,13 +158,40 @@ def _search(
         chosen = relaxed_rows(
             found.scores, options.beam_size, options.alpha, options.operator, options.hard_forward
         )
-        tail = torch.maximum(tail, torch.where(running, _tail(found, options), 0.0))
+        looked_through.append((found, running))
         choice = _choice(problem, layer, beam, found, chosen, t)
         beam = problem.continued(beam, state, choice, t, running)
         if observe:
             observed.append(observe(Selection(chosen.detach(), beam.scores.detach(), running)))
-    dense = problem.result(beam, observed)
+    dense, tail = problem.result(beam, observed), _largest_tail(looked_through, beam.scores, options)
     return TruncatedSoftBeam(**vars(dense), tail=tail, fell_back=torch.zeros_like(tail, dtype=torch.bool))
+
+
+def _largest_tail(
+    selections: list[tuple[Candidates, Tensor]], scores: Tensor, options: SoftBeamOptions
+) -> Tensor:
+    """Bound ``[B]`` on what any selection of a running sentence leaves out, computed of all steps together.
+
+    Args:
+        selections: what was chosen from at each step, and which sentences were running, ``[B]``.
+        scores: ``[B, K]`` of the last beam.
+        options: beam size, alpha and operator.
+    """
+    alike: dict[tuple[int, int], list[tuple[Candidates, Tensor]]] = {}
+    for found, running in selections:  # the first step has fewer candidates
+        alike.setdefault((found.scores.size(1), found.others), []).append((found, running))
+    largest = torch.zeros_like(scores[:, 0], dtype=torch.float64)
+    for steps in alike.values():
+        first = steps[0][0]
+        together = first._replace(
+            scores=torch.cat([found.scores.detach() for found, _ in steps]),
+            cut=torch.cat([found.cut for found, _ in steps]),
+            log_mass=torch.cat([found.log_mass for found, _ in steps]),
+        )
+        running = torch.stack([running for _, running in steps])
+        tails = _tail(together, options).view(running.shape)
+        largest = torch.maximum(largest, torch.where(running, tails, 0.0).amax(0))
+    return largest
 
 
 def _tail(found: Candidates, options: SoftBeamOptions) -> Tensor:

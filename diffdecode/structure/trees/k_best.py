@@ -70,7 +70,6 @@ def _k_best(
 def _without(of_set: Tensor, tree: Tensor, settled: int) -> Tensor:
     """Scores ``[R, n+1, n+1]`` of the sets that all trees of a set fall into, except for ``tree``."""
     n = len(tree)
-    word = torch.arange(n, device=tree.device)
     head_of_tree = torch.zeros(n + 1, n + 1, dtype=torch.bool, device=tree.device)
     head_of_tree[1:].scatter_(1, tree[:, None], True)
     first_other = torch.arange(settled, n, device=tree.device)[:, None] + 1
