@@ -25,6 +25,7 @@ from diffdecode.structure.kernels.triton import (
     eisner,
     inside_outside,
     matrix_tree,
+    matrix_tree_in_logs,
     projections,
     sampling,
     scores,
@@ -36,7 +37,8 @@ DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TYPES = {
     "size": "i32", "lengths": "*i64", "heads": "*i64", "enters": "*i32", "splits": "*i16", "lost": "*i8",
-    "status": "*i8", "marks": "*i8", "weights": "*fp64", "seeds": "*i64", "shift": "i32", "batch": "i32",
+    "status": "*i8", "marks": "*i8", "weights": "*fp64", "work": "*fp64", "marginals": "*fp64",
+    "product": "*fp64", "log_partitions": "*fp64", "seeds": "*i64", "shift": "i32", "batch": "i32",
 }  # fmt: skip
 """Of arguments by their names; all others point to floating point numbers."""
 
@@ -67,6 +69,14 @@ def projective(kernel: Any, multi_root: bool, peaks: bool, derivatives: bool) ->
     return Case(kernel, "fp64", constants)
 
 
+def all_trees(multi_root: bool, derivatives: bool, again: bool) -> Case:
+    """Marginals of all trees, or their covariance product."""
+    tile = matrix_tree_in_logs.TILE if again else matrix_tree.TILE
+    unused = ("marginals", "log_partitions") if derivatives else ("vector", "product")
+    constants = {"FIRST": 0 if multi_root else 1, "IN_LOGS": again, **tile, **dict.fromkeys(unused)}
+    return Case(matrix_tree.tree_marginals, "fp32" if again else "fp64", constants)
+
+
 def cases() -> dict[str, Case]:
     """Each kernel in the ways in which it is launched; what differs little is there once."""
     found = {}
@@ -86,12 +96,14 @@ def cases() -> dict[str, Case]:
         )
         found[f"look_at_scores, {dtype}"] = Case(scores.look_at_scores, dtype, look)
         found[f"mark_possible, {dtype}"] = Case(scores.mark_possible, dtype, {"COLUMNS": 64, "num_warps": 1})
-        for kernel in (matrix_tree.eliminate, matrix_tree.undo):
-            options = {**matrix_tree.TILE, "FIRST": tile["FIRST"], "ALONG": not multi_root}
-            derivatives = "" if multi_root else ", derivatives"
-            found[f"{kernel.fn.__name__}, {roots}{derivatives}"] = Case(kernel, "fp64", options)
+        options = {**matrix_tree_in_logs.TILE, "FIRST": tile["FIRST"]}
+        found[f"eliminate_words, {roots}"] = Case(matrix_tree_in_logs.eliminate_words, "fp64", options)
     for kernel, size, multi_root in ((sampling.split_spans, 41, False), (sampling.grow_trees, 161, True)):
         found[kernel.fn.__name__] = Case(kernel, "fp64", sizes_for(kernel, size) | {"MULTI_ROOT": multi_root})
+    for multi_root, derivatives in ((False, False), (True, True)):
+        name = "tree_marginals" + (", several roots, derivatives" if multi_root else "")
+        for again in (False, True):
+            found[name + (", in logs" if again else "")] = all_trees(multi_root, derivatives, again)
     for name in ("inside", "outside"):
         kernel = getattr(inside_outside, name)
         found[name] = projective(kernel, False, False, False)

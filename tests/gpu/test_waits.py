@@ -130,12 +130,14 @@ def launches(monkeypatch):
         eisner,
         inside_outside,
         matrix_tree,
+        matrix_tree_in_logs,
         projections,
         sampling,
         scores,
     )
 
-    for module in (edmonds, eisner, inside_outside, matrix_tree, projections, sampling, scores):
+    modules = edmonds, eisner, inside_outside, matrix_tree, matrix_tree_in_logs, projections, sampling, scores
+    for module in modules:
         for name, member in list(vars(module).items()):
             if isinstance(member, triton.JITFunction):
                 monkeypatch.setattr(module, name, Launches(member))
@@ -162,6 +164,17 @@ def test_what_is_around_the_kernels_waits_for_nothing(multi_root, launches):
             (backend.sample_arborescence, seeds),
         ):
             assert standin.waits(function, scores, lengths, multi_root, *more) == []
+
+
+@pytest.mark.parametrize("function", ["matrix_tree", "matrix_tree_covariance_product"])
+def test_marginals_of_all_trees_are_two_launches(function, launches):
+    from diffdecode.structure.kernels.triton import backend
+
+    with accelerator_named("standin") as standin:
+        scores, vector, lengths = trees_of(standin)
+        more = (vector,) if function == "matrix_tree_covariance_product" else ()
+        assert standin.kernels(getattr(backend, function), scores, lengths, False, *more) == 0
+        assert launches.count == 2
 
 
 @pytest.mark.parametrize("projective", [False, True])

@@ -181,7 +181,8 @@ def test_inside_outside_with_peaks_in_every_sentence(monkeypatch):
 
 @pytest.mark.parametrize("multi_root, family", [(False, "ties"), (True, "huge"), (False, "forbidden")])
 def test_matrix_tree_and_its_covariance_product(multi_root, family, monkeypatch):
-    monkeypatch.setattr(triton_matrix_tree, "TILE", {"WORDS": 2, "HEADS": 4})
+    for module in (triton_matrix_tree, triton_matrix_tree.in_logs):
+        monkeypatch.setattr(module, "TILE", {"WORDS": 2, "HEADS": 4})
     scores = scores_of(family, 3, 4, seed=4, dtype=torch.float64)
     vector = scores_of("normal", 3, 4, seed=9, dtype=torch.float64)
     vector = vector.masked_fill(scores == -torch.inf, torch.nan)
@@ -198,6 +199,34 @@ def test_matrix_tree_and_its_covariance_product(multi_root, family, monkeypatch)
     product = triton_backend.matrix_tree_covariance_product(scores, lengths, multi_root, vector)
     expected = numba_backend.matrix_tree_covariance_product(scores, lengths, multi_root, vector)
     assert torch.allclose(product[possible], expected[possible], rtol=0, atol=20 * accuracy)
+
+
+def test_matrix_tree_where_one_word_must_be_the_root_word():
+    """The likeliest one is another, so that the sentences are done again, in another order."""
+    scores = scores_of("normal", 2, 3, seed=5, dtype=torch.float64)
+    scores[0, 2, 1:] = scores[1, 3, 1:] = -torch.inf
+    scores[:, 1, 0] = 5
+    lengths = torch.tensor([3, 3])
+    expected = numba_backend.matrix_tree(scores, lengths, False)
+    found = triton_backend.matrix_tree(scores, lengths, False)
+    assert all(torch.allclose(x, y, rtol=0, atol=1e-13) for x, y in zip(found[:2], expected[:2]))
+    assert not found[2].any()
+    vector = scores_of("normal", 2, 3, seed=6, dtype=torch.float64)
+    expected = numba_backend.matrix_tree_covariance_product(scores, lengths, False, vector)
+    found = triton_backend.matrix_tree_covariance_product(scores, lengths, False, vector)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_matrix_tree_of_bad_sentences():
+    scores = scores_of("normal", 3, 2, seed=0)
+    scores[1, :, 0] = -torch.inf
+    scores[2, 1, 2] = torch.nan
+    lengths = torch.tensor([2, 2, 2])
+    marginals, log_partition, status = triton_backend.matrix_tree(scores, lengths, False)
+    assert status.tolist() == [0, NO_TREE, 1]
+    assert not marginals[1:].any() and (log_partition[1:] == -torch.inf).all()
+    product = triton_backend.matrix_tree_covariance_product(scores, lengths, False, scores)
+    assert product[0].any() and not product[1:].any()
 
 
 @pytest.mark.parametrize("multi_root, scale", [(False, 1.0), (True, 1e4)])

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from diffdecode.structure.kernels.base import Backend
-from diffdecode.structure.kernels.reference import of_possible_arcs
 from diffdecode.structure.kernels.status import NO_TREE
 from diffdecode.structure.kernels.triton import edmonds as triton_edmonds
 from diffdecode.structure.kernels.triton import eisner as triton_eisner
@@ -49,19 +48,15 @@ def inside_outside_covariance_product(
 
 def matrix_tree(scores: Tensor, lengths: Tensor, multi_root: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Marginals of all trees; see :func:`diffdecode.structure.kernels.reference.matrix_tree`."""
-    status = looked_at(scores.detach().contiguous(), lengths)
-    marginals, log_partitions = triton_matrix_tree.marginals_and_log_partition(
-        _harmless(scores, status).double(), lengths, multi_root
-    )
-    return marginals, log_partitions, _without_tree(status, log_partitions)
+    return triton_matrix_tree.marginals_and_log_partition(scores.detach().contiguous(), lengths, multi_root)
 
 
 def matrix_tree_covariance_product(
     scores: Tensor, lengths: Tensor, multi_root: bool, vector: Tensor
 ) -> Tensor:
     """See :func:`diffdecode.structure.kernels.reference.matrix_tree_covariance_product`."""
-    vector = of_possible_arcs(vector, scores, lengths).double()
-    return triton_matrix_tree.covariance_product(scores.detach().double(), lengths, multi_root, vector)
+    scores, vector = scores.detach().contiguous(), vector.detach().contiguous()
+    return triton_matrix_tree.covariance_product(scores, lengths, multi_root, vector)
 
 
 def sample_projective(

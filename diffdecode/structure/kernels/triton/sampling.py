@@ -14,7 +14,7 @@ from diffdecode.structure.kernels import randomness, reference
 from diffdecode.structure.kernels.status import PADDING
 from diffdecode.structure.kernels.triton.inside_outside import log_inside_sums
 from diffdecode.structure.kernels.triton.launch import on_device_of
-from diffdecode.structure.kernels.triton.matrix_tree import eliminated, log_partition
+from diffdecode.structure.kernels.triton.matrix_tree_in_logs import eliminated, log_partition
 from diffdecode.structure.kernels.triton.vectors import at, sizes_for
 
 # The constexpr arguments: WORDS and NODES, powers of two that hold N + 1 and 2 N + 2; MULTI_ROOT.
@@ -186,7 +186,7 @@ def sample_arborescence(
 ) -> tuple[Tensor, Tensor]:
     """Heads ``[S, B, N]`` of trees, and log-partition ``[B]``, as :func:`sample_projective`."""
     given, order, best = reference.matrix_tree_weights(scores, lengths, multi_root)
-    (weights,) = eliminated(given[None], lengths, multi_root)
+    weights = eliminated(given, lengths, multi_root)
     found = _run(grow_trees, (given, weights, lengths), seeds, given, multi_root)
     order = order.expand(len(seeds), -1, -1)
     heads = order.gather(2, found.gather(2, order))
