@@ -3,7 +3,8 @@
     python -m benchmarks.triton_resources [name ...]
 
 No device is needed. Registers a thread and spilled bytes are those of the assembled kernel, and so are its
-instructions, of which those in double precision and the fetches from global memory are counted, too.
+instructions, of which those in double precision and the fetches from global memory are counted, too. "Warps
+at once" are those for which these leave room, of 64.
 """
 
 import re
@@ -113,6 +114,13 @@ def cases() -> dict[str, Case]:
     return found
 
 
+def warps_at_once(warps: int, registers: int, shared: int) -> int:
+    """Warps for which a streaming multiprocessor of sm_90 has room, 64 at most."""
+    per_warp = -(-registers // 8) * 8 * 32  # registers are given out 256 at a time
+    programs = min(64 // warps, 65536 // (per_warp * warps), 32, 233472 // (shared + 1024))
+    return programs * warps
+
+
 def resources(compiled: Any) -> dict[str, int]:
     """What the assembled kernel takes."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -125,10 +133,12 @@ def resources(compiled: Any) -> dict[str, int]:
     used = re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout)
     assert used, usage.stdout
     instructions = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+ )?([A-Z0-9]+)", code.stdout, re.MULTILINE)
+    shared = compiled.metadata.shared
     return {
+        "warps at once": warps_at_once(compiled.metadata.num_warps, int(used[1]), shared),
         "registers": int(used[1]),
         "bytes spilled": int(used[2]),
-        "bytes shared": compiled.metadata.shared,
+        "bytes shared": shared,
         "instructions": len(instructions),
         "of them fp64": sum(name in ("DADD", "DMUL", "DFMA", "DSETP") for name in instructions),
         "fetches": instructions.count("LDG"),

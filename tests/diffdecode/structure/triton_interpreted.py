@@ -43,6 +43,23 @@ def call_without_patching(function, *arguments, **options):
 
 interpreter.InterpretedFunction.__call__ = call_without_patching
 
+
+def reduce_slice_by_slice(reduction, operands):
+    """The interpreter calls what reduces for each two numbers, where whole slices can be given."""
+    arrays = [operand.handle.data for operand in operands]
+
+    def slices(place):
+        taken = [array.take(place, reduction.axis) for array in arrays]
+        return [reduction.to_tensor(part, operand.dtype) for part, operand in zip(taken, operands)]
+
+    result = slices(0)
+    for place in range(1, arrays[0].shape[reduction.axis]):
+        result = reduction.combine_fn.fn(*result, *slices(place))
+    return tuple(result)
+
+
+interpreter.ReduceOps.generic_reduce = reduce_slice_by_slice
+
 # A quarter of the time would go into looking whether indices overflow, which those of a few words never do.
 builder = interpreter.interpreter_builder
 builder.options = replace(builder.options, sanitize_overflow=False)

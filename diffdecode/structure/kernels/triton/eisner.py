@@ -39,10 +39,22 @@ def keep_better(best, where, x, y, use, split):
 
 
 @triton.jit
-def first_best(best, where):
-    """Of each column, the greatest number, and the first of the splits with one as great."""
-    most = tl.max(best, axis=0)
-    return most, tl.min(tl.where(best == most[None, :], where, 2147483647), axis=0)
+def first_greatest(x, x_split, y, y_split):
+    """The greater of two numbers with its split, of equal ones the one whose split comes first."""
+    second = (y > x) | ((y == x) & (y_split < x_split))
+    return tl.where(second, y, x), tl.where(second, y_split, x_split)
+
+
+@triton.jit
+def first_greatest_of_each(
+    arc, arc_split, right, right_split, left, left_split,
+    other_arc, other_arc_split, other_right, other_right_split, other_left, other_left_split,
+):  # fmt: skip
+    """Of three pairs at once: where several warps share the splits, they meet once for all."""
+    arc, arc_split = first_greatest(arc, arc_split, other_arc, other_arc_split)
+    right, right_split = first_greatest(right, right_split, other_right, other_right_split)
+    left, left_split = first_greatest(left, left_split, other_left, other_left_split)
+    return arc, arc_split, right, right_split, left, left_split
 
 
 @triton.jit
@@ -78,10 +90,8 @@ def best_of_splits(charts, i, width, n, size, SPANS: tl.constexpr, SPLITS: tl.co
         )
         first += SPLITS * size
         second -= SPLITS * (size - 1)
-    arc, arc_split = first_best(arc, arc_split)
-    right, right_split = first_best(right, right_split)
-    left, left_split = first_best(left, left_split)
-    return arc, arc_split, right, right_split, left, left_split
+    best = arc, arc_split, right, right_split, left, left_split
+    return tl.reduce(best, 0, first_greatest_of_each)
 
 
 @triton.jit
@@ -233,15 +243,15 @@ class Tile(NamedTuple):
     warps: int
 
 
-SHORT, LONG = Tile(32, 16, 4), Tile(64, 32, 16)
+SHORT, LONG = Tile(64, 8, 2), Tile(64, 32, 16)
 
 
 def tile_for(size: int) -> Tile:
-    """The tile for sentences of ``size - 1`` words.
+    """The tile for sentences of ``size - 1`` words; which one it is changes no result.
 
-    A warp takes 32 spans, several warps share their splits, and a thread takes eight. A barrier, which more
-    warps reach later, is worth it where there is much between two of them: in long sentences. These do not
-    fill a card by their number, as memory is. Which tile it is changes no result: there are only maxima.
+    A warp takes 32 spans. Two of them hold all spans of a short sentence, and each goes over its splits
+    alone, so that warps meet once a width. In long sentences there is more to fetch between two widths than
+    two warps can wait for at once: there, eight warps share the splits of the same spans.
     """
     return SHORT if size <= 64 else LONG
 

@@ -67,7 +67,7 @@ def look(scores: Tensor) -> dict[str, float]:
     return {"LARGEST": statuses.LARGEST_SUMMABLE[scores.dtype], **LOOK}
 
 
-LOOK = {"ROWS": 32, "COLUMNS": 32}
+LOOK = {"ROWS": 16, "COLUMNS": 32}
 
 
 def looked_at(scores: Tensor, lengths: Tensor) -> Tensor:
