@@ -5,11 +5,11 @@ Plain autograd makes a step over a large vocabulary expensive in five ways, and 
 * a softmax over V for the loss and another for the choice: here one set of logits serves both, and only the
   log-probabilities of the m best candidates (and of the gold word) ever leave it;
 * their gradient as a chain of ``[R, V]`` tensors: ``d logits = -softmax * sum(g)``, plus g at the few chosen
-  places, is built in place, in the memory that held the logits;
+  places, is built in place, in the memory that held the logits, in the end and for all steps at once;
 * a product of ``d logits`` with the weights at every step, for the few rows of a step: its dense part is a
   multiple of ``softmax @ W``, which does not depend on any gradient. The first step of the backward pass
   computes it for all steps at once; what is left are a few rows of W;
-* a dense ``[V, H]`` gradient of the weights at every step: the steps leave their d logits where they are, and
+* a dense ``[V, H]`` gradient of the weights at every step: the steps leave what makes their d logits, and
   an *anchor*, a node on which every step depends and which therefore runs last in the backward pass,
   multiplies all of them with the hidden vectors at once;
 * a product of weights ``[R, V]`` with the embedding ``[V, d]``: here a mixture of m gathered rows.
@@ -17,7 +17,7 @@ Plain autograd makes a step over a large vocabulary expensive in five ways, and 
 The results are ordinary tensors, to be used in any loss, but the backward pass can run only once.
 """
 
-import functools
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -137,6 +137,27 @@ class Mixture(NamedTuple):
     grad: Tensor
 
 
+class Finished(NamedTuple):
+    """The gradient of some rows' logits: ``dense * softmax``, and more of some words.
+
+    Attributes:
+        place: where the logits are.
+        dense: ``[R]``.
+        words: ``[R, n]`` ids, or ``None``.
+        grads: ``[R, n]`` of these words, or ``None``.
+    """
+
+    place: slice
+    dense: Tensor
+    words: Tensor | None
+    grads: Tensor | None
+
+    @property
+    def shape(self) -> int:
+        """n."""
+        return 0 if self.words is None else self.words.size(1)
+
+
 class _Tape:
     """What the steps leave for the anchor: hidden vectors, gradients of logits, gradient of the embedding."""
 
@@ -145,11 +166,11 @@ class _Tape:
         self.project = FewRows(weight, bias)
         self.rows = rows
         self.used = 0
-        self.logits: Tensor | None = None  # [rows, V]: exp(logits - max), and then the logits' gradient
+        self.logits: Tensor | None = None  # [rows, V]: exp(logits - max), in the end their gradient
         self.mass: Tensor | None = None  # [rows]: sums of exp(logits - max)
         self.hidden: Tensor | None = None  # [rows, H]
         self.expected: Tensor | None = None  # [used, H]
-        self.finished: list[slice] = []  # of ``logits`` that hold gradients
+        self.finished: list[Finished] = []
         self.mixtures: list[Mixture] = []
         self.is_spent = False
 
@@ -188,18 +209,32 @@ class _Tape:
         return self.expected[place]
 
     def check_unspent(self, place: slice | None = None) -> None:
-        if self.is_spent or place in self.finished:
+        if self.is_spent or any(one.place == place for one in self.finished):
             raise RuntimeError("the backward pass of a fused search can run only once: search again")
 
     def output_gradients(self) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of weight and bias, in one product over all steps that had a gradient."""
-        if self.logits is None or self.hidden is None or not self.finished:
+        if self.logits is None or self.hidden is None or self.mass is None or not self.finished:
             return None, None
-        if sum(place.stop - place.start for place in self.finished) == self.used:
-            logits, hidden = self.logits[: self.used], self.hidden[: self.used]
+        done = sorted(self.finished, key=lambda one: one.place.start)
+        if sum(one.place.stop - one.place.start for one in done) == self.used:
+            logits, hidden, mass = (
+                all_rows[: self.used] for all_rows in (self.logits, self.hidden, self.mass)
+            )
         else:
-            logits = torch.cat([self.logits[place] for place in self.finished])
-            hidden = torch.cat([self.hidden[place] for place in self.finished])
+            logits, hidden, mass = (
+                torch.cat([all_rows[one.place] for one in done])
+                for all_rows in (self.logits, self.hidden, self.mass)
+            )
+        logits.mul_((torch.cat([one.dense for one in done]) / mass)[:, None])
+        start = 0
+        for _, group in itertools.groupby(done, key=lambda one: one.shape):
+            alike = list(group)
+            rows = slice(start, start + sum(len(one.dense) for one in alike))
+            if alike[0].words is not None:
+                words, grads = (torch.cat([one[part] for one in alike]) for part in (2, 3))
+                logits[rows].scatter_add_(1, words, grads)
+            start = rows.stop
         weight = logits.t() @ hidden.to(logits.dtype)
         bias = None if self.bias is None else logits.sum(0).to(self.bias.dtype)
         return weight.to(self.weight.dtype), bias
@@ -209,9 +244,13 @@ class _Tape:
         if not self.mixtures:
             return None
         total = torch.zeros_like(self.embedding)
-        for mixture in self.mixtures:
-            by_word = torch.bmm(mixture.weights.transpose(1, 2), mixture.grad)  # [B, M, d]
-            total.index_add_(0, mixture.symbols.flatten(), by_word.flatten(0, 1))
+        for _, group in itertools.groupby(self.mixtures, key=lambda mixture: mixture.weights.shape):
+            alike = list(group)
+            few = max(1, AT_ONCE // max(1, len(alike[0].weights)))
+            for start in range(0, len(alike), few):
+                symbols, weights, grad = (torch.cat(part) for part in zip(*alike[start : start + few]))
+                by_word = torch.bmm(weights.transpose(1, 2), grad)  # [B, M, d]
+                total.index_add_(0, symbols.flatten(), by_word.flatten(0, 1))
         return total
 
 
@@ -268,13 +307,14 @@ class _Predict(torch.autograd.Function):
         mass = weights.sum(1)
         kept = (best - top).exp().sum(1)
         # The difference of two sums of rounded numbers may be too small by some units in the last place.
-        rest = (mass - kept).clamp_min(0.0) + 16 * torch.finfo(mass.dtype).eps * mass
+        eps = torch.finfo(mass.dtype).eps
+        rest = torch.add((mass - kept).clamp_min_(0.0), mass, alpha=16 * eps)
         cut, noise, last = best[:, -1], None, None
         if arrivals:
             drawn = race(weights, symbols, arrivals, generator)
             symbols, noise, last = torch.cat([symbols, drawn.symbols], 1), drawn.noise, drawn.last
             best = torch.cat([best, drawn.weights.log() + top], 1)
-            rest = drawn.rest + 16 * torch.finfo(mass.dtype).eps * mass
+            rest = torch.add(drawn.rest, mass, alpha=16 * eps)
         if banned is not None:
             weights[:, banned] = (forbidden - top).exp()
             mass = mass + weights[:, banned].sum(1)
@@ -283,7 +323,7 @@ class _Predict(torch.autograd.Function):
 
         ctx.tape, ctx.place = tape, place
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(symbols, gold, mass, tape.weight)
+        ctx.save_for_backward(symbols, gold, tape.weight)
         log_z = top[:, 0] + mass.log()
         gold_score = None if wanted is None else wanted - log_z
         rest, cut = rest / mass, cut - log_z
@@ -306,30 +346,28 @@ class _Predict(torch.autograd.Function):
         grad_log_z: Tensor | None,
         *_constants: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        symbols, gold, mass, weight = ctx.saved_tensors
+        symbols, gold, weight = ctx.saved_tensors
         tape, place = ctx.tape, ctx.place
         tape.check_unspent(place)
         # d logits = dense * softmax, and grad_best and grad_gold at the symbols shown.
-        shares = [] if grad_log_z is None else [grad_log_z]
-        shares += [] if grad_best is None else [-grad_best.sum(1)]
-        shares += [] if grad_gold is None else [-grad_gold]
-        if not shares:
+        shown = [] if grad_best is None else [(symbols, grad_best)]
+        shown += [] if grad_gold is None else [(gold[:, None], grad_gold[:, None])]
+        if not shown and grad_log_z is None:
             return (None,) * 9
-        dense, hidden = functools.reduce(torch.add, shares), None
+        words, grads = (torch.cat(parts, 1) for parts in zip(*shown)) if shown else (None, None)
+        dense = grad_log_z
+        if grads is not None:
+            dense = -grads.sum(1) if dense is None else dense - grads.sum(1)
+        hidden = None
         if ctx.needs_input_grad[0]:
-            hidden = dense[:, None].to(weight.dtype) * tape.expected_weights(place)
-            if grad_best is not None:
-                of_words = grad_best.to(weight.dtype)
-                hidden += embedding_bag(symbols, weight, mode="sum", per_sample_weights=of_words)
-            if grad_gold is not None:
-                hidden += grad_gold[:, None].to(weight.dtype) * weight[gold]
-        logits = tape.logits[place]
-        logits.mul_((dense / mass)[:, None])
-        if grad_best is not None:
-            logits.scatter_add_(1, symbols, grad_best)
-        if grad_gold is not None:
-            logits.scatter_add_(1, gold[:, None], grad_gold[:, None])
-        tape.finished.append(place)
+            factor, expected = dense[:, None].to(weight.dtype), tape.expected_weights(place)
+            if grads is None:
+                hidden = factor * expected
+            else:
+                shares = grads.to(weight.dtype)
+                of_words = embedding_bag(words, weight, mode="sum", per_sample_weights=shares)
+                hidden = torch.addcmul(of_words, factor, expected)
+        tape.finished.append(Finished(place, dense, words, grads))
         return hidden, *(None,) * 8
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from diffdecode.categorical import ESTIMATORS, sample
-from diffdecode.checks import looked_at_once
+from diffdecode.checks import unchecked
 from diffdecode.sequence.output_layer import OutputLayer, Prediction
 from diffdecode.sequence.precision import outside_autocast
 from diffdecode.sequence.scheduled_sampling.own_word import Feed, OwnWord
@@ -72,9 +72,10 @@ def fused_scheduled_sampling(
         fusable = ", ".join(name for name, estimator in ESTIMATORS.items() if estimator.fusable)
         raise ValueError(f"estimator {own_word.estimator!r} cannot be fused; these can: {fusable}")
     feed = Feed.toss(gold, gold_probability, own_word, generator)
-    found = looked_at_once(lambda: _fused(decoder, state, feed, lengths, m))
+    with unchecked():
+        found = _fused(decoder, state, feed, lengths, m)
     # Written so that NaN falls back, too: the dense choice names the row.
-    found.fell_back = ~(found.discarded <= tolerance).all(1)
+    found.fell_back = ~(found.discarded <= tolerance).all(1) | found.gold_log_probs.isnan().any(1)
     redone = int(found.fell_back.sum())
     if not redone:
         return found
