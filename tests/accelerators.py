@@ -89,12 +89,24 @@ class Cuda(Accelerator):
 
 
 @contextmanager
+def full_precision() -> Iterator[None]:
+    """cuDNN's LSTMs multiply in float32, which is compared with a CPU's, and not in TF32 as they would."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
 def accelerator_named(name: str) -> Iterator[Accelerator]:
     """``standin`` or ``cuda``; skips the test where there is none."""
     if name == "cuda":
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device")
-        yield Cuda()
+        with full_precision():
+            yield Cuda()
     else:
         with standin_card() as card:
             yield StandIn(card)

@@ -243,17 +243,17 @@ class Tile(NamedTuple):
     warps: int
 
 
-SHORT, LONG = Tile(64, 8, 2), Tile(64, 32, 16)
+SHORT, LONG = Tile(64, 16, 4), Tile(64, 32, 8)
 
 
 def tile_for(size: int) -> Tile:
     """The tile for sentences of ``size - 1`` words; which one it is changes no result.
 
-    A warp takes 32 spans. Two of them hold all spans of a short sentence, and each goes over its splits
-    alone, so that warps meet once a width. In long sentences there is more to fetch between two widths than
-    two warps can wait for at once: there, eight warps share the splits of the same spans.
+    A warp takes 32 spans. In long sentences there is more to fetch between two widths than few warps can wait
+    for at once: there, more of them share the splits of the same spans. They were chosen among ten by their
+    times on an H100 (``benchmarks/results/triton-resources.md``).
     """
-    return SHORT if size <= 64 else LONG
+    return SHORT if size <= 128 else LONG
 
 
 def tile_options(size: int, multi_root: bool) -> dict[str, int]:
