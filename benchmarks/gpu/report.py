@@ -35,7 +35,10 @@ def plot(stages: dict[str, dict[str, list[dict]]], path: Path) -> None:
         for size, rows in tables.items()
     ]
     panels = [panel for panel in panels if panel[1]]
-    figure, axes = plt.subplots(len(panels), 1, figsize=(9, 3 * len(panels)), squeeze=False)
+    heights = [len(bars) + 3 for _, bars in panels]  # so that no label lies on another
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(9, sum(heights) / 6), squeeze=False, height_ratios=heights
+    )
     for axis, (title, bars) in zip(axes[:, 0], panels):
         names, ratios = zip(*bars)
         axis.barh(range(len(names)), ratios)
