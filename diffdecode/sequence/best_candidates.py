@@ -20,7 +20,8 @@ def best_candidates(logits: Tensor, m: int) -> tuple[Tensor, Tensor]:
         Values ``[R, m]`` and symbols ``[R, m]``.
     """
     if logits.device.type != "cpu":  # one launch instead of a dozen
-        return tuple(logits.topk(m, dim=1))
+        values, symbols = logits.topk(m, dim=1)
+        return values, symbols
     rows, vocabulary = logits.shape
     blocks = min(vocabulary, max(512, BLOCKS_PER_CHOICE * m))
     depth = vocabulary // blocks

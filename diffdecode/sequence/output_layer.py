@@ -231,8 +231,11 @@ class _Tape:
         for _, group in itertools.groupby(done, key=lambda one: one.shape):
             alike = list(group)
             rows = slice(start, start + sum(len(one.dense) for one in alike))
-            if alike[0].words is not None:
-                words, grads = (torch.cat([one[part] for one in alike]) for part in (2, 3))
+            shown = [
+                (one.words, one.grads) for one in alike if one.words is not None and one.grads is not None
+            ]
+            if shown:
+                words, grads = (torch.cat(parts) for parts in zip(*shown))
                 logits[rows].scatter_add_(1, words, grads)
             start = rows.stop
         weight = logits.t() @ hidden.to(logits.dtype)
@@ -358,10 +361,11 @@ class _Predict(torch.autograd.Function):
         dense = grad_log_z
         if grads is not None:
             dense = -grads.sum(1) if dense is None else dense - grads.sum(1)
+        assert dense is not None  # one of the three gradients is there
         hidden = None
         if ctx.needs_input_grad[0]:
             factor, expected = dense[:, None].to(weight.dtype), tape.expected_weights(place)
-            if grads is None:
+            if words is None or grads is None:
                 hidden = factor * expected
             else:
                 shares = grads.to(weight.dtype)

@@ -131,7 +131,7 @@ def _discarded(chosen_from: dict[int, Prediction], scores: Tensor, feed: Feed, l
         return torch.zeros_like(scores)
     found = list(chosen_from.values())
     parts = (torch.cat(part) if isinstance(part[0], Tensor) else part[0] for part in zip(*found))
-    masses = discarded_mass(Prediction(*parts), feed.own_word).view(len(found), -1)
+    masses = discarded_mass(Prediction._make(parts), feed.own_word).view(len(found), -1)
     nothing, by_step = torch.zeros_like(scores[:, 0]), dict(zip(chosen_from, masses))
     discarded = torch.stack([by_step.get(t, nothing) for t in range(scores.size(1))], 1)
     after = torch.arange(1, scores.size(1), device=scores.device)
