@@ -27,6 +27,8 @@ MODEL_FLAGS ?=
 PY = $(VENV)/bin/python
 export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
+# Bytecode is kept, also where the environment says otherwise: tests and demo start many a process.
+export PYTHONDONTWRITEBYTECODE =
 ifneq ($(DATA),)
 export DIFFDECODE_DATA = $(abspath $(DATA))
 endif
@@ -42,8 +44,10 @@ model: venv
 	$(PY) -m spacy package-parser "$(TRAIN)" "$(DEV)" runs/model-$(MODEL_LANG)_$(NAME) --name "$(NAME)" \
 		--lang "$(MODEL_LANG)" --licence "$(LICENCE)" $(MODEL_FLAGS)
 
+# Plugins that other packages bring along, such as hydra's, would double the time that pytest takes to start.
 test: venv
-	$(PY) -m pytest --numprocesses 2 --dist loadfile
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(PY) -m pytest -p xdist.plugin -p _hypothesis_pytestplugin \
+		--numprocesses 2 --dist loadfile
 
 bench: venv
 	$(PY) -m benchmarks $(BENCH)

@@ -70,12 +70,18 @@ def real_data():
 
 @pytest.fixture
 def forked_commands(monkeypatch):
-    """Commands that a comparison starts run in forks, where a real process would import everything anew."""
+    """Commands that a comparison starts run in forks, where a real process would import everything anew.
+
+    What it does in its own process does not wait for hydra.
+    """
+    from composed import compose_again
+    from fairseq.dataclass import utils
     from forked import Forked
 
     from fairseq_plugins.comparison import runs
 
     monkeypatch.setattr(runs, "start", Forked)
+    monkeypatch.setattr(utils, "compose", compose_again)
 
 
 @pytest.fixture(params=["standin", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -14,7 +14,10 @@ from pathlib import Path
 from fairseq_plugins.comparison.child import BEGUN, CPU_TIME
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["fairseq_cli.train", "fairseq_cli.generate", "fairseq_plugins"])
+# The last is what PyTorch imports with the first optimizer: it takes longer than a toy model's training.
+_context.set_forkserver_preload(
+    ["fairseq_cli.train", "fairseq_cli.generate", "fairseq_plugins", "torch._dynamo"]
+)
 
 
 class Forked:

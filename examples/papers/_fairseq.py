@@ -344,7 +344,7 @@ class Comparison:
                 decoding,
                 [
                     *material.generate(self.args, split),
-                    *["--user-dir", USER_DIR, "--num-workers", "0", "--no-progress-bar"],
+                    *["--user-dir", USER_DIR, "--no-progress-bar"],
                     *fairseq_device(self.args.device),
                 ],
                 lambda _: float(material.score(written().sum(0))),

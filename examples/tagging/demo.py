@@ -213,7 +213,7 @@ def row_of(
     generate = [
         *[str(args.out / "bin"), "--user-dir", str(USER_DIR), "--task", "sequence_tagging"],
         *fairseq_device(args.device),
-        *["--gen-subset", split, "--scoring", "conll_f1", "--max-tokens", "4000", "--num-workers", "0"],
+        *["--gen-subset", split, "--scoring", "conll_f1", "--max-tokens", "4000"],
         "--no-progress-bar",
     ]
     found = [(by_name[name], by_name[CROSS_ENTROPY]) for by_name in runs.values()]

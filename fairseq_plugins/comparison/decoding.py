@@ -104,4 +104,6 @@ def _generate(command: list[str]) -> float:
     # Otherwise the first call sends all later logging to its own results file, and closes it.
     logging.basicConfig(level=logging.WARNING)
     parser = options.get_generation_parser()
-    return float(fairseq_generate.main(options.parse_args_and_arch(parser, command)).score())
+    # Sentences are read by this process: to start and end another one takes longer than most decodings.
+    arguments = options.parse_args_and_arch(parser, ["--num-workers", "0", *command])
+    return float(fairseq_generate.main(arguments).score())

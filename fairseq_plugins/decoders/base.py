@@ -141,33 +141,34 @@ class FairseqSteps:
         if not rows.numel():
             nothing = torch.zeros(symbols.shape, device=symbols.device)
             return nothing, nothing
-        owners = rows // size
         flat = symbols.flatten(0, 1)[rows]
+        encoder_out = self.model.encoder.reorder_encoder_out(encoder_out, rows // size)
+        features, _ = self.decoder.extract_features(self.previous(flat), encoder_out=encoder_out)
         scored = flat >= 0
-        previous = torch.cat([torch.full_like(flat[:, :1], self.start), flat[:, :-1].clamp(min=0)], 1)
-        encoder_out = self.model.encoder.reorder_encoder_out(encoder_out, owners)
-        features, _ = self.decoder.extract_features(previous, encoder_out=encoder_out)
-        logits = self.decoder.output_layer(features[scored])
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        log_z = logits.logsumexp(1)
-        log_probs = logits.gather(1, flat[scored][:, None])[:, 0] - log_z
-        nothing = torch.zeros(symbols.shape, dtype=logits.dtype, device=logits.device)
-        return tuple(nothing.masked_scatter(symbols >= 0, found) for found in (log_probs, log_z))
+        found = self._scores_of(features[scored], flat[scored])
+        nothing = torch.zeros(symbols.shape, dtype=found[0].dtype, device=symbols.device)
+        return tuple(nothing.masked_scatter(symbols >= 0, scores) for scores in found)
 
     def _score_all(self, encoder_out: Any, symbols: Tensor) -> tuple[Tensor, Tensor]:
         """``score`` of one sequence a sentence, ``symbols [B, T]``, also where nothing is to be scored.
 
         A GPU would wait to know where that is, and of references it is little.
         """
+        features, _ = self.decoder.extract_features(self.previous(symbols), encoder_out=encoder_out)
+        found = self._scores_of(features, symbols.clamp(min=0))
+        return tuple(torch.where(symbols >= 0, scores, 0.0)[:, None] for scores in found)
+
+    def previous(self, symbols: Tensor) -> Tensor:
+        """What the decoder is fed to score ``symbols [B, T]``: the start, and all but the last of them."""
         ids = symbols.clamp(min=0)
-        previous = torch.cat([torch.full_like(ids[:, :1], self.start), ids[:, :-1]], 1)
-        features, _ = self.decoder.extract_features(previous, encoder_out=encoder_out)
+        return torch.cat([torch.full_like(ids[:, :1], self.start), ids[:, :-1]], 1)
+
+    def _scores_of(self, features: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of ``ids [...]`` and log-normalisers, given the output layer's input [..., H]."""
         logits = self.decoder.output_layer(features)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        log_z = logits.logsumexp(2)
-        log_probs = logits.gather(2, ids[..., None])[..., 0] - log_z
-        log_probs, log_z = (torch.where(symbols >= 0, found, 0.0)[:, None] for found in (log_probs, log_z))
-        return log_probs, log_z
+        log_z = logits.logsumexp(-1)
+        return logits.gather(-1, ids[..., None])[..., 0] - log_z, log_z
 
     @property
     def output_weight(self) -> Tensor:

@@ -284,10 +284,8 @@ def test_fairseq_interactive(trained, search, tmp_path):
     """Line by line, all in one buffer, in batches, and in another order."""
     expected = interactive(trained, search, tmp_path, TEXT, 1, 1)
     assert len(expected) == len(TEXT)
-    for buffer_size, batch_size in ((20, 8), (3, 2)):
-        found = interactive(trained, search, tmp_path, TEXT, buffer_size, batch_size)
-        assert_same_lines(found, expected)
-    backwards = interactive(trained, search, tmp_path, TEXT[::-1], 20, 8)
+    assert_same_lines(interactive(trained, search, tmp_path, TEXT, 20, 8), expected)
+    backwards = interactive(trained, search, tmp_path, TEXT[::-1], 3, 2)
     assert_same_lines(backwards[::-1], expected)
 
 

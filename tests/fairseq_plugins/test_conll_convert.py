@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from damaged_files import damaged
+from exploring import cases
 from fairseq.tokenizer import tokenize_line
 from hypothesis import given, settings
 
@@ -162,7 +163,7 @@ def test_words_are_refused_exactly_where_fairseq_would_cut_them(tmp_path):
         assert list(read_sentences(written(tmp_path, f"a{character}b\tO\n"))) == [([f"a{character}b"], ["O"])]
 
 
-@settings(max_examples=300)
+@settings(max_examples=cases(75, 600))
 @given(content=damaged("\ufeff#\tx\n1\tAnna\tB-PER\tO\n2-3\tx\t_\t_\n2\t's\tO\tO\n\n1\tRom\tO\tO\n".encode()))
 def test_damaged_files_are_converted_for_fairseq_or_refused(content, tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged")
@@ -180,7 +181,7 @@ def test_damaged_files_are_converted_for_fairseq_or_refused(content, tmp_path_fa
     assert (len(words), sum(map(len, words))) == counts and all(words)
 
 
-@settings(max_examples=60)
+@settings(max_examples=cases(15, 120))
 @given(content=damaged(TWO_COLUMNS.encode(), zipped=True))
 def test_damaged_gz_files_are_converted_or_refused(content, tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged")

@@ -58,6 +58,7 @@ def test_warm_start_needs_a_file(tmp_path):
         train_beam.main(["data", "--out", str(tmp_path), "--warm-start", str(tmp_path / "nothing.pt")])
 
 
+@pytest.mark.usefixtures("forked_commands")
 def test_a_failed_run_says_why(tmp_path):
     (tmp_path / "dict.words.txt").touch()
     command = [str(tmp_path), "--out", str(tmp_path / "out"), "--arch", "fixed_attention_lstm_ner"]

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from composed import compose_again
+
 USER_DIR = str(Path(__file__).resolve().parents[2] / "fairseq_plugins")
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 TAGGER = ["--task", "sequence_tagging", "--arch", "fixed_attention_lstm_ner", "--dropout", "0"]
@@ -46,12 +48,16 @@ def run(command: str, *arguments) -> None:
     from importlib import import_module
 
     from fairseq import checkpoint_utils
+    from fairseq.dataclass import utils
     from fairseq.logging import metrics
 
     # What fairseq keeps per process: meters, and the best score of the last run.
     metrics.reset()
     vars(checkpoint_utils.save_checkpoint).pop("best", None)
-    with mock.patch.object(sys, "argv", [f"fairseq-{command}", *map(str, arguments)]):
+    if command == "generate":  # in this process alone: others take long to start and to end
+        arguments = ("--num-workers", 0, *arguments)
+    line = [f"fairseq-{command}", *map(str, arguments)]
+    with mock.patch.object(sys, "argv", line), mock.patch.object(utils, "compose", compose_again):
         import_module(f"fairseq_cli.{command}").cli_main()
 
 

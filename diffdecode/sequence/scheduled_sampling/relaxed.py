@@ -53,13 +53,14 @@ def _decode_fed(decoder: StepDecoder, state: State, feed: Feed) -> Tensor:
     for t in range(gold.size(1)):
         log_probs, state = decoder.step(state, vectors)
         outputs.append(log_probs)
-        if t + 1 < gold.size(1):
-            if not only_gold[t]:
-                own = feed.own_word.vectors(log_probs, decoder.embedding, feed.generator)
-            if some_gold[t]:
-                vectors = decoder.embedding[gold[:, t]]
-            if not only_gold[t]:
-                vectors = torch.where(coins[:, t, None], vectors, own) if some_gold[t] else own
+        if t + 1 == gold.size(1):
+            break
+        gold_vectors = decoder.embedding[gold[:, t]] if some_gold[t] else None
+        if only_gold[t]:
+            vectors = gold_vectors
+            continue
+        own = feed.own_word.vectors(log_probs, decoder.embedding, feed.generator)
+        vectors = own if gold_vectors is None else torch.where(coins[:, t, None], gold_vectors, own)
     return torch.stack(outputs, 1)
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,7 +131,7 @@ def plain_gumbel_rao(x, chosen, tau, noise):
     return ((x + shift) / tau).softmax(-1).mean(0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=cases(15, 120))
 @given(seed=st.integers(0, 10_000), tau=st.sampled_from([0.2, 0.7, 1.0, 2.0]), V=st.integers(1, 6))
 def test_closed_form_gradients_are_those_of_autograd(seed, tau, V):
     torch.manual_seed(seed)
@@ -217,7 +218,7 @@ def test_masked_entries_are_exactly_zero_forward_and_backward(estimator, dtype):
             assert (one_hot.sum(-1) == 1).all()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=cases(25, 200))
 @given(seed=st.integers(0, 10_000), estimator=st.sampled_from(NAMES), V=st.integers(2, 7))
 def test_a_masked_category_might_as_well_not_exist(seed, estimator, V):
     """Same decision, probabilities and gradient as over the vocabulary without it; same noise elsewhere."""

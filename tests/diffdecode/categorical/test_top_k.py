@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
@@ -55,7 +56,7 @@ def test_peaked_is_algorithm_2_to_the_bit():
         assert torch.equal(continuous_top_k(scores, 3, alpha, "peaked"), expected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(50, 400), deadline=None)
 @given(score_rows(), st.integers(1, 9), any_alpha, any_operator, st.booleans())
 def test_rows_are_distributions_and_surplus_rows_are_zero(scores, k, alpha, operator, hard):
     k = min(k, scores.size(1))
@@ -71,7 +72,7 @@ def test_rows_are_distributions_and_surplus_rows_are_zero(scores, k, alpha, oper
     assert (scores.grad[impossible] == 0).all()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=cases(30, 240), deadline=None)
 @given(score_rows(2), st.integers(1, 9), any_alpha, st.sampled_from(SET_OPERATORS))
 def test_columns_of_relaxed_sets_never_exceed_one(scores, k, alpha, operator):
     k = min(k, scores.size(1))
@@ -92,7 +93,7 @@ def inclusion_while_rising(operator, alpha):
     return continuous_top_k(torch.cat([others, rising[:, None]], 1), 3, alpha, operator)[..., -1].sum(1)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=cases(30, 240), deadline=None)
 @given(
     score_rows(2), st.integers(1, 9), any_alpha, st.floats(0, 20), st.sampled_from(SET_OPERATORS), st.data()
 )
@@ -112,7 +113,7 @@ def test_only_relaxed_sets_are_monotone_in_one_rising_score(alpha):
     assert all(drops[operator] > 1e-4 for operator in ("peaked", "softsort"))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=cases(30, 240), deadline=None)
 @given(score_rows(2), st.integers(1, 9), any_alpha, st.sampled_from(["peaked", "softsort"]))
 def test_row_i_is_largest_at_rank_i(scores, k, alpha, operator):
     k = min(k, int((scores > -INF).sum()))
@@ -122,7 +123,7 @@ def test_row_i_is_largest_at_rank_i(scores, k, alpha, operator):
         assert rows[i, ranked.indices[i]] == rows[i].max()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=cases(30, 240), deadline=None)
 @given(score_rows(2), st.integers(1, 9), any_alpha, st.sampled_from(SET_OPERATORS))
 def test_relaxed_sets_include_better_candidates_more(scores, k, alpha, operator):
     k = min(k, scores.size(1))
@@ -131,7 +132,7 @@ def test_relaxed_sets_include_better_candidates_more(scores, k, alpha, operator)
     assert (in_order.diff(dim=1) <= 1e-12).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(37, 300), deadline=None)
 @given(st.permutations(range(8)), st.integers(1, 8), any_operator)
 def test_limit_is_the_hard_selection(order, k, operator):
     scores = -0.1 * torch.tensor([order], dtype=torch.float32)
@@ -247,7 +248,7 @@ def constrained_softmax(log_weights, left):
     return torch.minimum(left, (log_weights + high).exp())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(50, 400), deadline=None)
 @given(
     st.lists(st.one_of(st.integers(-6, 6).map(lambda i: i / 2), st.floats(-50, 50)), min_size=2, max_size=7),
     st.integers(1, 7),

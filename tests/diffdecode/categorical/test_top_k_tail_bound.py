@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ def distance_and_bound(scores, kept, k, alpha, operator, use_mass):
     return distance, tail_bound(best.values, k, alpha, operator, cut, discarded, mass)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=cases(62, 500), deadline=None)
 @given(
     st.integers(0, 10**6),
     st.integers(1, 4),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from damaged_files import damaged
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,7 +74,7 @@ def test_an_error_is_one_line_and_survives_pickling():
     assert str(FormatError("a.txt", 1, "x" * 5000)).endswith("xxx ...") and len(str(error)) < 400
 
 
-@settings(max_examples=200)
+@settings(max_examples=cases(50, 400))
 @given(content=damaged("\ufeffa b\tc\n\nzwei\u00a0drei\n".encode()))
 def test_lines_are_those_of_the_text(content, tmp_path_factory):
     path = written(tmp_path_factory.mktemp("text"), content)
@@ -89,7 +90,7 @@ def test_lines_are_those_of_the_text(content, tmp_path_factory):
     assert [line for line in lines if line] == [line for line in expected if line]
 
 
-@settings(max_examples=100)
+@settings(max_examples=cases(25, 200))
 @given(content=damaged(b"one\ntwo\n" * 50, zipped=True))
 def test_a_damaged_gz_is_read_to_its_end_or_named(content, tmp_path_factory):
     path = written(tmp_path_factory.mktemp("text"), content, "a.gz")
@@ -100,7 +101,7 @@ def test_a_damaged_gz_is_read_to_its_end_or_named(content, tmp_path_factory):
 
 
 @given(st.binary(max_size=30))
-@settings(max_examples=100)
+@settings(max_examples=cases(25, 200))
 def test_any_bytes_are_lines_or_one_error(tmp_path_factory, content):
     try:
         list(blocks(written(tmp_path_factory.mktemp("text"), content)))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
@@ -138,7 +139,7 @@ def test_only_words_that_are_fed_count_as_discarded():
     assert (found.discarded[~fed] == 0).all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(75, 600), deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.floats(0.1, 20.0), st.floats(0.2, 8.0))
 def test_discarded_mass_is_an_upper_bound(seed, m, alpha, spread):
     log_probs = (spread * torch.randn(5, 30, generator=generator(seed), dtype=torch.float64)).log_softmax(1)
@@ -373,7 +374,7 @@ def test_errors_name_the_problem():
         layer.predict(hidden, 0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(50, 400), deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 3000), st.integers(1, 40))
 def test_best_candidates_are_exact(seed, vocabulary, m):
     m = min(m, vocabulary)

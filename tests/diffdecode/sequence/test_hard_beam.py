@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
@@ -25,7 +26,7 @@ def plain_beam(decoder, context, length, k, symbols):
     return beam
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=cases(15, 80), deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     length=st.integers(1, 4),

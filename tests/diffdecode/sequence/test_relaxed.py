@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
@@ -65,7 +66,7 @@ def hard_rollout(decoder, context, steps):
     return torch.stack(ids, 1), torch.stack(outputs, 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=cases(15, 80), deadline=None)
 @given(st.integers(0, 10**6))
 def test_soft_argmax_becomes_the_hard_rollout(seed):
     decoder, context, _ = problem(seed)

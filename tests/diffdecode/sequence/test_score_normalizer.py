@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sequence_enumeration import (
@@ -139,7 +140,7 @@ def test_gradient_equals_finite_differences(space, normalizer, size):
     assert slope == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-7)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=cases(25, 200), deadline=None)
 @given(
     st.integers(0, 10**6),
     st.integers(3, 20),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
@@ -109,7 +110,7 @@ def test_batch_mates_and_padding_change_nothing(space):
         torch.testing.assert_close(alone, together[row], atol=1e-12, rtol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(15, 120), deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     exponent=st.floats(-3, 8),

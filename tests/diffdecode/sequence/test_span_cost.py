@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
@@ -55,7 +56,7 @@ def problem(seed, batch=3, steps=4):
 LABELS = st.lists(st.integers(1, V - 1), min_size=0, max_size=8)
 
 
-@settings(max_examples=100)
+@settings(max_examples=cases(25, 200))
 @given(pairs=st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=3))
 def test_counts_the_spans_of_conlleval(pairs):
     pairs = [(gold[: len(other)], other[: len(gold)]) for gold, other in pairs]

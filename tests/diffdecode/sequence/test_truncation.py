@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_decoder import ToyDecoder
@@ -81,7 +82,7 @@ def test_a_small_tail_changes_little(space, operator, cost_weight, hard_forward)
     pytest.fail("fewer than two of the problems have a small tail")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=cases(20, 160), deadline=None)
 @given(
     st.integers(0, 10**6),
     st.integers(3, 20),

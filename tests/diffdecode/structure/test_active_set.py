@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
@@ -48,7 +49,7 @@ def test_is_the_quadratic_program_over_all_trees(n, projective, multi_root):
             assert nnls(vertices.T, projection)[1] < 1e-9  # and it is inside the hull
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=cases(20, 160), deadline=None)
 @given(
     st.integers(0, 10**6), st.sampled_from(KINDS), st.sampled_from(["ties", "forbidden", "offset", "huge"])
 )

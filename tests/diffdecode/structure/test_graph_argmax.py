@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,7 +109,7 @@ def test_spigot_by_hand():
     assert gradient.arcs[0, 1, 0].item() == pytest.approx(0.4, abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(15, 120), deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0.01, 1.0, 10.0]), st.booleans(), st.booleans())
 def test_spigot_is_equations_4_and_6(seed, eta, with_predicates, sequential):
     scores, g = problem(3, 2, seed, batch=2)

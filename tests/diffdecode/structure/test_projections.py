@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -76,7 +77,7 @@ def test_p_sdp_is_the_quadratic_program():
     assert further > 30
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(50, 400), deadline=None)
 @given(SEEDS, st.integers(1, 12), SCALES, st.sampled_from(["normal", "ties", "forbidden"]))
 def test_two_simplex_algorithms_agree_and_are_optimal(seed, size, scale, kind):
     rng = np.random.default_rng(seed)

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from exploring import cases
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tree_enumeration import all_trees, enumerated_marginals, score_all
@@ -47,7 +48,7 @@ def spread(values):
     return 2e-15 * values.double().abs().amax().clamp(min=1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(75, 600), deadline=None)
 @any_case
 @example(seed=0, n=4, kind=(True, False), scale=1e8, dtype=torch.float64, family="ties")
 @example(seed=0, n=4, kind=(False, False), scale=1e12, dtype=torch.float64, family="ties")
@@ -70,7 +71,7 @@ def test_distributions(seed, n, kind, scale, dtype, family):
     assert gradient.isfinite().all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(75, 600), deadline=None)
 @any_case
 @example(seed=0, n=4, kind=(True, False), scale=1e6, dtype=torch.float32, family="normal")
 def test_losses(seed, n, kind, scale, dtype, family):
@@ -105,7 +106,7 @@ def test_losses(seed, n, kind, scale, dtype, family):
         assert torch.allclose(found.double(), expected, rtol=1e-6, atol=1e-6 + rounding)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(15, 120), deadline=None)
 @given(seed=st.integers(0, 10**6), scale=st.sampled_from(SCALES), dtype=st.sampled_from(DTYPES))
 def test_graph_losses(seed, scale, dtype):
     """The likelihood is that of independent choices; no term of it is a difference of large numbers."""

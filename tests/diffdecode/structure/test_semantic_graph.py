@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,7 +107,7 @@ def test_a_predicate_needs_no_argument():
     assert (graph.labels == -1).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(15, 120), deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 3))
 def test_padding_changes_nothing(seed, words, more):
     rng = np.random.default_rng(seed)
@@ -124,7 +125,7 @@ def test_padding_changes_nothing(seed, words, more):
     assert not padded.predicates[:, n:].any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(15, 120), deadline=None)
 @given(st.integers(0, 10**6), st.booleans())
 def test_cost_is_added_to_the_labels(seed, deterministic):
     rng = np.random.default_rng(seed)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from exploring import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
@@ -131,7 +132,7 @@ def test_an_update_inside_the_polytope_is_the_gradient(name, eta, projective, mu
     assert (gradient - eta * g).abs().max() < 1e-6
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(37, 300), deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([1e-3, 0.3, 1.0, 20.0]), st.sampled_from(KINDS))
 def test_spigot_is_equation_4(seed, eta, kind):
     scores, g = problem(5, seed, batch=3)
@@ -156,7 +157,7 @@ def test_clip_scales_each_sentence(projective, multi_root):
     assert (still == 0).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(15, 120), deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(KINDS))
 def test_exact_spigot_projects_onto_the_hull_of_trees(seed, kind):
     scores, g = problem(4, seed)

@@ -31,7 +31,7 @@ UNDER_ARC = tl.constexpr(2)
 
 
 @triton.jit
-def keep_better(best, where, x, y, use, split):
+def keep_better_split(best, where, x, y, use, split):
     """Element by element, the greatest sum of two items, of equal ones the first, and its split."""
     value = tl.load(x, mask=use, other=float("-inf")) + tl.load(y, mask=use, other=float("-inf"))
     better = value > best
@@ -79,13 +79,13 @@ def best_of_splits(charts, i, width, n, size, SPANS: tl.constexpr, SPLITS: tl.co
         split = start + row
         use = span & (split < width)
         narrower = use & (split > 0)
-        arc, arc_split = keep_better(
+        arc, arc_split = keep_better_split(
             arc, arc_split, of_right + first, of_left + (1 - size) + second, use, split
         )
-        right, right_split = keep_better(
+        right, right_split = keep_better_split(
             right, right_split, of_right_arc + first, of_right + second, narrower, split
         )
-        left, left_split = keep_better(
+        left, left_split = keep_better_split(
             left, left_split, of_left + first, of_left_arc + second, narrower, split
         )
         first += SPLITS * size
