@@ -20,7 +20,7 @@ SMALL_TRANSFORMER = ["--arch", "transformer", "--encoder-layers", "1", "--decode
 ]
 SCRIPT = """\
 import sys, warnings
-sys.path.insert(0, {here!r})
+sys.path[:0] = {folders!r}
 import toy_corpus
 data, folder = {data!r}, {folder!r}
 toy_corpus.train(data, folder + "/tagger", *toy_corpus.TAGGER, "--criterion", "soft_beam", "--max-epoch", "1")
@@ -43,9 +43,8 @@ def data(tmp_path_factory):
 
 def printed(data, folder, off: str) -> str:
     """What the commands print to standard error."""
-    script = SCRIPT.format(
-        here=str(Path(__file__).parent), data=str(data), folder=str(folder), transformer=SMALL_TRANSFORMER
-    )
+    folders = [str(path) for path in Path(__file__).parents[:2]]
+    script = SCRIPT.format(folders=folders, data=str(data), folder=str(folder), transformer=SMALL_TRANSFORMER)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DIFFDECODE_NO_FAIRSEQ_COMPAT": off}
     environment.pop("PYTHONWARNINGS", None)
     done = subprocess.run(
