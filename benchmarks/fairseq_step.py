@@ -28,9 +28,11 @@ from fairseq_plugins.criterions.soft_beam import SoftBeamConfig, SoftBeamCriteri
 CONSTANT = {"alpha_growth": 1.0, "sentence_avg": False}
 CRITERIONS = {
     "cross entropy": lambda task: CrossEntropyCriterion(task, False),
-    "scheduled sampling, plain": lambda task: _sampling(task, no_fused=True),
-    "scheduled sampling, fused": lambda task: _sampling(task),
-    "scheduled sampling, Gumbel, fused": lambda task: _sampling(task, estimator="gumbel_soft"),
+    "scheduled sampling, plain": lambda task: _sampling(task, fused="never"),
+    "scheduled sampling, fused": lambda task: _sampling(task, fused="always"),
+    "scheduled sampling, Gumbel, fused": lambda task: _sampling(
+        task, estimator="gumbel_soft", fused="always"
+    ),
     "scheduled sampling, two passes": lambda task: _sampling(task, rollout="two_pass"),
     "soft beam, all candidates": lambda task: _soft_beam(task),
     "soft beam, 64 candidates": lambda task: _soft_beam(

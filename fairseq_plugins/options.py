@@ -1,8 +1,8 @@
 """Options of criterions, tasks and models: each is written once, with default, meaning and source.
 
 fairseq makes options of the command line and names of hydra configurations from the fields of a dataclass.
-``option`` and ``old_name`` make such fields; ``python -m fairseq_plugins``, ``fairseq-train --help`` and the
-tables in the documentation show what they say.
+``option``, ``old_name`` and ``old_switch`` make such fields; ``python -m fairseq_plugins``,
+``fairseq-train --help`` and the tables in the documentation show what they say.
 """
 
 import warnings
@@ -59,6 +59,12 @@ def old_name(new: str, values: dict[str, str] | None = None) -> Any:
     return field(default=None, metadata=metadata)
 
 
+def old_switch(new: str, value: str) -> Any:
+    """A field of a configuration, a switch, that stands for ``value`` of the field ``new``, until 0.3."""
+    text = f"old name of {option_name(new)} {value}, until 0.3"
+    return field(default=False, metadata={"help": text, "new": new, "values": {True: value}})
+
+
 def follow_old_names(cfg: Any, config: type) -> None:
     """Move what was given under old names to the new ones, with a warning each.
 
@@ -72,19 +78,20 @@ def follow_old_names(cfg: Any, config: type) -> None:
     defaults = {one.name: one.default for one in fields(config)}
     for one in fields(config):
         new = one.metadata.get("new")
-        value = None if new is None else getattr(cfg, one.name)
-        if value is None:
+        if new is None or getattr(cfg, one.name) == one.default:
             continue
+        value = getattr(cfg, one.name)
         if getattr(cfg, new) != defaults[new]:
             raise ValueError(f"{option_name(one)} is the old name of {option_name(new)}: give one of them")
         now = one.metadata["values"].get(value, value)
+        given = option_name(one) if value is True else f"{option_name(one)} {value}"
         warnings.warn(
-            f"{option_name(one)} {value} is now {option_name(new)} {now}; the old name goes with 0.3",
+            f"{given} is now {option_name(new)} {now}; the old name goes with 0.3",
             FutureWarning,
             stacklevel=2,
         )
         setattr(cfg, new, now)
-        setattr(cfg, one.name, None)
+        setattr(cfg, one.name, one.default)
 
 
 def option_name(one: Field | str) -> str:

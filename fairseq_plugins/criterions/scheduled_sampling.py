@@ -28,7 +28,7 @@ from diffdecode.sequence import (
 from fairseq_plugins.criterions.annealed import AnnealedConfig, AnnealedCriterion
 from fairseq_plugins.criterions.watch import DECODED_TWICE
 from fairseq_plugins.decoders import encode, step_decoder
-from fairseq_plugins.options import old_name, option
+from fairseq_plugins.options import old_name, old_switch, option
 from fairseq_plugins.search import words_to_feed
 
 # A step is fed one word, or one mixture of words.
@@ -72,10 +72,10 @@ class ScheduledSamplingConfig(AnnealedConfig):
         "3.3; Mihaylova and Martins 2019",
     )
     label_smoothing: float = option(0.0, "epsilon, as in fairseq's label_smoothed_cross_entropy", "fairseq")
-    no_fused: bool = option(
-        False,
-        "do not share one set of logits between loss and choice (done for V ≥ 1000, alpha ≥ 2 or, with "
-        "noise, 3; stepwise)",
+    fused: ChoiceEnum(["cpu", "always", "never"]) = option(
+        "cpu",
+        "where loss and choice share one set of logits (for V ≥ 1000, alpha ≥ 2 or, with noise, 3; "
+        "stepwise): `cpu`: there it is faster; `always`: it takes less memory; `never`",
         "ours",
     )
     fused_candidates: int = option(32, "candidates of a fused choice", "ours")
@@ -84,6 +84,7 @@ class ScheduledSamplingConfig(AnnealedConfig):
         "largest probability outside them; else a sentence is done again over all (`redone` in the log)",
         "ours",
     )
+    no_fused: bool = old_switch("fused", "never")
     relaxation: Optional[str] = old_name("estimator", {"soft_argmax": "soft"})
 
 
@@ -160,7 +161,7 @@ class ScheduledSamplingCriterion(AnnealedCriterion):
         if not self.training or self.p_gold == 1:
             log_probs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True)
             loss, nll = self._cross_entropy(log_probs, target, reduce)
-        elif self.cfg.rollout == "stepwise" and self._can_be_fused(model):
+        elif self.cfg.rollout == "stepwise" and self._is_fused(target.device):
             loss, nll, means["redone"] = self._fused(model, sample, target, reduce)
             self.watch(means)
         else:
@@ -202,12 +203,13 @@ class ScheduledSamplingCriterion(AnnealedCriterion):
             self.p_gold,
         )
 
-    def _can_be_fused(self, model):
-        own = self.own_word
+    def _is_fused(self, device):
+        """Whether loss and choice share their logits: where it pays, and the best candidates are enough."""
+        own, where = self.own_word, str(self.cfg.fused)
         noisy = ESTIMATORS[own.estimator].perturbs
         smallest = PERTURBED_FROM_ALPHA if noisy else FUSED_FROM_ALPHA
         return (
-            not self.cfg.no_fused
+            (where == "always" or where == device.type)
             and self.cfg.label_smoothing == 0
             and own.alphas is not None
             and all(alpha >= smallest for alpha in own.alphas)

@@ -38,7 +38,7 @@ DECODED_TWICE = Trouble(
     0.05,
     "in epoch {epoch}, {mean:.0%} of the sentences are decoded twice, the second time over all words: at "
     "this alpha --fused-candidates are not nearly all of a choice. Use --fused-tolerance 1, which never "
-    "decodes again (the others are left out), a larger --alpha, more candidates, or --no-fused",
+    "decodes again (the others are left out), a larger --alpha, more candidates, or --fused never",
 )
 
 

@@ -34,15 +34,17 @@ OLD = {
         "estimator",
         "soft",
     ),
+    "--no-fused": (test_scheduled_sampling_criterion, "no_fused", True, "fused", "never"),
 }
 
 
 @pytest.mark.parametrize("name", OLD)
 def test_an_old_name_is_the_new_one(name):
     module, old, value, new, now = OLD[name]
-    with pytest.warns(FutureWarning, match=rf"--{old.replace('_', '-')} {value} is now --{new} {now}"):
+    given = f"--{old.replace('_', '-')}" + ("" if value is True else f" {value}")
+    with pytest.warns(FutureWarning, match=f"{given} is now --{new} {now}"):
         criterion = module.criterion_for(toy_models.tagger(), **{old: value})
-    assert getattr(criterion.cfg, new) == now and getattr(criterion.cfg, old) is None
+    assert getattr(criterion.cfg, new) == now and not getattr(criterion.cfg, old)
 
 
 def test_old_and_new_together_are_refused():
@@ -88,7 +90,7 @@ def test_in_a_configuration():
 
 
 def test_old_names_go_with_the_release_that_was_promised():
-    """From 0.3 on this test fails: then remove the fields made by ``old_name``."""
+    """From 0.3 on this test fails: then remove the fields made by ``old_name`` and ``old_switch``."""
 
     def configurations(base):
         yield base

@@ -121,18 +121,25 @@ def test_fused_step_is_the_same_loss_and_gradient(model, estimator, monkeypatch)
     monkeypatch.setattr("fairseq_plugins.criterions.scheduled_sampling.FUSED_FROM_VOCABULARY", 1)
     sample = sample_for(model)
     results = []
-    for no_fused in (False, True):
+    for fused in ("cpu", "never"):
         tau = {"tau": 0.25} if estimator == "argmax_st" else {}
-        criterion = criterion_for(model, estimator=estimator, alpha=4.0, no_fused=no_fused, **tau)
+        criterion = criterion_for(model, estimator=estimator, alpha=4.0, fused=fused, **tau)
         model.zero_grad()
         loss, _, logs = criterion(model, sample)
         loss.backward()
         gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         results.append((loss, gradient))
-        assert ("redone" in logs) != no_fused
+        assert ("redone" in logs) == (fused == "cpu")
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-4)
     scale = results[1][1].abs().max()
     assert (results[0][1] - results[1][1]).abs().max() <= 1e-5 * scale
+
+
+@pytest.mark.parametrize("fused, on", [("cpu", {"cpu"}), ("always", {"cpu", "cuda"}), ("never", set())])
+def test_the_step_is_fused_where_that_is_wanted(model, fused, on, monkeypatch):
+    monkeypatch.setattr("fairseq_plugins.criterions.scheduled_sampling.FUSED_FROM_VOCABULARY", 1)
+    criterion = criterion_for(model, alpha=4.0, fused=fused)
+    assert {name for name in ("cpu", "cuda") if criterion._is_fused(torch.device(name))} == on
 
 
 def test_schedules_count_epochs_or_updates():

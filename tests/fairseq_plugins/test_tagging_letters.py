@@ -60,7 +60,7 @@ def test_alone_and_in_company_typed_in_and_called(trained, tmp_path):
 def test_binarised_data_lack_the_letters_of_unknown_words(trained, tmp_path, caplog):
     data = toy_corpus.write_corpus(tmp_path, 5, "--thresholdsrc", "1000")
     with caplog.at_level("WARNING"):
-        toy_corpus.train(data, tmp_path / "model", *TAGGER, *trained.options)
+        toy_corpus.train(data, tmp_path / "model", *TAGGER, *trained.options, "--max-epoch", "1")
     assert re.search(r"words: \d+ words are not in the dictionary, .*--dataset-impl raw", caplog.text)
 
 
