@@ -55,12 +55,12 @@ def _decode_fed(decoder: StepDecoder, state: State, feed: Feed) -> Tensor:
         outputs.append(log_probs)
         if t + 1 == gold.size(1):
             break
-        gold_vectors = decoder.embedding[gold[:, t]] if some_gold[t] else None
         if only_gold[t]:
-            vectors = gold_vectors
+            vectors = decoder.embedding[gold[:, t]]
             continue
-        own = feed.own_word.vectors(log_probs, decoder.embedding, feed.generator)
-        vectors = own if gold_vectors is None else torch.where(coins[:, t, None], gold_vectors, own)
+        vectors = feed.own_word.vectors(log_probs, decoder.embedding, feed.generator)
+        if some_gold[t]:
+            vectors = torch.where(coins[:, t, None], decoder.embedding[gold[:, t]], vectors)
     return torch.stack(outputs, 1)
 
 
