@@ -233,6 +233,13 @@ def test_two_passes_use_the_teacher_forced_words():
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("gold_probability", [0.0, 0.5, 1.0])
+def test_no_sentence_at_all(gold_probability):
+    decoder, context, gold = problem(0, batch=0)
+    state = decoder.init_state(context)
+    assert relaxed_decode(decoder, state, gold, OwnWord(), gold_probability).shape == (0, 5, 6)
+
+
 def test_errors_name_the_problem():
     decoder, context, gold = problem(0)
     with pytest.raises(ValueError, match=r"unknown gradient estimator 'hardest'; known: .*argmax"):

@@ -37,7 +37,7 @@ class ToyDecoder(nn.Module):
     def features(self, state, vectors):
         context = state["context"]
         now = context[:, min(state["t"], context.size(1) - 1)]
-        now = now.repeat_interleave(vectors.size(0) // context.size(0), 0)
+        now = now.repeat_interleave(vectors.size(0) // max(context.size(0), 1), 0)
         h, c = self.cell(torch.cat([vectors, now], 1), (state["h"], state["c"]))
         return h, {**state, "h": h, "c": c, "t": state["t"] + 1}
 
