@@ -6,6 +6,7 @@ what is installed) has changed since the last time.
 """
 
 import argparse
+import ast
 import fcntl
 import hashlib
 import os
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,19 +85,25 @@ class Venv:
             [self.python, "-m", "pip", "--quiet", *args], cwd=ROOT, env=os.environ | quiet, check=True
         )
 
+    @cached_property
+    def uv_options(self) -> list[str] | None:
+        """What uv is told of pip's settings, which are read once; None where pip has to install."""
+        return uv_options(self.answers("-m", "pip", "config", "list"))
+
     def install(self, *args: str) -> None:
         """Install packages: by uv, which takes a small part of pip's time, or by pip where it cannot.
 
         pip's settings hold for uv, too; where they say what uv does not know, pip installs.
         """
-        options = uv_options(self.answers("-m", "pip", "config", "list"))
-        if options is not None:
+        if self.uv_options is not None:
             try:
                 if self.answers("-m", "uv", "--version") is None:
                     self.pip("install", "uv")
                 print("uv pip install", *args, flush=True)
                 command = [self.python, "-m", "uv", "pip", "install", "--quiet", "--python", self.python]
-                subprocess.run([*command, "--compile-bytecode", *options, *args], cwd=ROOT, check=True)
+                subprocess.run(
+                    [*command, "--compile-bytecode", *self.uv_options, *args], cwd=ROOT, check=True
+                )
                 return
             except subprocess.CalledProcessError:
                 print("uv gave up, see above: trying pip", flush=True)
@@ -128,7 +136,7 @@ def uv_options(pip_config: str | None) -> list[str] | None:
         key, _, value = line.partition("=")
         name = key.rpartition(".")[2]
         if name in UV_OPTIONS:
-            for one in value.strip("'").split():
+            for one in ast.literal_eval(value).split():
                 options += [UV_OPTIONS[name], one]
         elif name not in OF_NO_MATTER:
             return None

@@ -205,11 +205,11 @@ class ScheduledSamplingCriterion(AnnealedCriterion):
 
     def _is_fused(self, device):
         """Whether loss and choice share their logits: where it pays, and the best candidates are enough."""
-        own, where = self.own_word, str(self.cfg.fused)
+        own = self.own_word
         noisy = ESTIMATORS[own.estimator].perturbs
         smallest = PERTURBED_FROM_ALPHA if noisy else FUSED_FROM_ALPHA
         return (
-            (where == "always" or where == device.type)
+            str(self.cfg.fused) in ("always", device.type)
             and self.cfg.label_smoothing == 0
             and own.alphas is not None
             and all(alpha >= smallest for alpha in own.alphas)
