@@ -12,7 +12,6 @@ NEWEST = ["--index-strategy", "unsafe-best-match"]
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (None, []),
         ("", []),
         ("global.index-url='https://mirror/simple'\n", ["--default-index", "https://mirror/simple"]),
         ("install.extra-index-url='a b'\n", ["--index", "a", "--index", "b"]),
@@ -27,3 +26,7 @@ def test_pips_settings_hold_for_uv(config, expected):
 @pytest.mark.parametrize("setting", ["require-hashes='true'", "no-index='true'", "trusted-host='mirror'"])
 def test_where_uv_does_not_know_them_pip_installs(setting):
     assert TOOL["uv_options"](f"global.timeout='9'\nglobal.{setting}\n") is None
+
+
+def test_where_pip_cannot_list_its_settings_pip_installs():
+    assert TOOL["uv_options"](None) is None

@@ -130,9 +130,11 @@ def fingerprint(options: argparse.Namespace) -> str:
 
 
 def uv_options(pip_config: str | None) -> list[str] | None:
-    """uv's options for what ``pip config list`` printed; None if it says anything that uv does not know."""
+    """uv's options for what ``pip config list`` printed; None if it fails or says what uv lacks."""
+    if pip_config is None:
+        return None
     options = ["--index-strategy", "unsafe-best-match"]  # as pip: the newest version, whichever index has it
-    for line in (pip_config or "").splitlines():
+    for line in pip_config.splitlines():
         key, _, value = line.partition("=")
         name = key.rpartition(".")[2]
         if name in UV_OPTIONS:

@@ -21,6 +21,7 @@ from torch import Tensor
 from diffdecode.structure.kernels import status as statuses
 from diffdecode.structure.kernels.triton.launch import on_device_of
 from diffdecode.structure.kernels.triton.scores import fault_and_length, look
+from diffdecode.structure.kernels.triton.spans import first_best
 
 NO_TREE, PADDING = tl.constexpr(statuses.NO_TREE), tl.constexpr(statuses.PADDING)
 
@@ -28,14 +29,6 @@ NO_TREE, PADDING = tl.constexpr(statuses.NO_TREE), tl.constexpr(statuses.PADDING
 # the two spans under an arc, whichever its direction.
 RIGHT, LEFT, RIGHT_ARC, LEFT_ARC = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 UNDER_ARC = tl.constexpr(2)
-
-
-@triton.jit
-def keep_better_split(best, where, x, y, use, split):
-    """Element by element, the greatest sum of two items, of equal ones the first, and its split."""
-    value = tl.load(x, mask=use, other=float("-inf")) + tl.load(y, mask=use, other=float("-inf"))
-    better = value > best
-    return tl.where(better, value, best), tl.where(better, split, where)
 
 
 @triton.jit
@@ -79,13 +72,13 @@ def best_of_splits(charts, i, width, n, size, SPANS: tl.constexpr, SPLITS: tl.co
         split = start + row
         use = span & (split < width)
         narrower = use & (split > 0)
-        arc, arc_split = keep_better_split(
+        arc, arc_split = first_best(
             arc, arc_split, of_right + first, of_left + (1 - size) + second, use, split
         )
-        right, right_split = keep_better_split(
+        right, right_split = first_best(
             right, right_split, of_right_arc + first, of_right + second, narrower, split
         )
-        left, left_split = keep_better_split(
+        left, left_split = first_best(
             left, left_split, of_left + first, of_left_arc + second, narrower, split
         )
         first += SPLITS * size

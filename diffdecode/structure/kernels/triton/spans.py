@@ -59,8 +59,14 @@ def over_splits(
 
 
 @triton.jit
-def keep_better(best, where, x, y, use, start, size, of_whole):
-    """An ``ADD``: element by element the greatest sum of two items, of equal ones the first, and its tile."""
+def first_best(best, where, x, y, use, here):
+    """Element by element the greatest sum of two items, of equal ones the first, and where it is."""
     value = tl.load(x, mask=use, other=float("-inf")) + tl.load(y, mask=use, other=float("-inf"))
     better = value > best
-    return tl.where(better, value, best), tl.where(better, start, where)
+    return tl.where(better, value, best), tl.where(better, here, where)
+
+
+@triton.jit
+def keep_better(best, where, x, y, use, start, size, of_whole):
+    """An ``ADD``: the greatest sums, and the tile of each."""
+    return first_best(best, where, x, y, use, start)
