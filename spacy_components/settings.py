@@ -110,7 +110,8 @@ class SpigotParserSettings(ListenedSettings):
         loss: ``cross_entropy`` (each head by itself), ``hinge`` (the best tree with cost augmentation) or
             ``likelihood`` (of the tree among all trees).
         confidence: what is written on a document beside its tree: ``head_probs`` (``doc._.head_probs`` and
-            ``token._.head_prob``), ``tree_entropy`` (``doc._.tree_entropy``).
+            ``token._.head_prob``), ``tree_entropy`` (``doc._.tree_entropy``), ``arc_probs``
+            (``doc._.arc_probs``: of all arcs, in the tree or not).
     """
 
     LOSSES = TREE_LOSSES
@@ -194,7 +195,8 @@ def hard_surrogate(surrogate: str | Surrogate, **options: Any) -> Surrogate:
         raise ValueError(
             f"surrogate '{name_of(made)}' sends an average of structures forward, but what a component "
             "writes on a document, and other components read there, is one hard structure. For the gradient "
-            "of structured attention under a hard decision choose 'structured_st'."
+            "of structured attention under a hard decision choose 'structured_st'; for components that read "
+            "probabilities, diffdecode.SoftHeadConcat.v1."
         )
     return made
 

@@ -110,6 +110,7 @@ CLAIMS: list[Claim] = [
     through_syntax("trees help a semantic parser", "pipeline", "no syntax", "DM LF", "90.8, 89.4"),
     through_syntax("SPIGOT is better than the pipeline", "spigot", "pipeline", "DM LF", "91.6, 90.8"),
     through_syntax("and than straight-through", "spigot", "ste", "DM LF", "91.6, 91.1"),
+    through_syntax("and than structured attention", "spigot", "structured attention", "DM LF", "91.6, 90.6"),
     through_syntax("straight-through is better than the pipeline", "ste", "pipeline", "DM LF", "91.1, 90.8"),
     through_syntax("SPIGOT costs syntax less than straight-through", "spigot", "ste", "UAS", "92.5, 91.8"),
     through_syntax("but it does cost some", "pipeline", "spigot", "UAS", "92.9, 92.5"),

@@ -1,8 +1,9 @@
 """What a parser writes on a document about its confidence, if its setting ``confidence`` says so.
 
-``doc._.head_probs`` (a list, one probability a token), ``token._.head_prob`` (that of the token) and
-``doc._.tree_entropy`` (nats) are ``None`` where nothing is known. They are plain data: they survive
-``to_bytes``, ``nlp.pipe`` with ``n_process``, and a ``DocBin(store_user_data=True)``.
+``doc._.head_probs`` (a list, one probability a token), ``token._.head_prob`` (that of the token),
+``doc._.tree_entropy`` (nats) and ``doc._.arc_probs`` (what ``soft_tree`` reads: the probability of every arc,
+in the tree or not) are ``None`` where nothing is known. They are plain data: they survive ``to_bytes``,
+``nlp.pipe`` with ``n_process``, and a ``DocBin(store_user_data=True)``.
 
 Of a graph under the key ``sdp``, ``doc._.sdp_arc_probs`` has the probabilities of its arcs and tops in their
 order, ``{"arcs": [...], "tops": [...]}``, and ``doc._.sdp_entropy`` is a number of nats.
@@ -12,12 +13,13 @@ from collections.abc import Mapping, Sequence
 
 from spacy.tokens import Doc, Token
 
+from spacy_components.ml.trees.soft_trees import SoftTree
 from spacy_components.sdp_graph import DEFAULT_KEY, get_graph
 
-HEAD_PROBS, TREE_ENTROPY = "head_probs", "tree_entropy"
-CONFIDENCE = (HEAD_PROBS, TREE_ENTROPY)
+HEAD_PROBS, TREE_ENTROPY, ARC_PROBS = "head_probs", "tree_entropy", "arc_probs"
+CONFIDENCE = (HEAD_PROBS, TREE_ENTROPY, ARC_PROBS)
 """Extensions of a document, which are also the values of the setting."""
-ARC_PROBS, GRAPH_ENTROPY = "arc_probs", "entropy"
+GRAPH_ENTROPY = "entropy"
 GRAPH_CONFIDENCE = (ARC_PROBS, GRAPH_ENTROPY)
 """The same for graphs; the extension has the graph's key before it."""
 
@@ -35,10 +37,7 @@ def head_prob(token: Token) -> float | None:
     if probabilities is None:
         return None
     if len(probabilities) != len(token.doc):
-        raise ValueError(
-            f"doc._.{HEAD_PROBS} has {len(probabilities)} values and {token.doc.text!r:.60} has "
-            f"{len(token.doc)} tokens: it was retokenised since. Parse it again, or set it to None."
-        )
+        raise ValueError(_retokenised(HEAD_PROBS, len(probabilities), token.doc))
     return probabilities[token.i]
 
 
@@ -47,6 +46,30 @@ for name in CONFIDENCE:
         Doc.set_extension(name, default=None)
 if not Token.has_extension("head_prob"):
     Token.set_extension("head_prob", getter=head_prob)
+
+
+def soft_tree(doc: Doc) -> SoftTree | None:
+    """The probabilities of all arcs between words of a document, or ``None`` where they are not known.
+
+    Args:
+        doc: the document.
+
+    Raises:
+        ValueError: the document was retokenised after it was parsed.
+    """
+    known = doc._.get(ARC_PROBS)
+    if known is None:
+        return None
+    if known["tokens"] != len(doc):
+        raise ValueError(_retokenised(ARC_PROBS, known["tokens"], doc))
+    return SoftTree(*(known[name] for name in SoftTree._fields))
+
+
+def _retokenised(name: str, tokens: int, doc: Doc) -> str:
+    return (
+        f"doc._.{name} has values of {tokens} tokens and {doc.text!r:.60} has {len(doc)}: it was retokenised "
+        "since. Parse it again, or set it to None."
+    )
 
 
 def graph_extension(key: str, name: str) -> str:

@@ -1,19 +1,22 @@
 """Marginals and entropy of the trees, or graphs, of a list of documents."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from thinc.api import NumpyOps
 from torch import Tensor
 
 from diffdecode.moves import on_cpu
 from diffdecode.structure import SemanticGraph, TreeKind, looked_at_once
 from spacy_components.confidence.annotations import ARC_PROBS, GRAPH_ENTROPY, HEAD_PROBS, TREE_ENTROPY
 from spacy_components.confidence.graph_distribution import entropy, marginals
-from spacy_components.ml.segments import SegmentBatch
+from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.ml.trees.scorers import TreeScores
 from spacy_components.ml.trees.sentences import trees_of
+from spacy_components.ml.trees.soft_trees import WordPairs
 
 
 @torch.no_grad()
@@ -28,15 +31,17 @@ def measure(
 
     Args:
         names: in ``CONFIDENCE``: the marginal probability of each token's head (of all trees of its segment,
-            those with this arc; 1 for white space, whose head is given), and the entropy of the document's
-            trees in nats, the sum of that of its segments, which are independent.
+            those with this arc; 1 for white space, whose head is given); the entropy of the document's
+            trees in nats, the sum of that of its segments, which are independent; and the probabilities of
+            all arcs between words of a segment, and of those of white space.
         scores: the scores.
         trees: which trees there are.
         chosen: for each batch of segments the heads ``[B, N]`` (0 = root) that are asked about.
         temperature: what the scores are divided by.
 
     Returns:
-        by these names a value for each document: a list, one probability a token; and a number.
+        by these names a value for each document: a list, one probability a token; a number; and the columns
+        of a ``SoftTree``, with the number of ``tokens``.
     """
     if not names:
         return {}
@@ -44,12 +49,12 @@ def measure(
     entropies = np.zeros(len(scores.segments.doc_lengths))
     wants_entropy = TREE_ENTROPY in names
 
-    def measured() -> list[tuple[Tensor, Tensor]]:
+    def measured() -> list[tuple[Tensor, Tensor, Tensor]]:
         pairs = zip(scores.scores, chosen)
         return [_of_trees(part, trees, heads, temperature, wants_entropy) for part, heads in pairs]
 
     found = looked_at_once(measured)
-    of_words, of_segments = (on_cpu(tensors) for tensors in ([p for p, _ in found], [e for _, e in found]))
+    of_words, of_segments = (on_cpu([of_part[i] for of_part in found]) for i in (0, 1))
     for part, of_heads, of_segment in zip(scores.scores, of_words, of_segments):
         is_word = part.batch.is_word
         probs[part.batch.tokens[is_word]] = of_heads.numpy()[is_word]
@@ -58,18 +63,29 @@ def measure(
         HEAD_PROBS: [values.tolist() for values in scores.segments.by_doc(probs)],
         TREE_ENTROPY: entropies.tolist(),
     }
+    if ARC_PROBS in names:
+        by_name[ARC_PROBS] = _arc_probs(scores.segments, [arcs for _, _, arcs in found])
     return {name: by_name[name] for name in names}
+
+
+def _arc_probs(segments: SegmentedDocs, marginals: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """What ``soft_tree`` gives back, of each document."""
+    pairs = WordPairs(segments)
+    (probs,) = on_cpu([pairs.probs(marginals)])
+    trees = pairs.by_doc(NumpyOps(), probs.numpy())
+    return [{"tokens": int(length), **tree._asdict()} for length, tree in zip(segments.doc_lengths, trees)]
 
 
 def _of_trees(
     part: TreeScores, trees: TreeKind, heads: Tensor, temperature: float, wants_entropy: bool
-) -> tuple[Tensor, Tensor]:
-    """Of a batch of segments the probability of each word's head ``[B, N]``, and the entropies ``[B]``."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a batch of segments the probability of each word's head ``[B, N]``, the entropies ``[B]``, and the
+    probabilities of all arcs ``[B, N+1, N+1]``."""
     kind, arcs = trees_of(part.batch, trees), part.arcs.double() / temperature
     measured = kind.marginals_and_entropy if wants_entropy else kind.marginals
     of_arcs, of_segments = measured(arcs, part.lengths)  # what is not wanted is not read
     of_heads = of_arcs[:, 1:].gather(2, heads.clamp(min=0)[:, :, None]).squeeze(2).clamp(0, 1)
-    return of_heads, of_segments
+    return of_heads, of_segments, of_arcs
 
 
 def _add_up(totals: np.ndarray, batch: SegmentBatch, scores: DocScores, of_segments: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -218,6 +219,20 @@ class ListenedPipe(TrainablePipe):
         """The decision for the listeners, an object with ``outputs``, ``add`` and ``pairs``."""
         raise NotImplementedError
 
+    def decide_as(self, soft: bool, scores: Any) -> Any:
+        """What a listener is given: the decision, or if it is ``soft`` the probabilities of all there are.
+
+        Args:
+            soft: which of the two.
+            scores: what the model made.
+
+        Raises:
+            ValueError: soft, from a component that has no such thing.
+        """
+        if soft:
+            raise ValueError(f"'{self.name}' gives listeners its decisions only, no probabilities")
+        return self.decide(scores)
+
     def update(
         self,
         examples: Iterable[Example],
@@ -253,13 +268,15 @@ class ListenedPipe(TrainablePipe):
         if pull:
             losses[f"{self.name}_drift"] = losses.get(f"{self.name}_drift", 0.0) + drift
         listeners = self.listeners
-        decision = self.decide(scores) if listeners else None
-        self._open_batch = _OpenBatch(self, backprop, pairs, pull, decision, len(listeners))
-        if listeners:
-            identity, outputs = batch_identity(docs), decision.outputs(self.model.ops)
-            for listener in listeners:
-                listener.attrs["mailbox"].receive(identity, outputs, self._open_batch.receive)
-        else:
+        mailboxes = [listener.attrs["mailbox"] for listener in listeners]
+        decisions = {soft: self.decide_as(soft, scores) for soft in {mailbox.soft for mailbox in mailboxes}}
+        batch = _OpenBatch(self, backprop, pairs, pull, list(decisions.values()), len(listeners))
+        self._open_batch = batch
+        outputs = {soft: decision.outputs(self.model.ops) for soft, decision in decisions.items()}
+        for mailbox in mailboxes:
+            receive = partial(batch.receive, decisions[mailbox.soft])
+            mailbox.receive(batch_identity(docs), outputs[mailbox.soft], receive)
+        if not listeners:
             self.close_batch()
         if sgd not in (None, False):
             self.finish_update(sgd)
@@ -336,7 +353,7 @@ class ListenedPipe(TrainablePipe):
             for listener in self.listeners:
                 listener.attrs["mailbox"].clear()
             is_open = batch.reports and self._steps >= self.settings.warm_steps
-            sent = batch.decision.pairs() if is_open else []
+            sent = [pair for decision in batch.decisions for pair in decision.pairs()] if is_open else []
             self._balance.watch(batch.own, sent)
             batch.backprop([*batch.own, *batch.pull, *sent])
             if self._deferred_sgd is not None:
@@ -443,24 +460,24 @@ class _OpenBatch:
     """A batch whose backward pass waits for the listeners."""
 
     def __init__(
-        self, pipe: ListenedPipe, backprop: Callable, own: list, pull: list, decision: Any, listeners: int
+        self, pipe: ListenedPipe, backprop: Callable, own: list, pull: list, decisions: list, listeners: int
     ):
         self.pipe = pipe
         self.backprop = backprop
         self.own = own
         self.pull = pull
-        self.decision = decision
+        self.decisions = decisions
         self.listeners = listeners
         self.reports = 0
 
-    def receive(self, gradients: Sequence) -> None:
-        """Take a listener's gradient; the last one's closes the batch."""
+    def receive(self, decision: Any, gradients: Sequence) -> None:
+        """Take a listener's gradient on what it was given; the last one's closes the batch."""
         if self.pipe._open_batch is not self:
             raise ValueError(
                 f"a gradient on the decisions of '{self.pipe.name}' came after its next batch had begun; "
                 "call each backprop callback before the next update"
             )
-        self.decision.add(gradients)
+        decision.add(gradients)
         self.reports += 1
         if self.reports == self.listeners:
             self.pipe.close_batch()

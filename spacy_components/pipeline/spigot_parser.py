@@ -18,7 +18,7 @@ import spacy_components.sdp_graph  # noqa: F401  (makes doc._.sdp known)
 from diffdecode.moves import moved
 from diffdecode.structure import TreeKind, looked_at_once
 from spacy_components.confidence import annotations
-from spacy_components.confidence.annotations import HEAD_PROBS
+from spacy_components.confidence.annotations import ARC_PROBS, HEAD_PROBS
 from spacy_components.confidence.decided import Decided
 from spacy_components.confidence.distribution import ScoredTree, TreeDistribution
 from spacy_components.confidence.measures import measure
@@ -256,7 +256,7 @@ class SpigotParser(Tempered, ListenedPipe):
         with culprit_named(self.name, self.model):
             chosen = self.decoder.best(scores)
             heads, labels = self.decoder.joined(scores, chosen)
-        measured = measure(self.settings.confidence, scores, self.trees, chosen, self.temperature)
+        measured = measure(self._written, scores, self.trees, chosen, self.temperature)
         within = heads - np.repeat(offsets(scores.segments.doc_lengths), scores.segments.doc_lengths)
         return Decided(scores.segments.by_doc(np.stack([within, labels], axis=1)), measured)
 
@@ -278,6 +278,12 @@ class SpigotParser(Tempered, ListenedPipe):
             if len(doc):
                 doc.from_array([HEAD, DEP], of_doc)
         annotations.write(docs, getattr(parses, "confidence", {}))
+
+    @property
+    def _written(self) -> set[str]:
+        """What is written on a document beside its tree: what the settings say, and what listeners read."""
+        heard = {ARC_PROBS for listener in self.listeners if listener.attrs["mailbox"].soft}
+        return {*self.settings.confidence, *heard}
 
     @property
     def _label_names(self) -> list[str]:
@@ -412,6 +418,15 @@ class SpigotParser(Tempered, ListenedPipe):
             the trees.
         """
         return self.decoder.decide(scores)
+
+    def decide_as(self, soft: bool, scores: DocScores) -> TreeDecision:
+        """What a listener is given: the trees, or if it is ``soft`` the probabilities of all arcs.
+
+        Args:
+            soft: which of the two.
+            scores: the scores.
+        """
+        return self.decoder.decide_softly(scores, self.temperature) if soft else self.decide(scores)
 
     def get_loss(self, examples: Sequence[Example], scores: DocScores) -> tuple[float, list]:
         """The loss of the trees plus the cross-entropy of the labels of gold arcs, summed over the words.

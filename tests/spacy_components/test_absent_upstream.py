@@ -23,6 +23,7 @@ from toy_pipelines import (
     parsed_docs,
     parser_config,
     sdp_config,
+    soft_head_concat,
     tagger_config,
     textcat_config,
 )
@@ -32,9 +33,10 @@ from spacy_components.sdp_graph import set_graph
 
 KINDS = {
     "parse": ("spigot_parser", parser_config, head_concat),
+    "probabilities": ("spigot_parser", parser_config, soft_head_concat),
     "graph": ("spigot_sdp", sdp_config, graph_concat),
 }
-OTHER = {"parse": "graph", "graph": "parse"}
+OTHER = {"parse": "graph", "probabilities": "graph", "graph": "parse"}
 TEXT = "the small cat saw a dog"
 
 
@@ -97,7 +99,7 @@ def unlinked(kind, way, trained):
 
 
 WAYS = [("parse", way) for way in ("excluded", "not sourced", "removed", "renamed", "after")]
-WAYS += [("graph", "excluded"), ("graph", "after")]
+WAYS += [("graph", "excluded"), ("graph", "after"), ("probabilities", "excluded")]
 
 
 @pytest.mark.parametrize(("kind", "way"), WAYS)

@@ -18,6 +18,7 @@ from toy_pipelines import (
     parsed_docs,
     parser_config,
     sdp_config,
+    soft_head_concat,
     spancat_config,
     tagger_config,
     textcat_config,
@@ -61,6 +62,7 @@ PIPELINES = {
         for task, layers in READS.items()
         for layer in layers
     },
+    "tagger-attention": [PARSER, END_TASKS["tagger"](soft_head_concat())],
     "tagger-children": [PARSER, END_TASKS["tagger"](tree_concat("mean", grandparent=True))],
     "tagger-dependents": [SDP, END_TASKS["tagger"](graph_concat(dependents=True))],
 }

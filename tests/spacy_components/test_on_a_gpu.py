@@ -60,6 +60,9 @@ PIPELINES = {
         ("masked_spancat", toy.spancat_config(toy.head_concat())),
         ("tagger", toy.tagger_config(toy.head_concat())),
     ),
+    "structured attention": lambda: parser_and(
+        textcat_on(toy.soft_head_concat()), ("tagger", toy.tagger_config(toy.head_concat()))
+    ),
     "graphs": lambda: graphs_and(textcat_on(toy.graph_concat())),
     "both directions, deterministic": lambda: graphs_and(
         textcat_on(toy.graph_concat(dependents=True)), loss="likelihood", deterministic=["ARG1"]

@@ -28,15 +28,18 @@ from toy_pipelines import (
     parsed_docs,
     parser_config,
     sdp_config,
+    soft_head_concat,
     tagger_config,
     textcat_config,
     train_step,
 )
 
 from spacy_components.ml.trees.models import DocScores
+from spacy_components.ml.trees.soft_trees import SoftTree
 
 TEXTS = [text for text, *_ in SENTENCES] + ["", "  ", "dogs  saw a\nboy"]
 PARSE = {"@architectures": "diffdecode.ParseListener.v1", "upstream": "spigot_parser"}
+SOFT = Model[list[Doc], list[SoftTree]]
 GRAPH = {"@architectures": "diffdecode.GraphListener.v1", "upstream": "spigot_sdp"}
 PARTS = {
     "tok2vec": TOK2VEC,
@@ -88,6 +91,8 @@ def pipeline_of(name, request):
     if "parser" in needed:
         return standalone(name, made)
     config = {"@architectures": name} | {key: PARTS[key] for key in needed}
+    if signature.get("parse") and get_type_hints(build)["parse"] == SOFT:
+        config["parse"] = soft_head_concat()["parse"]
     if "checkpoint" in signature:
         config["checkpoint"] = request.getfixturevalue("checkpoint")
     if made == Model[list[Doc], DocScores]:
@@ -95,6 +100,8 @@ def pipeline_of(name, request):
         return make_pipeline((factory, {"model": config}))
     if made == Model[list[Doc], list[Ints1d]]:
         config = head_concat() | {"parse": config}
+    elif made == SOFT:
+        config = soft_head_concat() | {"parse": config}
     elif made == Model[list[Doc], list[Ints2d]]:
         config = graph_concat() | {"graph": config}
     else:
@@ -109,9 +116,9 @@ def parsers():
 def standalone(name, made):
     """What has a parser of its own comes of a listener."""
     layer, listener, upstream = (
-        (head_concat(), "parse", "spigot_parser")
-        if made == Model[list[Doc], list[Ints1d]]
-        else (graph_concat(), "graph", "spigot_sdp")
+        (graph_concat(), "graph", "spigot_sdp")
+        if made == Model[list[Doc], list[Ints2d]]
+        else (head_concat(), "parse", "spigot_parser")
     )
     nlp, examples = make_pipeline(*parsers(), ("textcat", textcat_config(layer)))
     nlp.replace_listeners(upstream, "textcat", [f"model.tok2vec.{listener}"])

@@ -109,6 +109,11 @@ def head_concat(tok2vec=TOK2VEC, upstream="spigot_parser"):
     return {"@architectures": "diffdecode.HeadConcat.v1", "tok2vec": tok2vec, "parse": parse}
 
 
+def soft_head_concat(tok2vec=TOK2VEC, upstream="spigot_parser"):
+    parse = {"@architectures": "diffdecode.SoftParseListener.v1", "upstream": upstream}
+    return {"@architectures": "diffdecode.SoftHeadConcat.v1", "tok2vec": tok2vec, "parse": parse}
+
+
 def tree_concat(children="sum", grandparent=False, upstream="spigot_parser"):
     return {
         "@architectures": "diffdecode.TreeConcat.v1",

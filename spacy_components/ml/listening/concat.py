@@ -34,7 +34,7 @@ def build_head_concat(
     model: Model = Model(
         "head_concat",
         _head_forward,
-        init=_head_init,
+        init=initialize_concat,
         layers=[tok2vec, parse],
         dims={"nO": 2 * width if width else None},
     )
@@ -43,7 +43,13 @@ def build_head_concat(
     return model
 
 
-def _head_init(model: Model, X=None, Y=None) -> None:
+def initialize_concat(model: Model, X: Sequence[Doc] | None = None, Y=None) -> None:
+    """Initialize a layer that is twice as wide as its ``tok2vec``.
+
+    Args:
+        model: the layer, of a tok2vec and a listener.
+        X: documents.
+    """
     model.layers[1].initialize(X=X)
     width = initialize_tok2vec(model.layers[0], X, model.name)
     if model.has_dim("nO") is None:

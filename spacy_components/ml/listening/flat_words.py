@@ -28,14 +28,15 @@ class FlatWords:
         return self._ops.xp.concatenate(filled) if filled else self._ops.alloc2f(0, width)
 
     def positions(self, indices: Sequence[Ints1d]) -> Ints1d:
-        """Positions within each document to positions in ``flat``; negative ones become -1."""
+        """Positions within each document to positions in ``flat``, int32; negative ones become -1."""
         xp = self._ops.xp
         if not indices:
-            return xp.zeros(0, dtype="i8")
+            return xp.zeros(0, dtype="i4")
         together = xp.concatenate(indices)
         starts = np.cumsum([0, *self.lengths[:-1]])
         start = self._ops.asarray(np.repeat(starts, [len(index) for index in indices]))
-        return xp.where(together >= 0, together + start, -1)
+        found = xp.where(together >= 0, together + start, -1)
+        return found.astype("i4")  # ops.scatter_add is slow with any other
 
     def columns(self, gradients: Sequence[Floats2d], widths: Sequence[int]) -> list[Floats2d]:
         """The gradient on the layer's output as new arrays ``[T, width]``, one for each of its parts."""

@@ -11,15 +11,14 @@ known and needs no other component, it is asked for its decision, with a warning
 from collections.abc import Sequence
 from weakref import WeakSet
 
-import numpy as np
 from spacy import registry
 from spacy.tokens import Doc
 from thinc.api import Model
 from thinc.types import Ints1d, Ints2d
 
 from spacy_components.ml.listening.absence import nothing_to_read, warn_of_asking, warn_of_no_gradient
-from spacy_components.ml.listening.mailbox import Mailbox, annotation_of, batch_identity
-from spacy_components.ml.segments import split_rows
+from spacy_components.ml.listening.mailbox import SOFT_LISTENER, Mailbox, annotation_of, batch_identity
+from spacy_components.ml.trees.soft_trees import SoftTree
 from spacy_components.sdp_graph import make_key
 
 
@@ -40,6 +39,27 @@ def build_parse_listener(upstream: str = "*") -> Model[list[Doc], list[Ints1d]]:
             cannot be asked.
     """
     return _listener("parse_listener", Mailbox(upstream, "parse"))
+
+
+@registry.architectures(SOFT_LISTENER)
+def build_soft_parse_listener(upstream: str = "*") -> Model[list[Doc], list[SoftTree]]:
+    """The probabilities that another component gives to all arcs: marginals of its distribution over trees.
+
+    The backward pass takes one ``ArcGradient`` per document. It is that of the marginals, whatever surrogate
+    the parser has for its decisions; ``grad_factor`` holds for it, too. The parser writes the probabilities
+    on documents as long as somebody listens to them, as its ``confidence`` can say as well: ``arc_probs``.
+
+    Args:
+        upstream: name of the parser, or ``"*"`` for the nearest one before.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: when it is called with a document of two or more words without probabilities, and the
+            parser cannot be asked.
+    """
+    return _listener("soft_parse_listener", Mailbox(upstream, "parse", soft=True))
 
 
 @registry.architectures("diffdecode.GraphListener.v1")
@@ -126,17 +146,16 @@ def _no_backprop(gradients) -> list:
 
 def _read(model: Model, docs: Sequence[Doc]) -> list:
     """What is on the documents, brought to the layer's device in one piece."""
-    read = annotation_of(model).read
-    found = [read(model, doc) for doc in docs]
-    together = model.ops.asarray(np.concatenate(found)) if found else []
-    return split_rows(together, [len(rows) for rows in found])
+    annotation = annotation_of(model)
+    return annotation.together(model.ops, [annotation.read(model, doc) for doc in docs])
 
 
 def _ask(model: Model, docs: Sequence[Doc]) -> list:
     """The decisions of the component upstream as it is, for documents that do not have them: it is disabled,
     or frozen and not annotating, or this component is called alone (``nlp.rehearse``)."""
-    pipe = model.attrs["mailbox"].pipe
+    mailbox = model.attrs["mailbox"]
+    pipe = mailbox.pipe
     if pipe is None or not pipe.stands_alone:
         raise ValueError(nothing_to_read(model, docs[0]))
     warn_of_asking(model, docs[0])
-    return pipe.decide(pipe.model.predict(list(docs))).outputs(model.ops)
+    return pipe.decide_as(mailbox.soft, pipe.model.predict(list(docs))).outputs(model.ops)

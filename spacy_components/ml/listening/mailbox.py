@@ -7,8 +7,11 @@ from typing import Any
 from spacy.tokens import Doc
 from thinc.api import Model
 
-from spacy_components.ml.listening.annotations import ANNOTATIONS, Annotation, graph_under
+from spacy_components.ml.listening.annotations import ANNOTATIONS, SOFT_PARSE, Annotation, graph_under
 from spacy_components.sdp_graph import DEFAULT_KEY
+
+SOFT_LISTENER = "diffdecode.SoftParseListener.v1"
+"""What a config calls the listener that is given probabilities."""
 
 
 class Mailbox:
@@ -21,12 +24,14 @@ class Mailbox:
             listener's component, the nearest one, whose annotation is also what is on the documents.
         kind: what it listens for: ``"parse"`` or ``"graph"``.
         key: of a graph, where the listener's user gave it; else "".
+        soft: whether it listens for probabilities, and not for the decision.
     """
 
-    def __init__(self, upstream: str, kind: str, key: str = ""):
+    def __init__(self, upstream: str, kind: str, key: str = "", soft: bool = False):
         self.upstream = upstream
         self.kind = kind
         self.key = key
+        self.soft = soft
         self.before: weakref.WeakSet = weakref.WeakSet()
         """The components that stand before the listener's and can take gradients, of any kind."""
         self.sample: weakref.WeakSet[Doc] = weakref.WeakSet()
@@ -79,13 +84,13 @@ class Mailbox:
 
     def __deepcopy__(self, memo) -> "Mailbox":
         """In a copied pipeline it is linked to the component's copy, in a copied model to the same one."""
-        copied = Mailbox(self.upstream, self.kind, self.key)
+        copied = Mailbox(self.upstream, self.kind, self.key, self.soft)
         copied.pipe = memo.get(id(self.pipe), self.pipe)
         copied.before.update(memo.get(id(pipe), pipe) for pipe in self.before)
         return copied
 
     def __reduce__(self):
-        return Mailbox, (self.upstream, self.kind, self.key), {"pipe": self.pipe}
+        return Mailbox, (self.upstream, self.kind, self.key, self.soft), {"pipe": self.pipe}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.pipe = state["pipe"]
@@ -97,7 +102,9 @@ def annotation_of(node: Model) -> Annotation:
     Args:
         node: the listener.
     """
-    kind = node.attrs["mailbox"].kind
+    kind, soft = node.attrs["mailbox"].kind, node.attrs["mailbox"].soft
+    if soft:
+        return SOFT_PARSE
     return graph_under(node.attrs["key"] or DEFAULT_KEY) if kind == "graph" else ANNOTATIONS[kind]
 
 

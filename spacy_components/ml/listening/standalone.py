@@ -7,12 +7,13 @@ from typing import Any
 from spacy import registry
 from spacy.tokens import Doc
 from thinc.api import Model
-from thinc.types import Ints1d, Ints2d
+from thinc.types import Ints2d
 
 from diffdecode.structure import TreeKind
 from spacy_components.ml.graphs.decisions import GraphDecoder
+from spacy_components.ml.listening.mailbox import SOFT_LISTENER
 from spacy_components.ml.thinc_glue.finite import culprit_named
-from spacy_components.ml.trees.decisions import TreeDecoder
+from spacy_components.ml.trees.decisions import TreeDecision, TreeDecoder
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.settings import SpigotParserSettings, SpigotSdpSettings, as_config, takes_settings
 
@@ -24,14 +25,18 @@ GRAPH = ("surrogate", "grad_factor")
 @registry.architectures("diffdecode.StandaloneParse.v1")
 @takes_settings(SpigotParserSettings, PARSE, default=None)
 def build_standalone_parse(
-    parser: Model[list[Doc], DocScores], **settings: Any
-) -> Model[list[Doc], list[Ints1d]]:
+    parser: Model[list[Doc], DocScores], soft: bool = False, temperature: float = 1.0, **settings: Any
+) -> Model[list[Doc], list[Any]]:
     """A parser inside another component's model, in the place of ``diffdecode.ParseListener.v1``.
 
-    It parses the documents itself, in training as in prediction, and only that component trains it.
+    It parses the documents itself, in training as in prediction, and only that component trains it. Sentence
+    starts that they have are kept: after a parser, probabilities are those given the sentences it has found.
 
     Args:
         parser: the parser's model.
+        soft: whether it is in the place of ``diffdecode.SoftParseListener.v1``, and gives probabilities.
+            It is saved with the model, as is the next one.
+        temperature: what the scores are then divided by.
         **settings: those of ``spigot_parser``; null for its default.
 
     Returns:
@@ -40,7 +45,13 @@ def build_standalone_parse(
     made = SpigotParserSettings.made("diffdecode.StandaloneParse.v1", settings)
     trees = TreeKind(projective=made.projective, multi_root=made.multi_root)
     decoder = TreeDecoder(trees, made.surrogate, made.grad_factor)
-    return _standalone("standalone_parse", parser, {"decide": decoder.decide})
+    model = _standalone("standalone_parse", parser, {"soft": soft, "temperature": temperature})
+    model.attrs["decide"] = partial(_decide_trees, decoder, model.attrs)
+    return model
+
+
+def _decide_trees(decoder: TreeDecoder, attrs: dict[str, Any], scores: DocScores) -> TreeDecision:
+    return decoder.decide_softly(scores, attrs["temperature"]) if attrs["soft"] else decoder.decide(scores)
 
 
 @registry.architectures("diffdecode.StandaloneGraph.v1")
@@ -109,7 +120,7 @@ def replaced_parse_listener(settings: SpigotParserSettings) -> dict[str, Any]:
     decoding = {name: getattr(settings, name) for name in PARSE}
     return {
         "replace_listener": partial(_private_parse, decoding),
-        "replace_listener_cfg": partial(_private_config, "diffdecode.StandaloneParse.v1", decoding),
+        "replace_listener_cfg": partial(_private_parse_config, decoding),
     }
 
 
@@ -133,7 +144,13 @@ def replaced_graph_listener(settings: SpigotSdpSettings) -> dict[str, Any]:
 
 
 def _private_parse(decoding: dict[str, Any], parser: Model, listener: Model, pipe: Any) -> Model:
-    return build_standalone_parse(parser, **decoding)
+    soft = listener.attrs["mailbox"].soft
+    return build_standalone_parse(parser, soft=soft, temperature=pipe.temperature, **decoding)
+
+
+def _private_parse_config(decoding: dict[str, Any], parser: dict, tok2vec: dict) -> dict[str, Any]:
+    config = _private_config("diffdecode.StandaloneParse.v1", decoding, parser, tok2vec)
+    return {**config, "soft": tok2vec.get("parse", {}).get("@architectures") == SOFT_LISTENER}
 
 
 def _private_graph(decoding: dict[str, Any], parser: Model, listener: Model, pipe: Any) -> Model:

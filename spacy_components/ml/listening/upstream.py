@@ -44,7 +44,7 @@ def _problem(nlp: Language, position: int, node: Model) -> str | None:
     mailbox = node.attrs["mailbox"]
     annotation, upstream = annotation_of(node), mailbox.upstream
     before, after = nlp.components[:position], nlp.components[position + 1 :]
-    able = [name for name, pipe in before if _makes(nlp, name, pipe, mailbox.kind)]
+    able = [name for name, pipe in before if _makes(nlp, name, pipe, node)]
     there = f"Before it there is {', '.join(map(repr, able)) or f'no {annotation.maker}'}."
     if upstream == "*":
         if able:
@@ -65,6 +65,7 @@ def _problem(nlp: Language, position: int, node: Model) -> str | None:
     return None
 
 
-def _makes(nlp: Language, name: str, pipe: Any, kind: str) -> bool:
+def _makes(nlp: Language, name: str, pipe: Any, node: Model) -> bool:
     assigned = nlp.get_pipe_meta(name).assigns
-    return getattr(pipe, "kind", None) == kind or any(a in assigned for a in ANNOTATIONS[kind].attributes)
+    same_kind = getattr(pipe, "kind", None) == node.attrs["mailbox"].kind
+    return same_kind or any(attribute in assigned for attribute in annotation_of(node).attributes)

@@ -12,12 +12,14 @@ from torch.nn.functional import pad
 
 from diffdecode.moves import moved, on_cpu
 from diffdecode.structure import Surrogate, TreeKind, looked_at_once, tree_argmax
+from diffdecode.structure.surrogates import Marginals
 from spacy_components.ml.listening.gradients import ArcGradient
 from spacy_components.ml.segments import SegmentBatch, SegmentedDocs
 from spacy_components.ml.thinc_glue.finite import require_finite
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.ml.trees.scorers import TreeScores
 from spacy_components.ml.trees.sentences import join_trees, trees_of
+from spacy_components.ml.trees.soft_trees import SoftTree, WordPairs
 
 
 def gives_gradient(surrogate: Surrogate, factor: float) -> bool:
@@ -103,13 +105,28 @@ class TreeDecoder:
         Returns:
             the trees.
         """
-        batches = looked_at_once(lambda: [self._decide(part) for part in scores.scores])
+        batches = looked_at_once(lambda: [self._decide(part, self.surrogate) for part in scores.scores])
         return TreeDecision(self, scores.segments, batches)
 
-    def _decide(self, part: TreeScores) -> "_DecidedBatch":
+    def decide_softly(self, scores: DocScores, temperature: float = 1.0) -> "SoftTreeDecision":
+        """The probabilities of all arcs, ready for a gradient: that of the marginals, which is exact.
+
+        Args:
+            scores: scores made in training.
+            temperature: what they are divided by.
+
+        Returns:
+            the average tree.
+        """
+        exact = Marginals()
+        batches = looked_at_once(lambda: [self._decide(part, exact, temperature) for part in scores.scores])
+        return SoftTreeDecision(self, scores.segments, batches)
+
+    def _decide(self, part: TreeScores, surrogate: Surrogate, temperature: float = 1.0) -> "_DecidedBatch":
         leaf = part.arcs.detach().requires_grad_()
         trees = trees_of(part.batch, self.trees)
-        z = tree_argmax(leaf, part.lengths, surrogate=self.surrogate, **asdict(trees))
+        scores = leaf if temperature == 1 else leaf / temperature
+        z = tree_argmax(scores, part.lengths, surrogate=surrogate, **asdict(trees))
         return _DecidedBatch(part, leaf, z)
 
 
@@ -211,6 +228,21 @@ class TreeDecision:
         decided = [batch for batch in self.batches if batch.gradient is not None]
         surrogate = [torch.autograd.grad(batch.z, batch.leaf, batch.gradient)[0] for batch in decided]
         return [(batch.scores.arcs, factor * gradient) for batch, gradient in zip(decided, surrogate)]
+
+
+@dataclass
+class SoftTreeDecision(TreeDecision):
+    """The average trees of a list of documents: ``z`` of a batch of segments holds probabilities.
+
+    A word of which the trees, and not the segments, have to see that no sentence begins with it keeps the
+    probability that it is a root of a segment's tree.
+    """
+
+    def outputs(self, ops: Ops) -> list[SoftTree]:
+        """For each document its arcs with their probabilities."""
+        pairs = WordPairs(self.segments)
+        probs = pairs.probs([batch.z.detach() for batch in self.batches])
+        return pairs.by_doc(ops, ops.asarray(torch2xp(probs)))
 
 
 def flat_rows(rows: Sequence) -> Tensor:
