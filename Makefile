@@ -51,7 +51,7 @@ model: venv
 # Plugins that other packages bring along, such as hydra's, would double the time that pytest takes to start.
 test: venv
 	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(PY) -m pytest -p xdist.plugin -p _hypothesis_pytestplugin \
-		--numprocesses 2 --dist loadfile
+		--numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: venv
 	$(PY) -m benchmarks $(BENCH)

@@ -7,6 +7,7 @@ fails no test; ``HYPOTHESIS_PROFILE=explore`` tries new examples, and more of th
 import gc
 import os
 import sys
+from collections import Counter
 from collections.abc import ItemsView, KeysView, Set
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def pytest_generate_tests(metafunc):
             raise TypeError(
                 f"{metafunc.definition.nodeid}: sort the values of {mark.args[0]}, which are a set"
             )
+
+
+def pytest_collection_modifyitems(config, items):
+    """With several workers, to which files are given one by one, those with the fewest tests come first.
+
+    They run whole commands and take longest: the last one would keep all but one worker waiting.
+    """
+    if hasattr(config, "workerinput"):
+        tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: tests[item.path])
 
 
 def pytest_collection_finish(session):
