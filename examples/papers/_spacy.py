@@ -73,6 +73,11 @@ class System:
     sends: bool = True
     alone: bool = False
 
+    @property
+    def file_name(self) -> str:
+        """What its files and folders are called by."""
+        return self.name.replace(" ", "_")
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -212,7 +217,7 @@ class Comparison:
 
     def folder(self, system: System | None, point: tuple[float, float], seed: int) -> Path:
         """Where a pipeline is; that of the start, if there is no system."""
-        name = "start" if system is None else system.name.replace(" ", "_")
+        name = "start" if system is None else system.file_name
         return self.args.out / f"seed{seed}" / f"{name}-{point[0]:g}-{point[1]:g}"
 
     def pipeline(self, name: str) -> Language:

@@ -204,7 +204,7 @@ def how_syntax_changed(comparison: Comparison) -> None:
             scored = f"{100 * row['lf']:.2f}" if "lf" in row else ""
             rows.append([system.name, str(row["split"]), str(row["sentences"]), str(row["system"]), scored])
             rows[-1] += cases
-        write_text(comparison.args.out / f"changed_trees-{system.name}.html", html_page(changes))
+        write_text(comparison.args.out / f"changed_trees-{system.file_name}.html", html_page(changes))
     caption = (
         "Trees that differ from the pipeline's, DM dev; a, b, c: shares of changed heads in percent. "
         + (" ".join(f"{case}: {text}." for case, text in CASES.items()))

@@ -30,12 +30,13 @@ def test_syntax_and_semantics(tmp_path, monkeypatch, capsys):
     command = ["--quick", "--out", str(tmp_path), "--steps", "3"]
     syntax_semantics.main(command)
     found = json.loads((tmp_path / "results.json").read_text())
-    assert set(found["rows"]) == {"no syntax", "pipeline", "structured_st"}
+    assert set(found["rows"]) == {"no syntax", "pipeline", "structured attention", "structured_st"}
     assert "UAS" not in found["rows"]["no syntax"] and "UAS" in found["rows"]["pipeline"]
     assert "| no syntax" in (tmp_path / "table.md").read_text()
-    changed = (tmp_path / "syntax.md").read_text()
-    assert changed.count("| structured_st | SAME") == 2 and changed.count("| structured_st | DIFF") == 2
-    assert (tmp_path / "changed_trees-structured_st.html").exists()
+    changed = " ".join((tmp_path / "syntax.md").read_text().split())
+    for system in ("structured attention", "structured_st"):
+        assert changed.count(f"| {system} | SAME") == 2 and changed.count(f"| {system} | DIFF") == 2
+        assert (tmp_path / f"changed_trees-{system.replace(' ', '_')}.html").exists()
     assert "structured_st - pipeline: " in capsys.readouterr().out
 
     monkeypatch.setattr(_spacy, "train_from_scratch", never)
