@@ -47,11 +47,10 @@ def measure(
         return {}
     probs = np.ones(scores.segments.size)
     entropies = np.zeros(len(scores.segments.doc_lengths))
-    wants_entropy = TREE_ENTROPY in names
 
-    def measured() -> list[tuple[Tensor, Tensor, Tensor]]:
+    def measured() -> list[tuple[Tensor, Tensor, Tensor | None]]:
         pairs = zip(scores.scores, chosen)
-        return [_of_trees(part, trees, heads, temperature, wants_entropy) for part, heads in pairs]
+        return [_of_trees(part, trees, heads, temperature, names) for part, heads in pairs]
 
     found = looked_at_once(measured)
     of_words, of_segments = (on_cpu([of_part[i] for of_part in found]) for i in (0, 1))
@@ -64,7 +63,7 @@ def measure(
         TREE_ENTROPY: entropies.tolist(),
     }
     if ARC_PROBS in names:
-        by_name[ARC_PROBS] = _arc_probs(scores.segments, [arcs for _, _, arcs in found])
+        by_name[ARC_PROBS] = _arc_probs(scores.segments, [arcs for _, _, arcs in found if arcs is not None])
     return {name: by_name[name] for name in names}
 
 
@@ -77,15 +76,15 @@ def _arc_probs(segments: SegmentedDocs, marginals: Sequence[Tensor]) -> list[dic
 
 
 def _of_trees(
-    part: TreeScores, trees: TreeKind, heads: Tensor, temperature: float, wants_entropy: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+    part: TreeScores, trees: TreeKind, heads: Tensor, temperature: float, names: Collection[str]
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Of a batch of segments the probability of each word's head ``[B, N]``, the entropies ``[B]``, and the
-    probabilities of all arcs ``[B, N+1, N+1]``."""
+    probabilities of all arcs ``[B, N+1, N+1]``, which are kept only where they are written."""
     kind, arcs = trees_of(part.batch, trees), part.arcs.double() / temperature
-    measured = kind.marginals_and_entropy if wants_entropy else kind.marginals
+    measured = kind.marginals_and_entropy if TREE_ENTROPY in names else kind.marginals
     of_arcs, of_segments = measured(arcs, part.lengths)  # what is not wanted is not read
     of_heads = of_arcs[:, 1:].gather(2, heads.clamp(min=0)[:, :, None]).squeeze(2).clamp(0, 1)
-    return of_heads, of_segments, of_arcs
+    return of_heads, of_segments, of_arcs if ARC_PROBS in names else None
 
 
 def _add_up(totals: np.ndarray, batch: SegmentBatch, scores: DocScores, of_segments: Tensor) -> None:

@@ -273,9 +273,10 @@ class ListenedPipe(TrainablePipe):
         batch = _OpenBatch(self, backprop, pairs, pull, list(decisions.values()), len(listeners))
         self._open_batch = batch
         outputs = {soft: decision.outputs(self.model.ops) for soft, decision in decisions.items()}
+        identity = batch_identity(docs) if mailboxes else ()
         for mailbox in mailboxes:
             receive = partial(batch.receive, decisions[mailbox.soft])
-            mailbox.receive(batch_identity(docs), outputs[mailbox.soft], receive)
+            mailbox.receive(identity, outputs[mailbox.soft], receive)
         if not listeners:
             self.close_batch()
         if sgd not in (None, False):
