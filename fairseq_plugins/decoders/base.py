@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from diffdecode.sequence.repeated_layers import RepeatedLayers
+
 
 class Widened(NamedTuple):
     """Encoder outputs spread over rows.
@@ -30,12 +32,14 @@ class DecoderState(NamedTuple):
         encoder_out: what the encoder returned, B sentences.
         memory: fairseq's incremental state, R rows.
         time: number of steps taken.
+        layers: the decoder's linear layers, for this search.
         widened: the encoder outputs that the last step used: they are spread once, and not at each step.
     """
 
     encoder_out: Any
     memory: dict
     time: int
+    layers: RepeatedLayers
     widened: Widened | None = None
 
 
@@ -79,7 +83,7 @@ class FairseqSteps:
 
     def init_state(self, encoder_out: Any) -> DecoderState:
         """The state before the first step; ``encoder_out`` is what ``model.encoder`` returned."""
-        return DecoderState(encoder_out, {}, 0)
+        return DecoderState(encoder_out, {}, 0, RepeatedLayers(self.decoder))
 
     def step(self, state: DecoderState, vectors: Tensor) -> tuple[Tensor, DecoderState]:
         """Feed ``vectors [R, d]``; log-probabilities ``[R, V]`` in float32."""
@@ -89,7 +93,8 @@ class FairseqSteps:
     def logits(self, state: DecoderState, vectors: Tensor) -> tuple[Tensor, DecoderState]:
         """Feed ``vectors [R, d]``; unnormalised scores ``[R, V]``."""
         features, state = self.features(state, vectors)
-        return self.decoder.output_layer(features), state
+        with state.layers.running():
+            return self.decoder.output_layer(features), state
 
     def features(self, state: DecoderState, vectors: Tensor) -> tuple[Tensor, DecoderState]:
         """Feed ``vectors [R, d]``; the input ``[R, H]`` of the output layer."""
@@ -100,11 +105,11 @@ class FairseqSteps:
         source, widened = state.encoder_out, state.widened
         if widened is None or widened.source is not source or widened.rows != rows:
             widened = Widened(source, rows, self.widen(source, rows))
-        with soft_inputs(self.decoder, vectors[:, None]):
+        with soft_inputs(self.decoder, vectors[:, None]), state.layers.running():
             features, _ = self.decoder.extract_features(
                 symbols, encoder_out=widened.encoder_out, incremental_state=memory
             )
-        return features[:, -1], DecoderState(source, memory, state.time + 1, widened)
+        return features[:, -1], state._replace(memory=memory, time=state.time + 1, widened=widened)
 
     def symbols(self, rows: int, words: int, device: torch.device) -> Tensor:
         """``[rows, words]`` ids for the decoder, on whose ``device`` they are embedded.
