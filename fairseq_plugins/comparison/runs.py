@@ -21,7 +21,9 @@ from fairseq_plugins.comparison.resumed import patience_used
 
 RECORD = re.compile(r"\| INFO \| (train_inner|train|valid) \| (\{.*\})$")
 POLL_SECONDS = 0.3
+REFRESHES_A_SECOND = 2
 BITS_TO_NATS = 0.6931471805599453
+Record = tuple[str, dict[str, Any]]
 
 
 @dataclass
@@ -42,6 +44,7 @@ class TrainingRun:
     epochs: int
     metric: str
     process: subprocess.Popen | None = field(default=None, repr=False)
+    _followed: "Followed | None" = field(default=None, init=False, repr=False)
 
     @property
     def log(self) -> Path:
@@ -88,24 +91,13 @@ class TrainingRun:
             return math.inf
         return float(self.arguments[self.arguments.index(name) + 1])
 
-    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def records(self) -> Iterator[Record]:
         """``(kind, values)`` of each record in the log: kind is train_inner, train or valid.
-
-        The last line may be torn: it is being written, or its writer was killed.
 
         Raises:
             ValueError: a record that is not torn cannot be read; the message names file and line.
         """
-        if not self.log.exists():
-            return
-        with open(self.log, encoding="utf-8", errors="replace") as log:
-            for number, line in enumerate(log, start=1):
-                match = RECORD.search(line.rstrip("\n"))
-                if match and line.endswith("\n"):
-                    try:
-                        yield match.group(1), json.loads(match.group(2))
-                    except ValueError as error:
-                        raise ValueError(f"{self.log}, line {number}: damaged record ({error})") from None
+        return Log(self.log).news()
 
     def curve(self) -> list[dict]:
         """One dictionary per validated epoch: ``epoch``, ``updates``, ``metric``, ``nll`` (nats per symbol).
@@ -153,13 +145,59 @@ class TrainingRun:
 
     def progress(self) -> tuple[float, float | None]:
         """``(epochs done, latest metric or None)``; the first is a fraction."""
-        done, metric = 0.0, None
-        for kind, values in self.records():
+        if self._followed is None:
+            self._followed = Followed(Log(self.log))
+        followed = self._followed
+        for kind, values in followed.log.news():
             if kind == "train_inner":
-                done = float(values["update"])  # in epochs, although its name says otherwise
+                followed.done = float(values["update"])  # in epochs, although its name says otherwise
             elif kind == "valid":
-                done, metric = float(values["epoch"]), self._metric_in(values)
-        return done, metric
+                followed.done, followed.metric = float(values["epoch"]), self._metric_in(values)
+        return followed.done, followed.metric
+
+
+class Log:
+    """What fairseq has printed, while it is being written.
+
+    Args:
+        path: the file; it may not be there yet.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self._bytes, self._lines = path, 0, 0
+
+    def news(self) -> Iterator[Record]:
+        """``(kind, values)`` of each record behind those that have been read.
+
+        The last line may be torn: it is being written, or its writer was killed.
+
+        Raises:
+            ValueError: a record that is not torn cannot be read; the message names file and line.
+        """
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as log:
+            log.seek(self._bytes)
+            for line in log:
+                if not line.endswith(b"\n"):
+                    return
+                self._bytes, self._lines = self._bytes + len(line), self._lines + 1
+                match = RECORD.search(line.decode("utf-8", errors="replace").rstrip("\r\n"))
+                if match:
+                    try:
+                        yield match.group(1), json.loads(match.group(2))
+                    except ValueError as error:
+                        message = f"{self.path}, line {self._lines}: damaged record ({error})"
+                        raise ValueError(message) from None
+
+
+@dataclass
+class Followed:
+    """How far a run is: what has been read of its log need not be read again and again."""
+
+    log: Log
+    done: float = 0.0
+    metric: float | None = None
 
 
 def continued(first: list[dict], curve: list[dict]) -> list[dict]:
@@ -253,6 +291,7 @@ def _bars(console: Console) -> Progress:
         TextColumn("{task.fields[metric]}"),
         TimeElapsedColumn(),
         console=console,
+        refresh_per_second=REFRESHES_A_SECOND,
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from unittest import mock
 
 import pytest
 import toy_corpus
@@ -214,6 +215,11 @@ def test_log_is_read_also_while_it_is_written(tmp_path):
     run.log.write_text("\n".join(records))
     assert run.progress() == (1.0, 50.0)
     assert run.curve() == [{"epoch": 1, "updates": 7, "metric": 50.0, "nll": pytest.approx(1.386294)}]
+    with open(run.log, "a") as log:
+        log.write('ate": 1.5}\n')
+    assert run.progress() == (1.5, 50.0)
+    with mock.patch("json.loads", side_effect=AssertionError("what was read is not read again")):
+        assert run.progress() == (1.5, 50.0)
 
 
 def test_a_folder_belongs_to_its_settings(tmp_path):
