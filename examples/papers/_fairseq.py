@@ -99,9 +99,15 @@ class Search:
 
 
 class Material(ABC):
-    """Data, model and score of an experiment. ``metric`` is what validation is reported by."""
+    """Data, model and score of an experiment.
+
+    Attributes:
+        metric: what validation is reported by.
+        other_measures: headings of what ``others`` measures.
+    """
 
     metric: str
+    other_measures: tuple[str, ...] = ()
 
     @abstractmethod
     def add_options(self, add: Callable[..., object]) -> None:
@@ -134,6 +140,10 @@ class Material(ABC):
     @abstractmethod
     def score(self, parts: np.ndarray) -> np.ndarray:
         """In percent, of sums of counts ``[..., P]``."""
+
+    def others(self, args: argparse.Namespace, split: str, written: Path) -> dict[str, float]:
+        """Other measures of what fairseq-generate has written, by heading: columns for the main search."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -312,31 +322,36 @@ class Comparison:
         tried = self.args.lambdas if any(search.tuned for search in searches) else [1.0]
         best = max(tried, key=lambda one: self.decoded(run, main, "valid", one)[0])
         self.lambdas[name].append(best)
+        material = self.experiment.material
         for split, prefix in (("test", ""), *((("given", "test: "),) if self.args.test else ())):
+            scores = {}
             for search in searches:
-                score, parts = self.decoded(run, search, split, best if search.tuned else 1.0)
-                row.scores.setdefault(f"{prefix}{search.heading}", []).append(score)
-                if split == "test" and search is main:
-                    self.parts[name].append(parts)
+                scores[search.heading], written = self.decoded(
+                    run, search, split, best if search.tuned else 1.0
+                )
+                if search is main:
+                    scores |= material.others(self.args, split, written)
+                    if split == "test":
+                        self.parts[name].append(material.parts(self.args, split, written))
+            for heading, score in scores.items():
+                row.scores.setdefault(f"{prefix}{heading}", []).append(score)
         curve = run.curve()
         row.updates.append(curve[-1]["updates"])
         row.cpu_seconds.append(run.cpu_seconds())
         row.curves.append(continued(start.curve(), curve) if start else curve)
         row.commands.append(run.command)
 
-    def decoded(
-        self, run: TrainingRun, search: Search, split: str, normalizer: float
-    ) -> tuple[float, np.ndarray]:
-        """The score of a run and its counts, sentence by sentence; decoded once."""
+    def decoded(self, run: TrainingRun, search: Search, split: str, normalizer: float) -> tuple[float, Path]:
+        """The score of a run and what fairseq-generate has written for it; decoded once."""
         material = self.experiment.material
         options = [*search.options.split(), "--beam", str(search.beam)]
         options += ["--score-normalizer", f"{normalizer:g}"]
         key = "".join(options).replace("--", "-")
         decoding = Decoding(f"{split}{key}", f"{split}, {search.heading}", tuple(options))
 
-        def written() -> np.ndarray:
+        def written() -> Path:
             (path,) = (run.folder / decoding.key).glob("generate-*.txt")
-            return material.parts(self.args, split, path)
+            return path
 
         with self.console.status(f"decoding: {run.name}, {decoding.heading}, lambda {normalizer:g}"):
             score = decode(
@@ -347,7 +362,7 @@ class Comparison:
                     *["--user-dir", USER_DIR, "--no-progress-bar"],
                     *fairseq_device(self.args.device),
                 ],
-                lambda _: float(material.score(written().sum(0))),
+                lambda _: float(material.score(material.parts(self.args, split, written()).sum(0))),
             )
         return score, written()
 
@@ -381,6 +396,9 @@ class Comparison:
             f"{self.experiment.name}: {self.experiment.material.metric} on dev, percent, seeds "
             f"{', '.join(map(str, seeds))} (mean ± standard deviation). Paper: on dev, of other data."
         )
+        others = [heading for heading in header if heading in self.experiment.material.other_measures]
+        if others:
+            caption += f" {' and '.join(others)}: of {self.experiment.main}."
         return caption, ["trained with", *header, "updates", "CPU s"], body
 
     def record(self, argv: list[str] | None, seeds: list[int], intervals: dict[str, Interval]) -> Record:

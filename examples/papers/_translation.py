@@ -34,7 +34,7 @@ class Translation(Material):
         vocabulary: sentencepiece units, shared by both sides.
     """
 
-    metric = "bleu"
+    metric, other_measures = "bleu", ("chrF", "length")
     source, target = "de", "en"
 
     def __init__(self, pairs: int, units: int, vocabulary: int):
@@ -161,14 +161,25 @@ class Translation(Material):
 
     def parts(self, args: argparse.Namespace, split: str, written: Path) -> np.ndarray:
         """Right n-grams, n-grams, and the lengths of what is written and of the reference."""
-        folder, name = ("given", "test") if split == "given" else ("data", split)
-        references = read_lines(args.out / folder / "text", f"{name}.{self.target}")
         bleu = sacrebleu.metrics.BLEU()
         scores = (
             bleu.corpus_score([line], [[reference]])
-            for line, reference in zip(translations(written, len(references)), references)
+            for line, reference in zip(*self._lines(args, split, written))
         )
         return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in scores], float)
+
+    def others(self, args: argparse.Namespace, split: str, written: Path) -> dict[str, float]:
+        """chrF in percent, and the length of what is written in percent of the references'."""
+        lines, references = self._lines(args, split, written)
+        bleu = sacrebleu.corpus_bleu(lines, [references])
+        found = sacrebleu.corpus_chrf(lines, [references]).score, 100 * bleu.sys_len / bleu.ref_len
+        return dict(zip(self.other_measures, found))
+
+    def _lines(self, args: argparse.Namespace, split: str, written: Path) -> Sides:
+        """What is written, and the references."""
+        folder, name = ("given", "test") if split == "given" else ("data", split)
+        references = read_lines(args.out / folder / "text", f"{name}.{self.target}")
+        return translations(written, len(references)), references
 
     def score(self, parts: np.ndarray) -> np.ndarray:
         def bleu(row: np.ndarray) -> float:

@@ -119,7 +119,9 @@ def test_from_pairs_to_the_report(tmp_path, monkeypatch):
     experiment.main_program([*command, "--test", str(tmp_path / "given.bag")])
     rows = json.loads((out / "results.json").read_text())["rows"]
     assert [row["name"] for row in rows] == [START]
-    assert list(rows[0]["scores"]) == [tuned.heading, f"test: {tuned.heading}"]
+    headings = [tuned.heading, "chrF", "length"]
+    assert list(rows[0]["scores"]) == [*headings, *(f"test: {heading}" for heading in headings)]
+    assert f"chrF and length: of {tuned.heading}." in (out / "table.md").read_text()
 
 
 def test_bleu_of_the_counts_of_sentences_is_that_of_the_corpus(tmp_path):
@@ -137,6 +139,9 @@ def test_bleu_of_the_counts_of_sentences_is_that_of_the_corpus(tmp_path):
     expected = sacrebleu.metrics.BLEU().corpus_score(lines, [references]).score
     assert material.score(counts.sum(0)) == pytest.approx(expected)
     assert material.score(np.stack([counts.sum(0)] * 2)) == pytest.approx([expected] * 2)
+    others = material.others(argparse.Namespace(out=tmp_path), "test", written)
+    chrf = sacrebleu.metrics.CHRF().corpus_score(lines, [references]).score
+    assert others == {"chrF": pytest.approx(chrf), "length": pytest.approx(100 * 10 / 10)}
 
 
 def test_words_in_a_random_order_are_the_same_words(tmp_path):

@@ -1,5 +1,8 @@
 """How often a CPU waits for its GPU: a constant, whatever the sizes."""
 
+import importlib
+import pkgutil
+
 import pytest
 import torch
 from accelerators import accelerator_named
@@ -125,19 +128,10 @@ class Launches:
 def launches(monkeypatch):
     """Triton's kernels, which are only launched."""
     triton = pytest.importorskip("triton")
-    from diffdecode.structure.kernels.triton import (
-        edmonds,
-        eisner,
-        inside_outside,
-        matrix_tree,
-        matrix_tree_in_logs,
-        projections,
-        sampling,
-        scores,
-    )
+    from diffdecode.structure.kernels import triton as kernels
 
-    modules = edmonds, eisner, inside_outside, matrix_tree, matrix_tree_in_logs, projections, sampling, scores
-    for module in modules:
+    for _, name, _ in pkgutil.iter_modules(kernels.__path__):
+        module = importlib.import_module(f"{kernels.__name__}.{name}")
         for name, member in list(vars(module).items()):
             if isinstance(member, triton.JITFunction):
                 monkeypatch.setattr(module, name, Launches(member))
