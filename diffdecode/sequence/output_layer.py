@@ -10,8 +10,8 @@ Plain autograd makes a step over a large vocabulary expensive in five ways, and 
   multiple of ``softmax @ W``, which does not depend on any gradient. The first step of the backward pass
   computes it for all steps at once; what is left are a few rows of W;
 * a dense ``[V, H]`` gradient of the weights at every step: the steps leave what makes their d logits, and
-  an *anchor*, a node on which every step depends and which therefore runs last in the backward pass,
-  multiplies all of them with the hidden vectors at once;
+  an ``Anchor``, on which every step depends and which therefore runs last in the backward pass, multiplies
+  all of them with the hidden vectors at once;
 * a product of weights ``[R, V]`` with the embedding ``[V, d]``: here a mixture of m gathered rows.
 
 The results are ordinary tensors, to be used in any loss, but the backward pass can run only once.
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from diffdecode.sequence.anchor import Anchor
 from diffdecode.sequence.best_candidates import best_candidates
 from diffdecode.sequence.few_rows import FewRows
 from diffdecode.sequence.precision import full_precision
@@ -75,7 +76,7 @@ class OutputLayer:
     def __init__(self, decoder: LinearStepDecoder, rows: int, banned: Tensor | None = None):
         weight, bias, embedding = decoder.output_weight, decoder.output_bias, decoder.embedding
         self.tape = _Tape(weight.detach(), None if bias is None else bias.detach(), embedding.detach(), rows)
-        self.anchor = _Anchor.apply(self.tape, weight, bias, embedding)
+        self.anchor = Anchor.apply(self.tape.spent, weight, bias, embedding)
         self.banned = banned if banned is not None and banned.numel() else None
         self.candidates = weight.size(0) - (0 if self.banned is None else self.banned.numel())
 
@@ -212,6 +213,16 @@ class _Tape:
         if self.is_spent or any(one.place == place for one in self.finished):
             raise RuntimeError("the backward pass of a fused search can run only once: search again")
 
+    def spent(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients of weight, bias and embedding; nothing is left."""
+        weight, bias = self.output_gradients()
+        # The logits go before the embedding's gradient comes, which is as large as the weight's.
+        self.logits = self.mass = self.hidden = self.expected = None
+        self.is_spent = True
+        embedding = self.embedding_gradient()
+        self.mixtures.clear()
+        return weight, bias, embedding
+
     def output_gradients(self) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of weight and bias, in one product over all steps that had a gradient."""
         if self.logits is None or self.hidden is None or self.mass is None or not self.finished:
@@ -255,31 +266,6 @@ class _Tape:
                 by_word = torch.bmm(weights.transpose(1, 2), grad)  # [B, M, d]
                 total.index_add_(0, symbols.flatten(), by_word.flatten(0, 1))
         return total
-
-
-class _Anchor(torch.autograd.Function):
-    """Turns the parameters into a token. All steps take the token, so this backward runs after theirs.
-
-    That they give the token no gradient does not matter to the order.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, tape: _Tape, weight: Tensor, bias: Tensor | None, embedding: Tensor) -> Tensor:
-        ctx.tape = tape
-        return weight.new_zeros(())
-
-    @staticmethod
-    @once_differentiable
-    @full_precision
-    def backward(ctx: Any, _: Tensor) -> tuple[None, Tensor | None, Tensor | None, Tensor | None]:
-        tape = ctx.tape
-        weight, bias = tape.output_gradients()
-        # The logits go before the embedding's gradient comes, which is as large as the weight's.
-        tape.logits = tape.mass = tape.hidden = tape.expected = None
-        tape.is_spent = True
-        embedding = tape.embedding_gradient()
-        tape.mixtures.clear()
-        return None, weight, bias, embedding
 
 
 class _Predict(torch.autograd.Function):

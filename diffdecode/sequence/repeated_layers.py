@@ -6,8 +6,8 @@ their inputs and the gradients of their outputs, and many rows are multiplied at
 
     dW = sum_t g_t^T x_t = [g_1; ...; g_T]^T [x_1; ...; x_T]
 
-An *anchor*, on which every step depends and which therefore runs last in the backward pass, hands on the sum.
-The layers' outputs, and the gradients of their inputs, are those of ``nn.Linear``.
+An :class:`~diffdecode.sequence.anchor.Anchor` hands on the sum. The layers' outputs, and the
+gradients of their inputs, are those of ``nn.Linear``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from diffdecode.sequence.anchor import Anchor
 from diffdecode.sequence.precision import full_precision
 
 # Rows of one product: enough for it to be arithmetic, and few enough to need little memory until then.
@@ -31,7 +32,7 @@ class RepeatedLayers:
     """The linear layers of a module, for one search.
 
     Layers of a class of their own (quantised, reparametrised, low-rank, ...), those with a hook before them,
-    and all layers under autocast, run as they are.
+    and all layers under autocast or without gradients, run as they are.
 
     Args:
         module: the decoder; what its weights are now is what the search runs with.
@@ -42,7 +43,7 @@ class RepeatedLayers:
         self.layers = [
             (layer, _Repeated(layer))
             for layer in layers
-            if layer.weight.requires_grad and not layer._forward_pre_hooks
+            if torch.is_grad_enabled() and layer.weight.requires_grad and not layer._forward_pre_hooks
         ]
 
     @contextmanager
@@ -63,16 +64,15 @@ class _Repeated:
     def __init__(self, layer: nn.Linear):
         self.weight, self.bias = layer.weight, layer.bias
         self.left = _Left()
-        # The graph refers to what is left, which must not refer to the graph: nobody would free the two.
-        self.anchor = _Anchor.apply(self.left, self.weight, self.bias)
+        self.anchor = Anchor.apply(self.left.taken, self.weight, self.bias)
 
     def product(self, inputs: Tensor) -> Tensor:
         """``inputs [..., H]`` to ``[..., V]``."""
-        is_recorded = torch.is_grad_enabled() and self.anchor.requires_grad
-        if not is_recorded or torch.is_autocast_enabled(inputs.device.type):
+        if not torch.is_grad_enabled() or torch.is_autocast_enabled(inputs.device.type):
             return linear(inputs, self.weight, self.bias)
         rows = inputs.reshape(-1, inputs.size(-1))
-        outputs = _Product.apply(rows, self.anchor, self.left, self.weight.detach(), self.bias)
+        bias = None if self.bias is None else self.bias.detach()
+        outputs = _Product.apply(rows, self.anchor, self.left, self.weight.detach(), bias)
         return outputs.view(*inputs.shape[:-1], self.weight.size(0))
 
 
@@ -121,22 +121,6 @@ class _Left:
         self._weight = self._bias = None
 
 
-class _Anchor(torch.autograd.Function):
-    """Turns the parameters into a token. All products take the token, so this backward runs after theirs."""
-
-    @staticmethod
-    def forward(ctx: Any, left: _Left, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.left = left
-        return weight.new_zeros(())
-
-    @staticmethod
-    @once_differentiable
-    @full_precision
-    def backward(ctx: Any, _: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        weight, bias = ctx.left.taken()
-        return None, weight, bias if ctx.needs_input_grad[2] else None
-
-
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -144,7 +128,7 @@ class _Product(torch.autograd.Function):
     ) -> Tensor:
         ctx.left = left
         ctx.save_for_backward(inputs, weight)
-        return linear(inputs, weight, None if bias is None else bias.detach())
+        return linear(inputs, weight, bias)
 
     @staticmethod
     @once_differentiable

@@ -44,7 +44,10 @@ class TrainingRun:
     epochs: int
     metric: str
     process: subprocess.Popen | None = field(default=None, repr=False)
-    _followed: "Followed | None" = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._followed = Log(self.log)
+        self._progress: tuple[float, float | None] = (0.0, None)
 
     @property
     def log(self) -> Path:
@@ -145,15 +148,14 @@ class TrainingRun:
 
     def progress(self) -> tuple[float, float | None]:
         """``(epochs done, latest metric or None)``; the first is a fraction."""
-        if self._followed is None:
-            self._followed = Followed(Log(self.log))
-        followed = self._followed
-        for kind, values in followed.log.news():
+        done, metric = self._progress
+        for kind, values in self._followed.news():
             if kind == "train_inner":
-                followed.done = float(values["update"])  # in epochs, although its name says otherwise
+                done = float(values["update"])  # in epochs, although its name says otherwise
             elif kind == "valid":
-                followed.done, followed.metric = float(values["epoch"]), self._metric_in(values)
-        return followed.done, followed.metric
+                done, metric = float(values["epoch"]), self._metric_in(values)
+        self._progress = done, metric
+        return done, metric
 
 
 class Log:
@@ -189,15 +191,6 @@ class Log:
                     except ValueError as error:
                         message = f"{self.path}, line {self._lines}: damaged record ({error})"
                         raise ValueError(message) from None
-
-
-@dataclass
-class Followed:
-    """How far a run is: what has been read of its log need not be read again and again."""
-
-    log: Log
-    done: float = 0.0
-    metric: float | None = None
 
 
 def continued(first: list[dict], curve: list[dict]) -> list[dict]:
