@@ -59,8 +59,10 @@ class kernel:
             if not value.is_declaration and value.name != ENTRY:
                 value.linkage = llvm.Linkage.internal
         machine = compiled.target_context.codegen()._tm
-        options = llvm.create_pipeline_tuning_options(speed_level=2)
-        options.loop_vectorization, options.loop_unrolling = True, False
+        # Level 2, unrolling and interleaving take LLVM longer, and kernels are as fast without.
+        options = llvm.create_pipeline_tuning_options(speed_level=1)
+        options.loop_vectorization = True
+        options.loop_unrolling = options.loop_interleaving = False
         passes = llvm.create_pass_builder(machine, options)
         passes.getModulePassManager().run(module, passes)
         letters = (
