@@ -53,7 +53,8 @@ class kernel:
         self.dispatcher.compile(signature)
         compiled = self.dispatcher.overloads[signature]
         module = llvm.parse_assembly(str(_entry(compiled, arguments)))
-        for each in compiled.library.modules(set()):
+        intermediate: _IntermediateCode = compiled.library
+        for each in intermediate.modules(set()):
             module.link_in(each)
         for value in (*module.functions, *module.global_variables):
             if not value.is_declaration and value.name != ENTRY:
