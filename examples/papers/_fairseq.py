@@ -286,8 +286,11 @@ class Comparison:
             *["--validate-interval", interval, "--save-interval", interval, "--seed", str(seed)],
             *["--lr", f"{point[0] * system.rate:g}", "--dropout", f"{point[1]:g}"],
         ]
-        folder = self.args.out / f"seed{seed}" / f"{system.folder}-lr{point[0]:g}-dropout{point[1]:g}"
-        return TrainingRun(system.name, folder, command, epochs, self.experiment.material.metric)
+        # In the folder of its start: were another one chosen, what has continued this one does not count.
+        below = start.folder if start else self.args.out / f"seed{seed}"
+        folder = below / f"{system.folder}-lr{point[0]:g}-dropout{point[1]:g}"
+        name = f"{system.name}, lr {point[0]:g}"
+        return TrainingRun(name, folder, command, epochs, self.experiment.material.metric)
 
     @property
     def common(self) -> list[str]:

@@ -247,7 +247,7 @@ def train_together(runs: list[TrainingRun], console: Console, at_once: int = 2) 
     """
     waiting = [run for run in runs if not run.finished]
     with _bars(console) as bars:
-        follow = {run.name: bars.add_task(run.name, total=run.epochs, metric="") for run in waiting}
+        follow = {run.folder: bars.add_task(run.name, total=run.epochs, metric="") for run in waiting}
         running: list[TrainingRun] = []
         try:
             while waiting or running:
@@ -292,6 +292,6 @@ def _update(bars: Progress, follow: dict, runs: list[TrainingRun]) -> None:
     for run in runs:
         done, metric = run.progress()
         text = "" if metric is None else f"dev {run.metric} {metric:.2f}"
-        if text and not bars.console.is_terminal and bars.tasks[follow[run.name]].fields["metric"] != text:
+        if text and not bars.console.is_terminal and bars.tasks[follow[run.folder]].fields["metric"] != text:
             bars.console.print(f"{run.name}: epoch {done:.0f} of {run.epochs}, {text}")
-        bars.update(follow[run.name], completed=done, metric=text)
+        bars.update(follow[run.folder], completed=done, metric=text)

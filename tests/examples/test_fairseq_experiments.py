@@ -188,6 +188,16 @@ def test_every_system_is_given_the_whole_grid_and_keeps_its_best(tmp_path, monke
     assert trained[6:] == ["start-lr0.2-dropout0.3", "ce-lr0.1-dropout0.3", "global-lr0.2-dropout0.3"]
 
 
+def test_what_continued_another_start_is_trained_again(tmp_path):
+    """A grid that has grown may choose another one."""
+    found = comparison(incremental_tagging.EXPERIMENT, "--out", str(tmp_path), "--systems", "ce")
+    found.updates_per_epoch = 3
+    start, ce = found.args.systems
+    starts = [found.training_run(start, (rate, 0.3), None, 1) for rate in (0.1, 0.2)]
+    one, another = (found.training_run(ce, (0.1, 0.3), run, 1) for run in starts)
+    assert one.folder != another.folder and one.folder.name == another.folder.name
+
+
 def test_a_system_brings_those_that_it_continues(tmp_path):
     args = supertagging.EXPERIMENT.arguments(["--systems", "own", "--out", str(tmp_path)])
     assert [system.name for system in args.systems] == [START, supertagging.OWN]
