@@ -34,7 +34,10 @@ class Claim:
     figures: str = ""
 
     def verdict(self, record: Record | None) -> str:
-        """Confirmed: better with every seed of at least three; partly: on average, and with most of them."""
+        """Confirmed: better with every seed of at least three; partly: on average, and with most of them.
+
+        Neither, where an interval is known and holds 0.
+        """
         found = record.differences(*self.systems, self.measure) if record else []
         if not found:
             return "not run"
@@ -42,7 +45,8 @@ class Claim:
         if len(found) < ENOUGH:
             return f"too few seeds ({'for' if mean > 0 else 'against'})"
         better = sum(one > 0 for one in found)
-        if mean <= 0 or 2 * better <= len(found):
+        low = min(record.interval(*self.systems, self.measure), default=mean)
+        if low <= 0 or mean <= 0 or 2 * better <= len(found):
             return "not seen here"
         return "confirmed" if better == len(found) else "partly"
 

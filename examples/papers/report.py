@@ -23,11 +23,11 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 HEAD = f"""# Claims of the papers
 
 *Confirmed*: better with each of at least {ENOUGH} seeds, paired. *Partly*: better on average and
-with most seeds. *Not seen here*: neither. With fewer seeds the direction is told and nothing else. All runs
-are small, most of them smaller than the paper's; the difference is in favour of the system that the claim
-says is better, and *paper* has the paper's figures of the two. *95 %*: of a paired bootstrap over the
-sentences, where there are sentences. This page is made by `python -m examples.papers.report` from the records
-of the commands named in it.
+with most seeds. *Not seen here*: neither, or the interval holds 0. With fewer seeds the direction is told and
+nothing else. All runs are small, most of them smaller than the paper's; the difference is in favour of the
+system that the claim says is better, and *paper* has the paper's figures of the two. *95 %*: of a paired
+bootstrap over the sentences, where there are sentences. This page is made by
+`python -m examples.papers.report` from the records of the commands named in it.
 """
 HEADER = ("claim", "paper", "verdict", "difference", "95 %", "seeds", "better in", "remark")
 

@@ -15,7 +15,7 @@ CLAIM = Claim("a paper", "mine is better", "an.experiment", ("mine", "theirs"), 
 
 def record(mine, theirs, sign=-1):
     systems = {"mine": {"loss": by_seed(mine)}, "theirs": {"loss": by_seed(theirs)}}
-    intervals = {"loss": {"theirs - mine": [0.25 * sign, -0.5 * sign]}}
+    intervals = {"loss": {"theirs - mine": [-0.25 * sign, -0.5 * sign]}}
     return Record(
         "an.experiment",
         "python -m an.experiment",
@@ -43,6 +43,14 @@ def test_verdicts(mine, theirs, sign, verdict):
     assert CLAIM.verdict(record(mine, theirs, sign)) == verdict
 
 
+def test_what_may_be_chance_is_not_seen():
+    found = record([1, 2, 3], [2, 3, 4], -1)
+    found = replace(found, intervals={"loss": {"mine - theirs": [-0.1, 2.1]}})
+    assert CLAIM.verdict(found) == "not seen here"
+    found = replace(found, intervals={"loss": {"mine - theirs": [0.1, 2.1]}})
+    assert CLAIM.verdict(found) == "confirmed"
+
+
 def test_only_seeds_of_both_are_compared():
     found = record([1, 2, 3], [2, 5, 9])
     del found.systems["theirs"]["loss"]["1"]
@@ -58,7 +66,7 @@ def test_a_page_from_records(tmp_path):
     report.main([str(run), "--out", str(tmp_path)])
     assert (tmp_path / "records" / "experiment.json").exists()
     made = report.page([CLAIM], report.load(tmp_path / "records"))
-    cells = ["mine is better", "9, 10", "**confirmed**", "+1.17 ± 0.29", "-0.25 to +0.50", "3", "3 of 3"]
+    cells = ["mine is better", "9, 10", "**confirmed**", "+1.17 ± 0.29", "+0.25 to +0.50", "3", "3 of 3"]
     assert ["", *cells, "a remark", ""] in [re.split(r" *\| *", line) for line in made.splitlines()]
     assert "| `mine`   | 3     | 2.00 ± 1.00 | 3     |" in made
     (tmp_path / "records" / "experiment.json").write_text('{"a": 1}')
