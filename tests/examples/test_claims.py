@@ -44,7 +44,7 @@ def test_verdicts(mine, theirs, sign, verdict):
 
 
 def test_what_may_be_chance_is_not_seen():
-    found = record([1, 2, 3], [2, 3, 4], -1)
+    found = record([2, 3, 4], [1, 2, 3], 1)
     found = replace(found, intervals={"loss": {"mine - theirs": [-0.1, 2.1]}})
     assert CLAIM.verdict(found) == "not seen here"
     found = replace(found, intervals={"loss": {"mine - theirs": [0.1, 2.1]}})
