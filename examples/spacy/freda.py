@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dev-sentences", type=int, default=0, help="of each formalism; 0 for all")
     parser.add_argument("--steps", type=int, default=300, help="of 1000 words, for each formalism")
     parser.add_argument("--learn-rate", type=float, default=0.002)
+    parser.add_argument("--vectors", help="a pipeline with word vectors (python -m examples.spacy.glove)")
     add_out(parser, "runs/spacy-freda")
     add_device(parser, "cpu")
     args = parser.parse_args(argv)
@@ -109,6 +110,7 @@ def _settings(system: str, keys: tuple[str, ...], seed: int, args: argparse.Name
     steps = args.steps * (1 if system == "alone" else len(KEYS))
     settings: dict[str, Any] = {
         "nlp.pipeline": ["tok2vec", *keys],
+        "paths.vectors": args.vectors,
         "system.seed": seed,
         "training.max_steps": steps,
         "training.eval_frequency": steps,

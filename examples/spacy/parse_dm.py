@@ -9,6 +9,11 @@ With the paper's loss, which needs a warm start (README.md), and with its model:
 
     python -m examples.spacy.parse_dm --loss hinge --warm-steps 200
     python -m examples.spacy.parse_dm --loss hinge --warm-steps 200 --scorer neurbo
+
+With word vectors, which another command makes of a package::
+
+    python -m examples.spacy.glove runs/glove
+    python -m examples.spacy.parse_dm --vectors runs/glove
 """
 
 from __future__ import annotations
@@ -43,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--scorer", choices=SCORERS, default="biaffine")
     parser.add_argument("--learn-rate", type=float, default=0.002)
+    parser.add_argument("--vectors", help="a pipeline with word vectors (python -m examples.spacy.glove)")
     add_out(parser, "runs/spacy-dm")
     add_device(parser, "cpu")
     args = parser.parse_args(argv)
@@ -50,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     paths = {
         f"paths.{part}": converted(SOURCE.format(part), args.out / f"{part}.spacy")
         for part in ("train", "dev")
-    }
+    } | {"paths.vectors": args.vectors}
     scorer = {f"components.spigot_sdp.model.{name}": value for name, value in SCORERS[args.scorer].items()}
     started = time.process_time()
     if args.warm_steps:

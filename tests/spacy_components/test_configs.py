@@ -27,6 +27,7 @@ import spacy_components
 from spacy_components.sdp_graph import get_graph
 
 CONFIGS = Path(spacy_components.__file__).parent / "configs"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "spacy" / "configs"
 FRESH = ("parser", "parser_textcat", "sdp_textcat", "syntax_sdp")
 NAMES = (*FRESH, "finetune_parser")
 ANNOTATION = {"train": "parse", "parses": "parse", "graphs": "graph", "texts": "cats"}
@@ -145,6 +146,27 @@ def test_vectors_are_switched_on_by_their_path(name, trained, corpora, vectors, 
         expected = pipe != "spigot_parser" or name != "finetune_parser"  # which is sourced as it is
         assert reads_vectors(nlp.get_pipe(pipe)) == expected and not reads_vectors(plain.get_pipe(pipe))
         assert np.allclose(before[pipe], after[pipe]) != expected
+
+
+@pytest.mark.parametrize("config", sorted(EXAMPLES.glob("*.cfg")), ids=lambda path: path.stem)
+def test_examples_whose_words_are_real_switch_vectors_on_by_their_path(config):
+    """In every tok2vec of their own, but those of a generated language and of a pretrained transformer."""
+    loaded = util.load_config(config, interpolate=False)
+    if config.stem in ("toy", "transformer"):
+        assert "vectors" not in loaded["paths"]
+        return
+    encoders = [block for block in blocks(loaded["components"]) if {"embed_size", "attrs"} & set(block)]
+    assert loaded["paths"]["vectors"] is None and encoders
+    for block in (loaded["initialize"], *encoders):
+        assert block["vectors"] == "${paths.vectors}"
+
+
+def blocks(tree):
+    """All sections of a config below one."""
+    for value in tree.values():
+        if isinstance(value, dict):
+            yield value
+            yield from blocks(value)
 
 
 def encoded(nlp, doc):

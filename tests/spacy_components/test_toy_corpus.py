@@ -80,7 +80,7 @@ def test_two_formalisms_share_an_encoder(tmp_path):
 
 
 def test_the_control_takes_as_many_steps_as_two_formalisms_together():
-    given = argparse.Namespace(steps=5, learn_rate=0.1)
+    given = argparse.Namespace(steps=5, learn_rate=0.1, vectors=None)
     steps = {
         system: {freda._settings(system, keys, 0, given)["training.max_steps"] for keys in runs}
         for system, runs in freda.SYSTEMS.items()
