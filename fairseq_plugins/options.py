@@ -6,6 +6,7 @@ fairseq makes options of the command line and names of hydra configurations from
 """
 
 import warnings
+from argparse import Action, ArgumentDefaultsHelpFormatter
 from collections.abc import Iterator
 from dataclasses import Field, field, fields
 from typing import Any, NamedTuple
@@ -25,6 +26,15 @@ class Row(NamedTuple):
     default: str
     meaning: str
     source: str
+
+
+class DefaultsOnce(ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but where a help text tells its own, and of switches and of what is not there none."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        if "default:" in (action.help or "") or action.default in (None, False, "", []):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def option(default: Any, meaning: str, source: str, alias: str | None = None) -> Any:

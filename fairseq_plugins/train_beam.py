@@ -38,6 +38,7 @@ with needs_fairseq("diffdecode-train-beam"):
     )
     from fairseq_plugins.criterions.minimum_risk import MinimumRiskConfig
     from fairseq_plugins.criterions.soft_beam import UNUSED_BY, SoftBeamConfig
+    from fairseq_plugins.options import DefaultsOnce
 
 USER_DIR = str(Path(__file__).parent)
 CROSS_ENTROPY, CONTINUED = "cross entropy", "cross entropy, continued"
@@ -89,12 +90,17 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,  # --seed is fairseq-train's, not short for --seeds
         description="Cross entropy, then direct loss through beam search, compared. Options not listed here "
         "go to fairseq-train (--arch, --max-tokens, ...).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsOnce,
     )
     add = found.add_argument
     add("data", metavar="DATA", help="folder made by fairseq-preprocess")
     add("--out", type=Path, required=True, help="folder for checkpoints, logs, table and picture")
-    add("--task", default="sequence_tagging", choices=("sequence_tagging", "direct_loss_translation"))
+    add(
+        "--task",
+        default="sequence_tagging",
+        choices=("sequence_tagging", "direct_loss_translation"),
+        help="what is trained",
+    )
     add(
         "--objective",
         nargs="+",

@@ -227,3 +227,10 @@ def test_a_folder_belongs_to_its_settings(tmp_path):
     claim(tmp_path / "out", {"a": 1, "b": 2})
     with pytest.raises(ValueError, match="was made with another b"):
         claim(tmp_path / "out", {"a": 1, "b": 3})
+
+
+def test_help_tells_each_default_once():
+    shown = train_beam.parser().format_help()
+    for text in re.split(r"\n  (?=-)", shown):
+        assert text.count("default:") <= 1 and "default: None" not in text and "default: False" not in text
+    assert "what is trained (default: sequence_tagging)" in " ".join(shown.split())
