@@ -17,16 +17,22 @@ class FewRows:
     Args:
         weight: ``[V, H]``, without gradient.
         bias: ``[V]`` or ``None``.
+        wait: how many calls are general products before the matrix is rearranged, which takes about as long
+            as the next few would lose. 0 for a matrix so large that there will be enough calls.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None):
+    def __init__(self, weight: Tensor, bias: Tensor | None, wait: int = 0):
         self.weight, self.bias = weight, bias
+        self._calls_left = wait
         self._arranged: Tensor | None = None
 
     def __call__(self, hidden: Tensor) -> Tensor:
         if not self._pays(hidden):
             return torch.nn.functional.linear(hidden, self.weight, self.bias)
         if self._arranged is None:
+            if self._calls_left:
+                self._calls_left -= 1
+                return torch.nn.functional.linear(hidden, self.weight, self.bias)
             self._arranged = torch.ops.mkldnn._reorder_linear_weight(self.weight, len(hidden))
         return torch.ops.mkldnn._linear_pointwise(hidden, self._arranged, self.bias, "none", [], "")
 

@@ -6,8 +6,9 @@ their inputs and the gradients of their outputs, and many rows are multiplied at
 
     dW = sum_t g_t^T x_t = [g_1; ...; g_T]^T [x_1; ...; x_T]
 
-An :class:`~diffdecode.sequence.anchor.Anchor` hands on the sum. The layers' outputs, and the
-gradients of their inputs, are those of ``nn.Linear``.
+The other products, with the weights and with their transpose, are those of ``FewRows``. An
+:class:`~diffdecode.sequence.anchor.Anchor` hands on the sum. The layers' outputs, and the gradients of their
+inputs, are those of ``nn.Linear``.
 """
 
 from __future__ import annotations
@@ -22,17 +23,21 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from diffdecode.sequence.anchor import Anchor
+from diffdecode.sequence.few_rows import FewRows
 from diffdecode.sequence.precision import full_precision
 
 # Rows of one product: enough for it to be arithmetic, and few enough to need little memory until then.
 AT_ONCE = 128
+# Calls of a layer before its weight is rearranged (``FewRows``).
+WAIT = 3
+NONE = -1  # the id of no backward pass
 
 
 class RepeatedLayers:
     """The linear layers of a module, for one search.
 
     Layers of a class of their own (quantised, reparametrised, low-rank, ...), those with a hook before them,
-    and all layers under autocast or without gradients, run as they are.
+    those whose weights are not trained, and all layers under autocast, run as they are.
 
     Args:
         module: the decoder; what its weights are now is what the search runs with.
@@ -41,7 +46,7 @@ class RepeatedLayers:
     def __init__(self, module: nn.Module):
         layers = (layer for layer in module.modules() if type(layer) is nn.Linear)
         self.layers = [
-            (layer, _Repeated(layer))
+            (layer, _Linear(layer))
             for layer in layers
             if torch.is_grad_enabled() and layer.weight.requires_grad and not layer._forward_pre_hooks
         ]
@@ -50,7 +55,7 @@ class RepeatedLayers:
     def running(self) -> Iterator[None]:
         """Within the block, a step: the layers leave what is needed for their weights' gradient."""
         for layer, repeated in self.layers:
-            layer.forward = repeated.product  # type: ignore[assignment, method-assign]
+            layer.forward = repeated.forward  # type: ignore[assignment, method-assign]
         try:
             yield
         finally:
@@ -58,48 +63,67 @@ class RepeatedLayers:
                 del layer.forward
 
 
-class _Repeated:
+class _Linear:
     """What stands in for the ``forward`` of a linear layer."""
 
     def __init__(self, layer: nn.Linear):
         self.weight, self.bias = layer.weight, layer.bias
-        self.left = _Left()
+        fixed, added = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        self.left = _Left(FewRows(fixed, added, WAIT), FewRows(fixed.t(), None, WAIT))
         self.anchor = Anchor.apply(self.left.taken, self.weight, self.bias)
 
-    def product(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """``inputs [..., H]`` to ``[..., V]``."""
-        if not torch.is_grad_enabled() or torch.is_autocast_enabled(inputs.device.type):
+        if torch.is_autocast_enabled(inputs.device.type):
             return linear(inputs, self.weight, self.bias)
         rows = inputs.reshape(-1, inputs.size(-1))
-        bias = None if self.bias is None else self.bias.detach()
-        outputs = _Product.apply(rows, self.anchor, self.left, self.weight.detach(), bias)
+        outputs = _Product.apply(rows, self.anchor, self.left, self.weight.detach())
         return outputs.view(*inputs.shape[:-1], self.weight.size(0))
 
 
 class _Left:
     """What the calls of a layer leave in the backward pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, forward: FewRows, backward: FewRows) -> None:
+        self.forward, self.backward = forward, backward
+        self._computed_again = False
         self._backward: int | None = None
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._rows = 0
         self._weight: Tensor | None = None
         self._bias: Tensor | None = None
 
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """``[R, V]`` of a step, now or, in the backward pass, once more."""
+        self._computed_again |= torch._C._current_graph_task_id() != NONE
+        return self.forward(inputs)
+
+    def of_inputs(self, grads: Tensor, weight: Tensor) -> Tensor:
+        """``[R, H]``, from the gradients of a step's outputs.
+
+        Steps that are computed again need the rearranged weight, to which a rearranged transpose would add.
+        """
+        return grads @ weight if self._computed_again else self.backward(grads)
+
     def add(self, inputs: Tensor, grads: Tensor) -> None:
         """``inputs [R, H]`` of a step and the gradients ``[R, V]`` of what came out of it."""
         backward = torch._C._current_graph_task_id()
         if backward != self._backward:  # one before, of other tensors, did not come as far as the anchor
             self._forget(backward)
+            if not self._computed_again:
+                self.forward.forget()
         self._steps.append((inputs, grads))
         self._rows += len(inputs)
-        if self._rows >= AT_ONCE:
+        # Inputs of steps that are not computed again are held anyway, and gradients take less than their sum.
+        if self._rows >= (AT_ONCE if self._computed_again else max(AT_ONCE, inputs.size(1))):
             self._multiply()
 
     def taken(self) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of weight and bias; nothing is left."""
         self._multiply()
         found = self._weight, self._bias
+        self.backward.forget()
+        self.forward.forget()
         self._forget(None)
         return found
 
@@ -123,17 +147,15 @@ class _Left:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, inputs: Tensor, anchor: Tensor, left: _Left, weight: Tensor, bias: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, anchor: Tensor, left: _Left, weight: Tensor) -> Tensor:
         ctx.left = left
         ctx.save_for_backward(inputs, weight)
-        return linear(inputs, weight, bias)
+        return left.outputs(inputs)
 
     @staticmethod
     @once_differentiable
     @full_precision
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        inputs, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
+        inputs, weight = ctx.saved_tensors  # of the weight, to know that nobody has changed it
         ctx.left.add(inputs, grad)
-        return grad @ weight if ctx.needs_input_grad[0] else None, None, None, None, None
+        return ctx.left.of_inputs(grad, weight) if ctx.needs_input_grad[0] else None, None, None, None

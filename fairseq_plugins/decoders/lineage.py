@@ -106,15 +106,25 @@ class Attending:
     def _weights(self, products: Tensor) -> Tensor:
         """Attention ``[B, heads, K, S]``, from the ``products [B, heads, K, P]`` with all keys."""
         lineage, member = self._lineage()
-        scores = (products.to(lineage.dtype) * lineage) @ member
+        scores = products.to(lineage.dtype)
+        if not self._is_alone:
+            scores = (scores * lineage) @ member
         if self.now is not None and self.now.padding is not None:
             scores = scores.masked_fill(self.now.padding[:, None, None], -torch.inf)
         return scores.softmax(3)
 
     def _spread(self, weights: Tensor) -> Tensor:
         """Weights ``[B, heads, K, P]`` of all values, from those of their positions."""
+        if self._is_alone:
+            return weights
         lineage, member = self._lineage()
         return (weights @ member.t()) * lineage
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether a sentence has had one element at each step, from which all descends: all weights are 1."""
+        _, member = self._lineage()
+        return member.size(0) == member.size(1)
 
     def _lineage(self) -> tuple[Tensor, Tensor]:
         """The lineages ``[B, 1, K, P]`` and the members."""

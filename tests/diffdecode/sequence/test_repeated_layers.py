@@ -79,13 +79,19 @@ def assert_equal(found, expected):
     recomputed=st.sets(st.integers(0, 5)),
     bias=st.booleans(),
     at_once=st.integers(1, 20),
+    wait=st.integers(0, 4),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_results_and_gradients_are_those_of_ordinary_layers(shape, steps, recomputed, bias, at_once):
-    module = cell(bias)
-    first = torch.randn(*shape, 3, dtype=torch.float64, requires_grad=True)
+def test_results_and_gradients_are_those_of_ordinary_layers(
+    shape, steps, recomputed, bias, at_once, wait, dtype
+):
+    torch.manual_seed(0)
+    module = Cell(bias, dtype)
+    first = torch.randn(*shape, 3, dtype=dtype, requires_grad=True)
     expected = search(module, first, steps)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(repeated_layers, "AT_ONCE", at_once)
+        patch.setattr(repeated_layers, "WAIT", wait)
         found = search(module, first, steps, recomputed, RepeatedLayers(module))
         torch.testing.assert_close(found, expected)
         assert_equal(gradients(found, leaves(module, first)), gradients(expected, leaves(module, first)))
