@@ -53,7 +53,7 @@ class kernel:
         self.dispatcher.compile(signature)
         compiled = self.dispatcher.overloads[signature]
         module = llvm.parse_assembly(str(_entry(compiled, arguments)))
-        intermediate: _IntermediateCode = compiled.library
+        intermediate: _IntermediateCode = operator.attrgetter("library")(compiled)
         for each in intermediate.modules(set()):
             module.link_in(each)
         for value in (*module.functions, *module.global_variables):
