@@ -27,18 +27,19 @@ class FewRows:
         self._arranged: Tensor | None = None
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        if not self._pays(hidden):
+        if not self._pays(hidden) or self._waits():
             return torch.nn.functional.linear(hidden, self.weight, self.bias)
         if self._arranged is None:
-            if self._calls_left:
-                self._calls_left -= 1
-                return torch.nn.functional.linear(hidden, self.weight, self.bias)
             self._arranged = torch.ops.mkldnn._reorder_linear_weight(self.weight, len(hidden))
         return torch.ops.mkldnn._linear_pointwise(hidden, self._arranged, self.bias, "none", [], "")
 
     def forget(self) -> None:
         """Give back the memory of the rearranged matrix, as large as the weight; it comes again if needed."""
         self._arranged = None
+
+    def _waits(self) -> bool:
+        self._calls_left -= 1
+        return self._calls_left >= 0
 
     def _pays(self, hidden: Tensor) -> bool:
         return (

@@ -77,7 +77,7 @@ class _Linear:
         if torch.is_autocast_enabled(inputs.device.type):
             return linear(inputs, self.weight, self.bias)
         rows = inputs.reshape(-1, inputs.size(-1))
-        outputs = _Product.apply(rows, self.anchor, self.left, self.weight.detach())
+        outputs = _Product.apply(rows, self.anchor, self.left, self.left.forward.weight)
         return outputs.view(*inputs.shape[:-1], self.weight.size(0))
 
 

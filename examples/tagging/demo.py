@@ -33,6 +33,7 @@ from fairseq_plugins.comparison import (
     train_together,
 )
 from fairseq_plugins.convert_conll import convert
+from fairseq_plugins.options import DefaultsOnce
 from fairseq_plugins.scoring.span_f1 import is_bio
 from fairseq_plugins.words import NONE, SPELLINGS
 
@@ -47,7 +48,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m examples.tagging.demo",
         description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsOnce,
     )
     add = parser.add_argument
     add("--data", type=Path, help="folder with train.tsv, dev.tsv and possibly test.tsv (or .gz, .conll)")

@@ -123,8 +123,8 @@ class Attending:
     @property
     def _is_alone(self) -> bool:
         """Whether a sentence has had one element at each step, from which all descends: all weights are 1."""
-        _, member = self._lineage()
-        return member.size(0) == member.size(1)
+        assert self.now is not None and self.now.member is not None
+        return self.now.member.size(0) == self.now.member.size(1)
 
     def _lineage(self) -> tuple[Tensor, Tensor]:
         """The lineages ``[B, 1, K, P]`` and the members."""
