@@ -24,6 +24,7 @@ from fairseq.models.lstm import LSTM, Embedding, Linear
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
+from diffdecode.recurrent import lstm_states
 from fairseq_plugins.models.lstm_step import known_gates, lstm_step
 from fairseq_plugins.options import option
 from fairseq_plugins.words import NONE, WordEmbedding, WordEmbeddingConfig, word_embedding
@@ -164,9 +165,7 @@ class FixedAttentionLSTMEncoder(WordStatesEncoder):
             return {"states": x}
         # An empty sentence in a batch (possible when words are typed in) is read as one padding symbol.
         lengths = src_lengths.cpu().clamp(min=1)
-        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
-        states, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], total_length=x.size(0))
-        return {"states": self.dropout(states)}
+        return {"states": self.dropout(lstm_states(self.lstm, x, lengths))}
 
     def begin_reading(self, sentences: int) -> Reading:
         """Before the first word of B = *sentences* sentences, for :meth:`read_on`.

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear, pad
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from diffdecode.moves import moved
+from diffdecode.recurrent import lstm_states
 from spacy_components.ml.segments import SegmentBatch
 
 WORDS_IN_CACHE = 256
@@ -64,8 +64,7 @@ class SegmentEncoder(nn.Module):
         words = vectors[moved(torch.from_numpy(batch.tokens), vectors.device)]
         for layer in self.layers:
             words = self._dropout(words, drop)
-            packed = pack_padded_sequence(words, torch.from_numpy(batch.lengths), batch_first=True)
-            words, _ = pad_packed_sequence(layer(packed)[0], batch_first=True)
+            words = lstm_states(layer, words, torch.from_numpy(batch.lengths))
         if self.layers:
             words = self._dropout(words, drop)
         return torch.cat([self.root.expand(len(words), 1, -1), words], 1)
