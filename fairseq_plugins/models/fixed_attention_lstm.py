@@ -237,9 +237,9 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
 
     Without *label_history* zeros stand for the embedding: a label depends on words alone.
 
-    The incremental state holds, under one key, ``hidden`` and ``cell`` ``[layers, R, H]``, ``step`` (a 0-d
-    integer tensor: the number of labels already written), and the encoder ``states`` with what they add to
-    the ``gates`` ``[T, B, 4 H]``. ``R`` may be any multiple of the ``B`` sentences in *encoder_out*: rows
+    The incremental state holds, under one key, ``hidden`` and ``cell`` ``[layers, R, H]``, ``step`` (the
+    number of labels already written), and the encoder ``states`` with what they add to the ``gates``, T
+    times ``[B, 4 H]``. ``R`` may be any multiple of the ``B`` sentences in *encoder_out*: rows
     ``b * R/B ... (b + 1) * R/B - 1`` then belong to sentence ``b``, and the encoder output need not be
     copied.
     """
@@ -303,9 +303,10 @@ class FixedAttentionLSTMDecoder(FairseqIncrementalDecoder):
         """The next step ``[R, H]``, fed ``labels [R, d]``."""
         cached = self.get_incremental_state(incremental_state, STATE) or {}
         if cached.get("states") is not states:  # at the first step, or where sentences have been dropped
-            cached = {**cached, "states": states, "gates": known_gates(self.lstm, states)}
-        step = cached.get("step", torch.zeros((), dtype=torch.long, device=labels.device))
-        known = cached["gates"].index_select(0, step.view(1))[0]
+            # Taken apart at once: each step's gradient alone would be as large as that of all of them.
+            cached = {**cached, "states": states, "gates": known_gates(self.lstm, states).unbind()}
+        step = cached.get("step", 0)
+        known = cached["gates"][step]
         known = known.repeat_interleave(labels.size(0) // known.size(0), dim=0)
         start = (cached["hidden"], cached["cell"]) if "hidden" in cached else None
         output, (hidden, cell) = lstm_step(self.lstm, labels, known, start)
