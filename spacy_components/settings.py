@@ -20,7 +20,7 @@ from diffdecode.structure.surrogates import StructuredStraightThrough
 from spacy_components.confidence.annotations import CONFIDENCE, GRAPH_CONFIDENCE
 from spacy_components.finetuning.drift import DRIFTS, Drift
 from spacy_components.finetuning.graph_drift import GRAPH_DRIFTS
-from spacy_components.ml.graphs.losses import GRAPH_LOSSES
+from spacy_components.ml.graphs.losses import GRAPH_LOSSES, JOINT_LOSSES
 from spacy_components.ml.surrogate_blocks import SURROGATE_BLOCK
 from spacy_components.ml.trees.losses import TREE_LOSSES
 from spacy_components.sdp_graph import DEFAULT_KEY, make_key
@@ -155,6 +155,28 @@ class SpigotSdpSettings(ListenedSettings):
         super().__post_init__()
         make_key(self.key)
         object.__setattr__(self, "confidence", _listed(self.confidence, GRAPH_CONFIDENCE))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointSdpSettings(ListenedSettings):
+    """The settings of ``joint_sdp``; those of every such component are in ``ListenedSettings``.
+
+    Attributes:
+        keys: of the two graphs, such as ``dm`` for ``doc._.dm``.
+        loss: ``local`` (each decision by itself; what two arcs between the same words are is one).
+    """
+
+    LOSSES = JOINT_LOSSES
+    DRIFTS: ClassVar[Mapping[str, Any]] = {}
+
+    keys: Sequence[str] = field(default=("dm", "eud"), metadata=STRUCTURE)
+    loss: str = "local"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.keys, str) or len(set(self.keys)) != 2 or len(self.keys) != 2:
+            raise ValueError(f"keys takes a list of two different keys, got {self.keys!r}")
+        object.__setattr__(self, "keys", tuple(self.keys))
 
 
 def _listed(confidence: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

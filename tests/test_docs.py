@@ -102,7 +102,8 @@ def test_table_of_settings_is_that_of_spacys_config(name):
 
 
 def test_every_component_and_the_guard_have_their_tables():
-    assert set(SETTINGS_TABLES) == {"SpigotParserSettings", "SpigotSdpSettings", "create_guarded_logger"}
+    settings = {"SpigotParserSettings", "SpigotSdpSettings", "JointSdpSettings"}
+    assert set(SETTINGS_TABLES) == {*settings, "create_guarded_logger"}
 
 
 def rows_after(mark: str) -> list[list[str]]:

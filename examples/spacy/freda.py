@@ -8,9 +8,10 @@ two kinds of graphs over its trees::
 
 Systems: ``alone`` (each formalism has the same two encoders, and nobody to share them with), ``longer`` (the
 same, for as many steps as two formalisms together take), ``shared`` (the paper's SHARED1: one encoder for
-both) and ``freda`` (FREDA1: a shared encoder beside one for each). But for ``longer``, each formalism sees
-the same number of its own words in all of them. The paper's parts across formalisms (SHARED3, FREDA3) need
-both graphs on the same sentences and a joint decoder, and are not here.
+both), ``freda`` (FREDA1: a shared encoder beside one for each), and both with parts across the formalisms and
+one decision on both graphs: ``shared3`` and ``freda3``. But for ``longer``, each formalism sees the same
+number of its own words in all of them. The paper's texts have all graphs. Those here have one each, and the
+other one is summed out.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ from spacy_components.training.corpus import create_corpus
 
 KEYS = ("dm", "eud")
 NAMES = {"dm": "DM", "eud": "enhanced UD"}
-SYSTEMS = {"alone": [("dm",), ("eud",)], "longer": [("dm",), ("eud",)], "shared": [KEYS], "freda": [KEYS]}
+SYSTEMS = {
+    "alone": [("dm",), ("eud",)],
+    "longer": [("dm",), ("eud",)],
+    **{system: [KEYS] for system in ("shared", "freda", "shared3", "freda3")},
+}
 SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "dm": ("sdp_dm_wescience/{}.sdp.gz", {"key": "dm"}),
     "eud": (
@@ -109,7 +114,7 @@ def _settings(system: str, keys: tuple[str, ...], seed: int, args: argparse.Name
     """What is special about a system."""
     steps = args.steps * (1 if system == "alone" else len(KEYS))
     settings: dict[str, Any] = {
-        "nlp.pipeline": ["tok2vec", *keys],
+        "nlp.pipeline": ["joint"] if system.endswith("3") else ["tok2vec", *keys],
         "paths.vectors": args.vectors,
         "system.seed": seed,
         "training.max_steps": steps,
@@ -122,6 +127,8 @@ def _settings(system: str, keys: tuple[str, ...], seed: int, args: argparse.Name
     if system == "shared":
         listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": 96, "upstream": "tok2vec"}
         settings |= {f"components.{key}.model.tok2vec": listener for key in KEYS}
+    if system == "shared3":
+        settings |= {"components.joint.model.first": None, "components.joint.model.second": None}
     return settings
 
 

@@ -219,11 +219,15 @@ class ListenedPipe(TrainablePipe):
         """The decision for the listeners, an object with ``outputs``, ``add`` and ``pairs``."""
         raise NotImplementedError
 
-    def decide_as(self, soft: bool, scores: Any) -> Any:
+    def wish(self, listener: Model) -> Any:
+        """What a listener wants to be given: for most components, whether it is ``soft``."""
+        return listener.attrs["mailbox"].soft
+
+    def decide_as(self, soft: Any, scores: Any) -> Any:
         """What a listener is given: the decision, or if it is ``soft`` the probabilities of all there are.
 
         Args:
-            soft: which of the two.
+            soft: which of the two; what ``wish`` returned.
             scores: what the model made.
 
         Raises:
@@ -268,15 +272,15 @@ class ListenedPipe(TrainablePipe):
         if pull:
             losses[f"{self.name}_drift"] = losses.get(f"{self.name}_drift", 0.0) + drift
         listeners = self.listeners
-        mailboxes = [listener.attrs["mailbox"] for listener in listeners]
-        decisions = {soft: self.decide_as(soft, scores) for soft in {mailbox.soft for mailbox in mailboxes}}
+        wishes = [self.wish(listener) for listener in listeners]
+        decisions = {wish: self.decide_as(wish, scores) for wish in dict.fromkeys(wishes)}
         batch = _OpenBatch(self, backprop, pairs, pull, list(decisions.values()), len(listeners))
         self._open_batch = batch
-        outputs = {soft: decision.outputs(self.model.ops) for soft, decision in decisions.items()}
-        identity = batch_identity(docs) if mailboxes else ()
-        for mailbox in mailboxes:
-            receive = partial(batch.receive, decisions[mailbox.soft])
-            mailbox.receive(identity, outputs[mailbox.soft], receive)
+        outputs = {wish: decision.outputs(self.model.ops) for wish, decision in decisions.items()}
+        identity = batch_identity(docs) if listeners else ()
+        for listener, wish in zip(listeners, wishes):
+            receive = partial(batch.receive, decisions[wish])
+            listener.attrs["mailbox"].receive(identity, outputs[wish], receive)
         if not listeners:
             self.close_batch()
         if sgd not in (None, False):

@@ -29,7 +29,13 @@ from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.hash_embed_cnn import warn_of_unused_vectors
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
-from spacy_components.pipeline.gold_trees import offsets
+from spacy_components.pipeline.graph_arcs import (
+    arcs_and_tops,
+    keys_of_pipeline,
+    named_arcs,
+    split_by_doc,
+    within_docs,
+)
 from spacy_components.pipeline.listened_pipe import ListenedPipe
 from spacy_components.sdp_graph import SdpGraph, get_graph, has_graph, set_graph
 from spacy_components.settings import SpigotSdpSettings, as_config, takes_settings, values_of
@@ -60,6 +66,10 @@ maxout_pieces = 3
 subword_features = true
 """
 DEFAULT_SDP_MODEL = Config().from_str(default_sdp_config)["model"]
+SCORE_WEIGHTS = {
+    "sdp_lf": 1.0,
+    **dict.fromkeys(f"sdp_{name}" for name in ("uf", "up", "ur", "um", "lp", "lr", "lm", "lf_per_type")),
+}
 
 
 @Language.factory(
@@ -70,17 +80,7 @@ DEFAULT_SDP_MODEL = Config().from_str(default_sdp_config)["model"]
         **as_config(values_of(SpigotSdpSettings())),
         "scorer": {"@scorers": "diffdecode.sdp_scorer.v1"},
     },
-    default_score_weights={
-        "sdp_lf": 1.0,
-        "sdp_uf": None,
-        "sdp_up": None,
-        "sdp_ur": None,
-        "sdp_um": None,
-        "sdp_lp": None,
-        "sdp_lr": None,
-        "sdp_lm": None,
-        "sdp_lf_per_type": None,
-    },
+    default_score_weights=SCORE_WEIGHTS,
 )
 @takes_settings(SpigotSdpSettings)
 def make_spigot_sdp(
@@ -135,6 +135,11 @@ class SpigotSdp(Tempered, ListenedPipe):
         self.decoder = GraphDecoder(settings.surrogate, settings.grad_factor)
         self.loss = GRAPH_LOSSES[settings.loss]
         self.model.attrs.update(replaced_graph_listener(settings))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Where its graphs are."""
+        return (self.settings.key,)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -224,8 +229,7 @@ class SpigotSdp(Tempered, ListenedPipe):
         self.begin_training()
         self._tell_listeners()
         if nlp is not None:
-            keys = [pipe.settings.key for _, pipe in nlp.components if isinstance(pipe, SpigotSdp)]
-            weights_by_key(nlp.config["training"]["score_weights"], keys)
+            weights_by_key(nlp.config["training"]["score_weights"], keys_of_pipeline(nlp))
         self.require_frozen_parts()
         self.require_order(nlp)
         self.warn_if_unheard(nlp)
@@ -247,19 +251,11 @@ class SpigotSdp(Tempered, ListenedPipe):
             chosen = self.decoder.best(scores, self.deterministic)
         arcs = self.decoder.arcs(scores, chosen)
         order = np.argsort(arcs[:, 1], kind="stable")
-        arcs, doc = self._within(arcs[order], scores)
+        arcs, doc = within_docs(arcs[order], scores)
         measured = measure_graphs(self.settings.confidence, scores, chosen, self.temperature)
         if ARC_PROBS in measured:
-            measured[ARC_PROBS] = _split(measured[ARC_PROBS][order], doc, scores)
-        return Decided(_split(arcs, doc, scores), measured)
-
-    def _within(self, arcs: np.ndarray, scores: DocScores) -> tuple[np.ndarray, np.ndarray]:
-        """Arcs with positions in their documents, and of each arc the document."""
-        lengths = scores.segments.doc_lengths
-        doc = np.searchsorted(np.cumsum(lengths), arcs[:, 1], side="right")
-        starts = offsets(lengths)[doc]
-        heads = np.where(arcs[:, 0] >= 0, arcs[:, 0] - starts, -1)
-        return np.stack([heads, arcs[:, 1] - starts, arcs[:, 2]], axis=1), doc
+            measured[ARC_PROBS] = split_by_doc(measured[ARC_PROBS][order], doc, scores)
+        return Decided(split_by_doc(arcs, doc, scores), measured)
 
     def set_annotations(self, docs: Iterable[Doc], graphs: Sequence[np.ndarray]) -> None:
         """Write the graphs to ``doc._.sdp``, or where the setting ``key`` says; and the confidence.
@@ -269,7 +265,7 @@ class SpigotSdp(Tempered, ListenedPipe):
             graphs: what ``predict`` returned.
         """
         docs, key = list(docs), self.settings.key
-        named = [self._named(rows.tolist()) for rows in graphs]
+        named = [named_arcs(rows.tolist(), self.labels) for rows in graphs]
         for doc, arcs in zip(docs, named):
             set_graph(doc, *arcs_and_tops(arcs), key)
         measured = dict(getattr(graphs, "confidence", {}))
@@ -277,11 +273,6 @@ class SpigotSdp(Tempered, ListenedPipe):
             pairs = zip(named, measured[ARC_PROBS])
             measured[ARC_PROBS] = [dict(zip(arcs, probs.tolist())) for arcs, probs in pairs]
         write_graphs(docs, key, measured)
-
-    def _named(self, arcs: Iterable[Sequence[int]]) -> list[tuple[int, int, str]]:
-        """Arcs with their labels; a top has the head -1 and no label."""
-        labels = self.labels
-        return [(head, dep, labels[label] if head >= 0 else "") for head, dep, label in arcs]
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """Score the graphs of the component's key.
@@ -380,7 +371,7 @@ class SpigotSdp(Tempered, ListenedPipe):
         return GraphDistribution(scores, self.temperature)
 
     def _scored(self, arcs: Iterable[tuple[int, int, int]], log_prob: float) -> ScoredGraph:
-        return ScoredGraph(*arcs_and_tops(sorted(self._named(arcs))), log_prob, self.settings.key)
+        return ScoredGraph(*arcs_and_tops(sorted(named_arcs(arcs, self.labels))), log_prob, self.settings.key)
 
     @property
     def annotation(self) -> dict[str, Any]:
@@ -476,17 +467,3 @@ class SpigotSdp(Tempered, ListenedPipe):
         deterministic = torch.zeros(label_scores.shape[3], dtype=torch.bool)
         deterministic[self.deterministic] = True
         return loss(scores, gold, part.lengths[rows], deterministic)
-
-
-def arcs_and_tops(
-    named: Iterable[tuple[int, int, str]],
-) -> tuple[list[tuple[int, int, str]], list[int]]:
-    """Arcs with the head -1 apart from the others, as ``set_graph`` takes them."""
-    named = list(named)
-    return [arc for arc in named if arc[0] >= 0], [dep for head, dep, _ in named if head < 0]
-
-
-def _split(rows: np.ndarray, doc: np.ndarray, scores: DocScores) -> list[np.ndarray]:
-    """Rows by their documents, whose numbers ``doc`` rise."""
-    size = len(scores.segments.doc_lengths)
-    return np.split(rows, np.searchsorted(doc, np.arange(1, size))) if size else []

@@ -6,9 +6,13 @@ from torch.utils._pytree import tree_leaves
 
 from diffdecode.structure import (
     SURROGATES,
+    GraphParts,
+    JointParts,
     graph_argmax,
     graph_hinge_loss,
     graph_negative_log_likelihood,
+    joint_scores,
+    joint_semantic_graphs,
     k_best_trees,
     nonprojective_marginals,
     nonprojective_tree,
@@ -210,6 +214,22 @@ def test_graphs(accelerator, deterministic):
         compare(accelerator, semantic_graph, arcs, labels)
         compare(accelerator, project_sdp, arcs, labels)
         compare(accelerator, project_sdp_sequential, arcs, labels)
+
+
+def test_two_graphs_together(accelerator):
+    def best(arcs, labels, predicates, places, pairs):
+        leaves = [part.clone().requires_grad_() for part in (predicates, arcs, labels, pairs)]
+        one = GraphParts(*leaves[:3])
+        parts = JointParts(one, GraphParts(*(-part for part in one)), places, leaves[3])
+        graphs = joint_semantic_graphs(parts)
+        joint_scores(parts, graphs).sum().backward()
+        return *map(tuple, graphs), [leaf.grad for leaf in leaves]
+
+    for batch, n in accelerator.sizes([(4, 5)], [(4, 5), (140, 17), (8, 64)]):
+        arcs, labels, predicates = graph_scores(batch, n)
+        places = (torch.rand(arcs.shape, generator=seeded(5)) < 0.3).nonzero()
+        pairs = torch.randn(len(places), 3, 3, generator=seeded(6))
+        compare(accelerator, best, arcs, labels, predicates, places, pairs)
 
 
 @pytest.mark.parametrize("surrogate", [name for name, one in SURROGATES.items() if not one.trees_only])

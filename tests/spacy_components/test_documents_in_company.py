@@ -9,9 +9,11 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import SGD, to_numpy
 from toy_pipelines import (
+    TOK2VEC,
     bare,
     graph_concat,
     head_concat,
+    joint_config,
     make_pipeline,
     ner_config,
     only,
@@ -56,6 +58,11 @@ PIPELINES = {
     "parser": [PARSER],
     "nonprojective": [("spigot_parser", parser_config(projective=False, multi_root=False))],
     "sdp": [SDP],
+    "joint": [("joint_sdp", joint_config())],
+    "joint-own": [
+        ("joint_sdp", joint_config(own=TOK2VEC)),
+        END_TASKS["tagger"](graph_concat(upstream="joint_sdp", key="eud")),
+    ],
     "chain": [PARSER, ("spigot_sdp", sdp_config(head_concat())), END_TASKS["masked_textcat"](graph_concat())],
     **{
         f"{task}-{layer}": [LAYERS[layer][0], END_TASKS[task](LAYERS[layer][1])]
@@ -92,14 +99,14 @@ def pipeline(name):
 def found(doc, with_cats=True):
     """Decisions, and the classifier's scores. spaCy's textcat gives an empty document zeros when it is alone,
     and a score of no words in company; masked_textcat does not."""
-    graph = get_graph(doc)
+    graphs = [get_graph(doc, key) for key in ("sdp", "dm", "eud")]
     decisions = (
         [token.head.i for token in doc],
         [token.dep_ for token in doc],
         [token.tag_ for token in doc],
         [token.ent_iob_ + token.ent_type_ for token in doc],
         sorted((span.start, span.end, span.label_) for span in doc.spans.get("sc", [])),
-        None if graph is None else (graph.arcs, graph.top),
+        [None if graph is None else (graph.arcs, graph.top) for graph in graphs],
         [bool(token.is_sent_start) for token in doc],
     )
     return decisions, doc.cats if with_cats or len(doc) else {}

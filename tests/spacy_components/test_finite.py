@@ -11,6 +11,7 @@ from toy_pipelines import (
     example,
     graph_concat,
     head_concat,
+    joint_config,
     make_pipeline,
     module_of,
     only,
@@ -23,7 +24,7 @@ from toy_pipelines import (
 from spacy_components.ml.thinc_glue.finite import NotFinite, require_finite
 from spacy_components.ml.thinc_glue.parameters import parameters
 
-PIPES = {"spigot_parser": parser_config(), "spigot_sdp": sdp_config()}
+PIPES = {"spigot_parser": parser_config(), "spigot_sdp": sdp_config(), "joint_sdp": joint_config()}
 
 
 def spoilt(model, number):
@@ -71,7 +72,8 @@ def test_the_parameter_is_named():
 @pytest.mark.parametrize("name", PIPES)
 def test_an_end_task_alone_notices_too(name):
     """Without any gold annotation of its own in the batch."""
-    concat = head_concat() if name == "spigot_parser" else graph_concat()
+    key = "eud" if name == "joint_sdp" else ""
+    concat = head_concat() if name == "spigot_parser" else graph_concat(upstream=name, key=key)
     nlp, _ = make_pipeline((name, PIPES[name]), ("masked_textcat", textcat_config(concat), "textcat"))
     docs = [only(doc, "cats") for doc in parsed_docs(nlp.vocab)]
     next(spoilt(nlp.get_pipe(name).model, float("nan")))

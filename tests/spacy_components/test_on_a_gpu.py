@@ -67,6 +67,10 @@ PIPELINES = {
     "both directions, deterministic": lambda: graphs_and(
         textcat_on(toy.graph_concat(dependents=True)), loss="likelihood", deterministic=["ARG1"]
     ),
+    "two graphs together": lambda: [
+        ("joint_sdp", toy.joint_config(own=toy.TOK2VEC)),
+        textcat_on(toy.graph_concat(upstream="joint_sdp", key="eud")),
+    ],
 }
 """Every loss, layer and kind of component, several in one pipeline."""
 

@@ -96,7 +96,8 @@ def pipeline_of(name, request):
     if "checkpoint" in signature:
         config["checkpoint"] = request.getfixturevalue("checkpoint")
     if made == Model[list[Doc], DocScores]:
-        factory = "spigot_sdp" if ".graphs." in build.__module__ else "spigot_parser"
+        graphs = "joint_sdp" if name == "diffdecode.JointGraphParser.v1" else "spigot_sdp"
+        factory = graphs if ".graphs." in build.__module__ else "spigot_parser"
         return make_pipeline((factory, {"model": config}))
     if made == Model[list[Doc], list[Ints1d]]:
         config = head_concat() | {"parse": config}

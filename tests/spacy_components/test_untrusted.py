@@ -13,6 +13,7 @@ import torch
 from exploring import cases
 from thinc.api import PyTorchShim
 from toy_pipelines import (
+    joint_config,
     make_pipeline,
     parser_config,
     sdp_config,
@@ -195,7 +196,13 @@ def test_what_is_wrong_is_said(checkpoint, tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    "config", [("spigot_parser", parser_config()), ("spigot_sdp", sdp_config()), "stanza"]
+    "config",
+    [
+        ("spigot_parser", parser_config()),
+        ("spigot_sdp", sdp_config()),
+        ("joint_sdp", joint_config()),
+        "stanza",
+    ],
 )
 def test_damaged_parameters_of_a_saved_pipeline_are_refused(config, request):
     if config == "stanza":
@@ -281,6 +288,7 @@ def encoder():
     [
         ("spigot_parser", parser_config(encoder())),
         ("spigot_sdp", sdp_config(encoder())),
+        ("joint_sdp", joint_config(encoder())),
         ("masked_textcat", textcat_config(encoder())),
         ("masked_spancat", spancat_config(encoder())),
     ],

@@ -45,12 +45,20 @@ def parsed_docs(vocab):
         doc = Doc(vocab, words=words, heads=heads, deps=deps.split(), tags=tags)
         arcs = [(head, dep, f"ARG{1 + (dep > head)}") for dep, head in enumerate(heads) if dep != head]
         arcs += [(0, 1, "mwe")] if len(words) > 4 else []
-        set_graph(doc, dict.fromkeys(arcs), [heads.index(i) for i in range(len(heads)) if heads[i] == i])
+        top = [heads.index(i) for i in range(len(heads)) if heads[i] == i]
+        for key in ("sdp", "dm"):
+            set_graph(doc, dict.fromkeys(arcs), top, key)
+        set_graph(doc, turned(arcs), top, "eud")
         doc.set_ents([doc.char_span(0, len(words[0]), label="X")])
         doc.spans["sc"] = [doc.char_span(0, len(words[0]), label="Y")]
         doc.cats = {"POS": float(len(words) > 4), "NEG": float(len(words) <= 4)}
         docs.append(doc)
     return docs
+
+
+def turned(arcs):
+    """The arcs of another formalism: the other way round, and with labels of its own."""
+    return {(dep, head, "fixed" if label == "mwe" else "PAT") for head, dep, label in arcs}
 
 
 def bare(doc):
@@ -65,7 +73,8 @@ def only(doc, *annotations):
         heads, deps = [t.head.i for t in doc], [t.dep_ for t in doc]
         copy = Doc(doc.vocab, words=[t.text for t in doc], heads=heads, deps=deps)
     if "graph" in annotations:
-        copy._.sdp = doc._.sdp
+        for key in ("sdp", "dm", "eud"):
+            copy._.set(key, doc._.get(key))
     if "cats" in annotations:
         copy.cats = doc.cats
     if "tags" in annotations:
@@ -104,6 +113,21 @@ def sdp_config(tok2vec=TOK2VEC, **settings):
     return {"model": model, **settings}
 
 
+def joint_config(tok2vec=TOK2VEC, own=None, **settings):
+    model = {
+        "@architectures": "diffdecode.JointGraphParser.v1",
+        "hidden_width": 16,
+        "label_width": 8,
+        "rank": 4,
+        "pair_heads": 2,
+        "tok2vec": tok2vec,
+        "first": own,
+        "second": own,
+        "segmenter": SEGMENTER,
+    }
+    return {"model": model, **settings}
+
+
 def head_concat(tok2vec=TOK2VEC, upstream="spigot_parser"):
     parse = {"@architectures": "diffdecode.ParseListener.v1", "upstream": upstream}
     return {"@architectures": "diffdecode.HeadConcat.v1", "tok2vec": tok2vec, "parse": parse}
@@ -124,8 +148,8 @@ def tree_concat(children="sum", grandparent=False, upstream="spigot_parser"):
     }
 
 
-def graph_concat(tok2vec=TOK2VEC, upstream="spigot_sdp", dependents=False):
-    graph = {"@architectures": "diffdecode.GraphListener.v1", "upstream": upstream}
+def graph_concat(tok2vec=TOK2VEC, upstream="spigot_sdp", dependents=False, key=""):
+    graph = {"@architectures": "diffdecode.GraphListener.v1", "upstream": upstream, "key": key}
     return {
         "@architectures": "diffdecode.GraphConcat.v1",
         "tok2vec": tok2vec,

@@ -1,6 +1,13 @@
 """Semantic dependency graphs: decisions, projections, losses and the layer."""
 
 from diffdecode.structure.graphs.decode import semantic_graph, uses_a_label_twice
+from diffdecode.structure.graphs.joint import (
+    JointParts,
+    given_the_other,
+    joint_scores,
+    joint_semantic_graphs,
+    pair_table,
+)
 from diffdecode.structure.graphs.layer import Graphs, graph_argmax
 from diffdecode.structure.graphs.losses import graph_hinge_loss, graph_negative_log_likelihood
 from diffdecode.structure.graphs.parts import (
@@ -17,13 +24,18 @@ __all__ = [
     "NO_ARC",
     "GraphParts",
     "Graphs",
+    "JointParts",
     "SemanticGraph",
     "check_graph",
+    "given_the_other",
     "graph_argmax",
     "graph_hinge_loss",
     "graph_negative_log_likelihood",
     "graph_parts",
     "graph_scores",
+    "joint_scores",
+    "joint_semantic_graphs",
+    "pair_table",
     "project_sdp",
     "project_sdp_sequential",
     "semantic_graph",

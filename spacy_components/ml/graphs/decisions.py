@@ -77,7 +77,7 @@ class GraphDecoder:
         Returns:
             as ``predict``.
         """
-        return _arcs_of([part.batch for part in scores.scores], chosen)
+        return arcs_of([part.batch for part in scores.scores], chosen)
 
     def decide(self, scores: DocScores, deterministic: Sequence[int]) -> "GraphDecision":
         """Decide, and be ready for a gradient on the decision.
@@ -110,7 +110,7 @@ def _best(part: PartScores, deterministic: Sequence[int]) -> SemanticGraph:
     return semantic_graph(arcs, labels, predicates, part.lengths, deterministic=list(deterministic))
 
 
-def _arcs_of(batches: Sequence[SegmentBatch], graphs: Sequence[SemanticGraph]) -> np.ndarray:
+def arcs_of(batches: Sequence[SegmentBatch], graphs: Sequence[SemanticGraph]) -> np.ndarray:
     """Arcs of batches of graphs, ``[arcs, 3]``: positions of head (-1: the root) and dependent, label."""
     arcs = [np.zeros((0, 3), dtype=np.int64)]
     for batch, of_batch in zip(batches, on_cpu([graph.labels.to(torch.int16) for graph in graphs])):
@@ -166,7 +166,7 @@ class GraphDecision:
     def outputs(self, ops: Ops) -> list[Ints2d]:
         """For each document rows (head, dependent, label), tops left out."""
         batches = [batch.scores.batch for batch in self.batches]
-        arcs = _arcs_of(batches, [batch.graph() for batch in self.batches])
+        arcs = arcs_of(batches, [batch.graph() for batch in self.batches])
         arcs = arcs[arcs[:, 0] >= 0]
         arcs = arcs[np.argsort(arcs[:, 1], kind="stable")]
         lengths = self.segments.doc_lengths

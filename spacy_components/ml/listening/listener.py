@@ -158,4 +158,4 @@ def _ask(model: Model, docs: Sequence[Doc]) -> list:
     if pipe is None or not pipe.stands_alone:
         raise ValueError(nothing_to_read(model, docs[0]))
     warn_of_asking(model, docs[0])
-    return pipe.decide_as(mailbox.soft, pipe.model.predict(list(docs))).outputs(model.ops)
+    return pipe.decide_as(pipe.wish(model), pipe.model.predict(list(docs))).outputs(model.ops)

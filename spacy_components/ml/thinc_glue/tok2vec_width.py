@@ -18,6 +18,11 @@ def initialize_tok2vec(tok2vec: Model, docs: Sequence[Doc] | None, layer: str) -
         the width of the vectors.
     """
     tok2vec.initialize(X=docs)
+    return width_of(tok2vec, docs, layer)
+
+
+def width_of(tok2vec: Model, docs: Sequence[Doc] | None, layer: str) -> int:
+    """The width of an initialized tok2vec; arguments as above."""
     width = tok2vec.maybe_get_dim("nO")
     if width is None:
         with_words = [doc for doc in docs or [] if len(doc)]

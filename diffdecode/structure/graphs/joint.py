@@ -1,0 +1,159 @@
+"""Two semantic graphs over the same words, decided together: parts across formalisms.
+
+Peng, Thomson and Smith (ACL 2017), "Deep Multitask Learning for Semantic Dependency Parsing": beside the
+parts of each graph there are parts for two arcs, one of either graph, between the same argument and the same
+predicate. As in a single graph, predicates do not interact: each one picks its arguments in both graphs, and
+whether it is a predicate in none, one or both of them. So the best pair of graphs is found exactly.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffdecode.checks import found, looks_once
+from diffdecode.structure.graphs.parts import (
+    NO_ARC,
+    GraphParts,
+    SemanticGraph,
+    check_graph,
+    graph_scores,
+    refuse_not_scores,
+)
+from diffdecode.structure.kernels.status import possible_arcs
+from diffdecode.structure.trees import Lengths
+
+
+class JointParts(NamedTuple):
+    """Scores of the parts of two graphs with L1 and L2 labels, and of pairs of their arcs."""
+
+    first: GraphParts
+    second: GraphParts
+    places: Tensor
+    """``[P, 3]`` int64: sentence, argument and predicate, each place once, where two arcs have a part."""
+    pairs: Tensor
+    """``[P, L1, L2]``: what two arcs at a place add, by their labels; anywhere else they add nothing."""
+
+
+@looks_once
+@torch.no_grad()
+def joint_semantic_graphs(parts: JointParts, lengths: Lengths = None) -> tuple[SemanticGraph, SemanticGraph]:
+    """The two graphs with the highest total score; two empty graphs score 0.
+
+    Every arc has one label and makes its head a predicate of its graph; what has no positive gain is left
+    out. No label is deterministic.
+
+    Args:
+        parts: the scores; -inf forbids a part of one graph.
+        lengths: ``[B]`` words per sentence (``None``: all ``N``).
+
+    Raises:
+        ValueError: wrong shapes or lengths; NaN or +inf, naming the batch row.
+    """
+    parts, lengths = check_joint(parts, lengths)
+    size = parts.first.arcs.shape[1]
+    possible = possible_arcs(lengths, size)
+    gains, labels = zip(*(_best_arcs(one, possible) for one in (parts.first, parts.second)))
+    together = [labels[0].clone(), labels[1].clone()]
+    of_both = gains[0] + gains[1]
+    if len(parts.places):
+        table = pair_table(parts)
+        _refuse_not_scores_of_pairs(table, parts.places)
+        best, which = table.flatten(1).max(1)
+        place = tuple(parts.places.T)
+        of_both[place] = best.double()
+        together[0][place] = which // table.shape[2] + NO_ARC
+        together[1][place] = which % table.shape[2] + NO_ARC
+    alone = [one.predicates.double() for one in (parts.first, parts.second)]
+    values = [
+        torch.zeros_like(alone[0]),
+        alone[0] + gains[0].sum(1),
+        alone[1] + gains[1].sum(1),
+        alone[0] + alone[1] + of_both.sum(1),
+    ]
+    choice = torch.stack(values, -1).argmax(-1)  # of equals the first, with fewer predicates
+    is_both = (choice == 3).unsqueeze(1)
+    graphs = []
+    for i in range(2):
+        predicates = (choice == 1 + i) | (choice == 3)
+        chosen = torch.where(is_both, together[i], labels[i])
+        graphs.append(SemanticGraph(torch.where(predicates.unsqueeze(1), chosen, NO_ARC), predicates))
+    return graphs[0], graphs[1]
+
+
+def _best_arcs(parts: GraphParts, possible: Tensor) -> tuple[Tensor, Tensor]:
+    """What the best labelled arcs of one graph alone add, in float64, 0 for none; and their labels."""
+    gain, labels = parts.labels.max(-1)
+    gain = (gain + parts.arcs).masked_fill_(~possible, -torch.inf)
+    refuse_not_scores(gain, parts.predicates)
+    return gain.clamp(min=0).double(), torch.where(gain > 0, labels, NO_ARC)
+
+
+def pair_table(parts: JointParts) -> Tensor:
+    """``[P, 1 + L1, 1 + L2]`` what each choice at a place adds; the first row and column are for no arc.
+
+    Differentiable in all scores.
+    """
+    place = tuple(parts.places.T)
+    first, second = (one.arcs[place].unsqueeze(1) + one.labels[place] for one in (parts.first, parts.second))
+    both = first.unsqueeze(2) + second.unsqueeze(1) + parts.pairs
+    with_first = torch.cat([first.unsqueeze(2), both], 2)
+    without = torch.cat([second.new_zeros(len(second), 1), second], 1)
+    return torch.cat([without.unsqueeze(1), with_first], 1)
+
+
+def given_the_other(parts: JointParts, which: int, other: SemanticGraph) -> GraphParts:
+    """The scores of one graph where the other is known: pairs are parts of single arcs then.
+
+    What is best of them is, of the best two graphs, the one. Differentiable in the scores.
+
+    Args:
+        parts: the scores.
+        which: 0 for those of the first graph, 1 of the second.
+        other: the graph of the other kind.
+    """
+    place = tuple(parts.places.T)
+    own, label = (parts.first, parts.second)[which], other.labels[place]
+    index = label.clamp(min=0).view(-1, 1, 1)
+    if which == 0:
+        added = parts.pairs.gather(2, index.expand(-1, parts.pairs.shape[1], 1)).squeeze(2)
+    else:
+        added = parts.pairs.gather(1, index.expand(-1, 1, parts.pairs.shape[2])).squeeze(1)
+    added = torch.where(label.unsqueeze(1) >= 0, added, 0.0)
+    return own._replace(labels=own.labels.index_put(place, added, accumulate=True))
+
+
+def joint_scores(parts: JointParts, graphs: tuple[SemanticGraph, SemanticGraph]) -> Tensor:
+    """Sum of the scores of two graphs' parts, ``[B]``; differentiable in ``parts``."""
+    first, second = graphs
+    return graph_scores(parts.first, first) + graph_scores(given_the_other(parts, 1, first), second)
+
+
+def check_joint(parts: JointParts, lengths: Lengths) -> tuple[JointParts, Tensor]:
+    """Scores of one type, places beyond the lengths left out, and lengths as a tensor.
+
+    Raises:
+        ValueError: the shapes disagree, or a length is outside 1..N.
+    """
+    (first, lengths_), (second, _) = (
+        check_graph(one.arcs, one.labels, one.predicates, lengths) for one in (parts.first, parts.second)
+    )
+    if first.arcs.shape != second.arcs.shape:
+        raise ValueError(f"graphs of other words: {list(first.arcs.shape)} and {list(second.arcs.shape)}")
+    count = len(parts.places)
+    wanted = [count, first.labels.shape[3], second.labels.shape[3]]
+    if parts.places.shape != (count, 3) or list(parts.pairs.shape) != wanted:
+        raise ValueError(
+            f"expected places [P, 3] and pairs [P, {wanted[1]}, {wanted[2]}], got "
+            f"{list(parts.places.shape)} and {list(parts.pairs.shape)}"
+        )
+    possible = possible_arcs(lengths_, first.arcs.shape[1])[tuple(parts.places.T)]
+    return JointParts(first, second, parts.places[possible], parts.pairs[possible].to(first.arcs)), lengths_
+
+
+def _refuse_not_scores_of_pairs(table: Tensor, places: Tensor) -> None:
+    """Raises ValueError for NaN or +inf in ``table [P, 1 + L1, 1 + L2]``, naming the batch row."""
+    wrong = ~(table < torch.inf).flatten(1).all(1)
+    if found(lambda: wrong.any()):
+        row = int(places[wrong.nonzero()[0, 0], 0])
+        raise ValueError(f"pairs of batch row {row} hold NaN or +inf, or overflow when added")
