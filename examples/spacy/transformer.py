@@ -42,7 +42,12 @@ def main(argv: list[str] | None = None) -> None:
     add("--steps", type=int, default=800, help="steps of --words words")
     add("--words", type=int, default=1000, help="words of a step, padding included")
     add("--texts", type=float, default=0.15, help="share of the classified texts that an epoch draws")
-    add("--learn-rate", type=float, default=0.0002, help="of the transformer; the parser's is ten times that")
+    add(
+        "--learn-rate",
+        type=float,
+        default=0.0002,
+        help="of the transformer; parser and classifier have ten times that",
+    )
     add("--grad-factor", type=float, default=0.5, help="of the gradient through the trees; 0 for none")
     add("--looks", type=int, default=4, help="how often a part of the dev set is parsed in training")
     add("--seed", type=int, default=0)

@@ -11,6 +11,7 @@ from thinc.types import Ragged
 
 from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.thinc_glue.untrusted import read_weights_only
+from spacy_components.pipeline.own_rate import OwnRate
 
 
 @Language.factory(
@@ -21,6 +22,7 @@ from spacy_components.ml.thinc_glue.untrusted import read_weights_only
         "spans_key": DEFAULT_SPANS_KEY,
         "threshold": 0.5,
         "max_positive": None,
+        "step_size": 1.0,
         "suggester": {"@misc": "spacy.ngram_suggester.v1", "sizes": [1, 2, 3]},
         "scorer": {"@scorers": "spacy.spancat_scorer.v1"},
     },
@@ -34,11 +36,12 @@ def make_masked_spancat(
     spans_key: str,
     threshold: float,
     max_positive: int | None,
+    step_size: float,
     scorer: Callable | None,
 ) -> "MaskedSpanCategorizer":
-    """Same options as ``spancat``."""
+    """Same options as ``spancat``, and ``step_size``, a factor on the learning rate."""
     read_weights_only(model)
-    return MaskedSpanCategorizer(
+    made = MaskedSpanCategorizer(
         nlp.vocab,
         model,
         suggester,
@@ -48,9 +51,11 @@ def make_masked_spancat(
         max_positive=max_positive,
         scorer=scorer,
     )
+    made.set_step_size(step_size)
+    return made
 
 
-class MaskedSpanCategorizer(SpanCategorizer):
+class MaskedSpanCategorizer(OwnRate, SpanCategorizer):
     """Learns from the documents that have the spans key and gives the others no gradient and no loss.
 
     spaCy's ``spancat`` reads a document without ``doc.spans[spans_key]`` as one where no candidate is a span.

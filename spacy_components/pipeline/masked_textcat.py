@@ -12,6 +12,7 @@ from thinc.api import Model
 
 from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.thinc_glue.untrusted import read_weights_only
+from spacy_components.pipeline.own_rate import OwnRate
 
 
 @Language.factory(
@@ -20,6 +21,7 @@ from spacy_components.ml.thinc_glue.untrusted import read_weights_only
     default_config={
         "model": DEFAULT_SINGLE_TEXTCAT_MODEL,
         "threshold": 0.0,
+        "step_size": 1.0,
         "scorer": {"@scorers": "diffdecode.cats_scorer.v1"},
     },
     default_score_weights={
@@ -33,11 +35,13 @@ from spacy_components.ml.thinc_glue.untrusted import read_weights_only
     },
 )
 def make_masked_textcat(
-    nlp: Language, name: str, model: Model, threshold: float, scorer: Callable | None
+    nlp: Language, name: str, model: Model, threshold: float, step_size: float, scorer: Callable | None
 ) -> "MaskedTextCategorizer":
-    """Same options as ``textcat``."""
+    """Same options as ``textcat``, and ``step_size``, a factor on the learning rate."""
     read_weights_only(model)
-    return MaskedTextCategorizer(nlp.vocab, model, name, threshold=threshold, scorer=scorer)
+    made = MaskedTextCategorizer(nlp.vocab, model, name, threshold=threshold, scorer=scorer)
+    made.set_step_size(step_size)
+    return made
 
 
 @Language.factory(
@@ -46,6 +50,7 @@ def make_masked_textcat(
     default_config={
         "model": DEFAULT_MULTI_TEXTCAT_MODEL,
         "threshold": 0.5,
+        "step_size": 1.0,
         "scorer": {"@scorers": "diffdecode.cats_scorer.v1", "multi_label": True},
     },
     default_score_weights={
@@ -58,14 +63,16 @@ def make_masked_textcat(
     },
 )
 def make_masked_textcat_multilabel(
-    nlp: Language, name: str, model: Model, threshold: float, scorer: Callable | None
+    nlp: Language, name: str, model: Model, threshold: float, step_size: float, scorer: Callable | None
 ) -> "MaskedMultiLabelTextCategorizer":
-    """Same options as ``textcat_multilabel``."""
+    """Same options as ``textcat_multilabel``, and ``step_size``, a factor on the learning rate."""
     read_weights_only(model)
-    return MaskedMultiLabelTextCategorizer(nlp.vocab, model, name, threshold=threshold, scorer=scorer)
+    made = MaskedMultiLabelTextCategorizer(nlp.vocab, model, name, threshold=threshold, scorer=scorer)
+    made.set_step_size(step_size)
+    return made
 
 
-class LabelledOnly(TextCategorizer):
+class LabelledOnly(OwnRate, TextCategorizer):
     """What the two have in common: a document counts if it is labelled, and has scores if it has words."""
 
     def predict(self, docs: Iterable[Doc]) -> np.ndarray:

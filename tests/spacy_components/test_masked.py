@@ -1,12 +1,15 @@
 """The masked components: documents without the annotation give no loss and no gradient."""
 
+import pickle
+
 import numpy as np
 import pytest
 import spacy
 from spacy.tokens import Doc, Span
 from spacy.training import Example
-from thinc.api import fix_random_seed
+from thinc.api import Adam, fix_random_seed
 
+from spacy_components.ml.thinc_glue.parameters import parameters
 from spacy_components.pipeline import masked_spancat, masked_textcat  # noqa: F401 - registers the factories
 from spacy_components.training import scorers  # noqa: F401 - registers the scorers
 
@@ -174,3 +177,26 @@ def test_both_learn_from_a_corpus_where_no_document_has_both():
     reloaded = spacy.blank("xx").from_config(nlp.config).from_bytes(nlp.to_bytes())
     doc, again = nlp("nice long film"), reloaded("nice long film")
     assert again.cats == doc.cats and [s.label_ for s in again.spans["sc"]] == ["OPINION", "THING"]
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_a_component_may_have_a_learning_rate_of_its_own(task):
+    def step(**config):
+        fix_random_seed(0)
+        nlp = spacy.blank("xx")
+        pipe = nlp.add_pipe(f"masked_{task}", config={"model": MODELS[task], **config})
+        labelled, _ = corpus(nlp)
+        nlp.initialize(lambda: labelled)
+        before = {key: value.copy() for key, value in parameters(pipe.model).items()}
+        nlp.update(labelled, sgd=Adam(0.01, L2=0.0))
+        after = parameters(pipe.model)
+        assert pickle.loads(pickle.dumps(pipe)).step_size == pipe.step_size
+        return [after[key] - value for key, value in before.items()]
+
+    for whole, tenth in zip(step(), step(step_size=0.1), strict=True):
+        np.testing.assert_allclose(0.1 * whole, tenth, atol=1e-6)
+
+
+def test_a_learning_rate_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"'masked_textcat': step_size must be above 0, got 0"):
+        spacy.blank("xx").add_pipe("masked_textcat", config={"step_size": 0.0})
