@@ -344,10 +344,9 @@ class Comparison:
         """Caption, header and rows, scores beside the paper's figures."""
         header, body = beside_paper(values, self.experiment.paper)
         rows = [[name, *cells, f"{seconds[name]:.0f}"] for name, cells in zip(values, body)]
-        caption = (
-            f"{self.experiment.name}, dev, percent, {seed + 1} seeds (mean ± standard deviation). "
-            f"Paper: {self.experiment.paper_data}."
-        )
+        caption = f"{self.experiment.name}, dev, percent, {seed + 1} seeds (mean ± standard deviation)."
+        if self.experiment.paper:
+            caption += f" Paper: {self.experiment.paper_data}."
         return caption, ["system", *header, "CPU s"], rows
 
 

@@ -78,6 +78,7 @@ COMMANDS = {
     "examples.spacy.parse_ud": "parse_ud",
     "examples.papers.sentiment": "sentiment",
     "examples.papers.syntax_semantics": "syntax_semantics",
+    "examples.papers.tree_sentiment": "tree_sentiment",
     "examples.papers.teach_parser.__main__": "teach_parser",
 }
 

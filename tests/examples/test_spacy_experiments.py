@@ -7,10 +7,10 @@ import pytest
 import spacy
 
 from examples._shared.toy_corpus import corpus
-from examples.papers import _spacy, sentiment, syntax_semantics
+from examples.papers import _spacy, sentiment, syntax_semantics, tree_sentiment
 from spacy_components.training.corpus import make_example
 
-EXPERIMENTS = [module.EXPERIMENT for module in (syntax_semantics, sentiment)]
+EXPERIMENTS = [module.EXPERIMENT for module in (syntax_semantics, sentiment, tree_sentiment)]
 
 
 def never(*_, **__):
@@ -70,6 +70,25 @@ def test_sentiment_begins_with_one_parser_of_a_seed(tmp_path, monkeypatch):
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["measures"] == {"accuracy": 1, "DM LF": 1, "test: accuracy": 1}
     assert set(record["systems"]["BiLSTM"]) == {"accuracy", "test: accuracy"}
+
+
+def test_trees_and_sentiment(tmp_path):
+    """As many reviews without trees, in fewer steps."""
+    command = ["--quick", "--out", str(tmp_path), "--steps", "5", "--start-steps", "2"]
+    tree_sentiment.main([*command, "--systems", "BiLSTM", "structured_st"])
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert set(record["systems"]["BiLSTM"]) == {"accuracy"}
+    assert set(record["systems"]["structured_st"]) == {"accuracy", "UAS", "LAS"}
+    steps = {}
+    for folder in (tmp_path / "seed0").iterdir():
+        steps[folder.name.partition("-")[0]] = spacy.util.load_config(folder / "model-last/config.cfg")[
+            "training"
+        ]
+    assert {name: training["max_steps"] for name, training in steps.items()} == {
+        "start": 2,
+        "BiLSTM": 4,
+        "structured_st": 5,
+    }
 
 
 def test_counts_have_the_score():
