@@ -183,11 +183,11 @@ def test_layers_start_a_constant_number_of_kernels(layer):
             assert many - few <= 30
 
 
-@pytest.mark.parametrize("dependents", [False, True])
-def test_the_number_of_documents_adds_no_wait_to_graphs(kind, dependents):
+@pytest.mark.parametrize("name", ["graphs", "both directions, deterministic", "two graphs together"])
+def test_the_number_of_documents_adds_no_wait_to_graphs(kind, name):
     with on_gpu(kind) as gpu:
-        nlp, examples = toy.make_pipeline(*graphs_and(textcat_on(toy.graph_concat(dependents=dependents))))
-        parser, optimizer = nlp.get_pipe("spigot_sdp"), Adam(0.01)
+        nlp, examples = toy.make_pipeline(*PIPELINES[name]())
+        parser, optimizer = nlp.get_pipe(nlp.pipe_names[0]), Adam(0.01)
         few, many = (len(gpu.waits(parser.predict, docs_of(nlp, count))) for count in (4, 16))
         assert few == many <= 8
         toy.train_step(nlp, examples, optimizer)

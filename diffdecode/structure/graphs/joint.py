@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffdecode.checks import found, looks_once
+from diffdecode.checks import found as is_found
+from diffdecode.checks import looks_once
 from diffdecode.structure.graphs.parts import (
     NO_ARC,
     GraphParts,
@@ -30,7 +31,8 @@ class JointParts(NamedTuple):
     first: GraphParts
     second: GraphParts
     places: Tensor
-    """``[P, 3]`` int64: sentence, argument and predicate, each place once, where two arcs have a part."""
+    """``[P, 3]`` int64: sentence, argument and predicate, each place once, where two arcs have a part. One at
+    which there can be no arc counts for nothing."""
     pairs: Tensor
     """``[P, L1, L2]``: what two arcs at a place add, by their labels; anywhere else they add nothing."""
 
@@ -57,13 +59,15 @@ def joint_semantic_graphs(parts: JointParts, lengths: Lengths = None) -> tuple[S
     together = [labels[0].clone(), labels[1].clone()]
     of_both = gains[0] + gains[1]
     if len(parts.places):
-        table = pair_table(parts)
+        place = tuple(parts.places.T)
+        counts = possible[place]  # and what is at other places changes nothing
+        table = pair_table(parts).masked_fill(~counts[:, None, None], -torch.inf)
         _refuse_not_scores_of_pairs(table, parts.places)
         best, which = table.flatten(1).max(1)
-        place = tuple(parts.places.T)
-        of_both[place] = best.double()
-        together[0][place] = which // table.shape[2] + NO_ARC
-        together[1][place] = which % table.shape[2] + NO_ARC
+        of_both[place] = torch.where(counts, best.double(), of_both[place])
+        found = which // table.shape[2] + NO_ARC, which % table.shape[2] + NO_ARC
+        for labels_together, label in zip(together, found):
+            labels_together[place] = torch.where(counts, label, labels_together[place])
     alone = [one.predicates.double() for one in (parts.first, parts.second)]
     values = [
         torch.zeros_like(alone[0]),
@@ -130,7 +134,7 @@ def joint_scores(parts: JointParts, graphs: tuple[SemanticGraph, SemanticGraph])
 
 
 def check_joint(parts: JointParts, lengths: Lengths) -> tuple[JointParts, Tensor]:
-    """Scores of one type, places beyond the lengths left out, and lengths as a tensor.
+    """Scores of one type, and lengths as a tensor.
 
     Raises:
         ValueError: the shapes disagree, or a length is outside 1..N.
@@ -147,13 +151,12 @@ def check_joint(parts: JointParts, lengths: Lengths) -> tuple[JointParts, Tensor
             f"expected places [P, 3] and pairs [P, {wanted[1]}, {wanted[2]}], got "
             f"{list(parts.places.shape)} and {list(parts.pairs.shape)}"
         )
-    possible = possible_arcs(lengths_, first.arcs.shape[1])[tuple(parts.places.T)]
-    return JointParts(first, second, parts.places[possible], parts.pairs[possible].to(first.arcs)), lengths_
+    return JointParts(first, second, parts.places, parts.pairs.to(first.arcs)), lengths_
 
 
 def _refuse_not_scores_of_pairs(table: Tensor, places: Tensor) -> None:
     """Raises ValueError for NaN or +inf in ``table [P, 1 + L1, 1 + L2]``, naming the batch row."""
     wrong = ~(table < torch.inf).flatten(1).all(1)
-    if found(lambda: wrong.any()):
+    if is_found(lambda: wrong.any()):
         row = int(places[wrong.nonzero()[0, 0], 0])
         raise ValueError(f"pairs of batch row {row} hold NaN or +inf, or overflow when added")
