@@ -8,8 +8,8 @@ it, since later words revise earlier labels; but log-probabilities hardly let th
 that are not normalised do (Andor et al. 2016, section 3; Goyal, Dyer and Berg-Kirkpatrick 2019).
 
 Cross entropy trains a tagger that sees one word at a time, and its letters, to a plateau. It goes on by cross
-entropy, by scheduled sampling on its own words, by direct loss, hinge and the global objective (these beside
-cross entropy on the model's own history). Numbers of epochs are such that all but the first take about the
+entropy, by scheduled sampling on its own words, by direct loss, hinge and the global objective, on the hard
+beam and on the soft one (these beside cross entropy on the model's own history). Numbers of epochs are such that all but the first take about the
 same time; cross entropy gains nothing by more.
 """
 
@@ -36,6 +36,9 @@ SAMPLING = System(
 DIRECT = System("direct loss + own history", "direct", 4, f"{SOFT_BEAM} {SOFTSORT}")
 HINGE = System("hinge + own history", "hinge", 4, f"{SOFT_BEAM} {SOFTSORT} --objective hinge")
 GLOBAL = System("global + own history", "global", 4, f"{SOFT_BEAM} --objective global --soft-beam-size 6")
+SOFT_GLOBAL = System(
+    "soft global + own history", "soft_global", 4, f"{SOFT_BEAM} {SOFTSORT} --objective soft_global"
+)
 EXPERIMENT = Experiment(
     module="examples.papers.incremental_tagging",
     about=__doc__,
@@ -47,6 +50,7 @@ EXPERIMENT = Experiment(
         DIRECT,
         HINGE,
         GLOBAL,
+        SOFT_GLOBAL,
     ),
     searches=(
         Search("greedy", 1),
