@@ -163,7 +163,8 @@ class JointSdpSettings(ListenedSettings):
 
     Attributes:
         keys: of the two graphs, such as ``dm`` for ``doc._.dm``.
-        loss: ``local`` (each decision by itself; what two arcs between the same words are is one).
+        loss: ``local`` (each decision by itself; what two arcs between the same words are is one) or
+            ``likelihood`` (of both graphs among all pairs of graphs).
     """
 
     LOSSES = JOINT_LOSSES

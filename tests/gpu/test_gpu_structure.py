@@ -11,6 +11,7 @@ from diffdecode.structure import (
     graph_argmax,
     graph_hinge_loss,
     graph_negative_log_likelihood,
+    joint_negative_log_likelihood,
     joint_scores,
     joint_semantic_graphs,
     k_best_trees,
@@ -222,8 +223,9 @@ def test_two_graphs_together(accelerator):
         one = GraphParts(*leaves[:3])
         parts = JointParts(one, GraphParts(*(-part for part in one)), places, leaves[3])
         graphs = joint_semantic_graphs(parts)
-        joint_scores(parts, graphs).sum().backward()
-        return *map(tuple, graphs), [leaf.grad for leaf in leaves]
+        values = joint_negative_log_likelihood(parts, graphs)
+        (values + joint_scores(parts, graphs)).sum().backward()
+        return *map(tuple, graphs), values, [leaf.grad for leaf in leaves]
 
     for batch, n in accelerator.sizes([(4, 5)], [(4, 5), (140, 17), (8, 64)]):
         arcs, labels, predicates = graph_scores(batch, n)

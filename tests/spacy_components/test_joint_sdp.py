@@ -192,11 +192,11 @@ def test_pairs_are_scored_where_both_graphs_are_likely_to_have_arcs(seed, words,
 # ---- the component
 
 
-@pytest.fixture(scope="module")
-def trained():
+@pytest.fixture(scope="module", params=["local", "likelihood"])
+def trained(request):
     reader = textcat_config(graph_concat(upstream="joint_sdp", key="eud"))
     nlp, examples = make_pipeline(
-        ("joint_sdp", joint_config(own=TOK2VEC)), ("masked_textcat", reader, "textcat")
+        ("joint_sdp", joint_config(own=TOK2VEC, loss=request.param)), ("masked_textcat", reader, "textcat")
     )
 
     def learned(_):
@@ -241,10 +241,10 @@ def alone(doc, key):
     return copy
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_texts_with_one_graph_teach_that_one(key):
+@pytest.mark.parametrize(("key", "loss"), [("dm", "local"), ("eud", "local"), ("eud", "likelihood")])
+def test_texts_with_one_graph_teach_that_one(key, loss):
     """And of the other they say nothing, not that it is empty: with them alone it keeps its arcs."""
-    nlp, examples = make_pipeline(JOINT)
+    nlp, examples = make_pipeline(("joint_sdp", joint_config(loss=loss)))
 
     def learned(_):
         scores = nlp.evaluate(examples)

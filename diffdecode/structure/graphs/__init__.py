@@ -4,6 +4,7 @@ from diffdecode.structure.graphs.decode import semantic_graph, uses_a_label_twic
 from diffdecode.structure.graphs.joint import (
     JointParts,
     given_the_other,
+    joint_negative_log_likelihood,
     joint_scores,
     joint_semantic_graphs,
     pair_table,
@@ -33,6 +34,7 @@ __all__ = [
     "graph_negative_log_likelihood",
     "graph_parts",
     "graph_scores",
+    "joint_negative_log_likelihood",
     "joint_scores",
     "joint_semantic_graphs",
     "pair_table",

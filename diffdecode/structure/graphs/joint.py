@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffdecode.checks import found as is_found
 from diffdecode.checks import looks_once
+from diffdecode.structure.graphs.losses import check_gold_graph
 from diffdecode.structure.graphs.parts import (
     NO_ARC,
     GraphParts,
@@ -21,8 +22,9 @@ from diffdecode.structure.graphs.parts import (
     graph_scores,
     refuse_not_scores,
 )
+from diffdecode.structure.kernels.reference import log_sum
 from diffdecode.structure.kernels.status import possible_arcs
-from diffdecode.structure.trees import Lengths
+from diffdecode.structure.trees import Lengths, refuse_forbidden_gold
 
 
 class JointParts(NamedTuple):
@@ -131,6 +133,93 @@ def joint_scores(parts: JointParts, graphs: tuple[SemanticGraph, SemanticGraph])
     """Sum of the scores of two graphs' parts, ``[B]``; differentiable in ``parts``."""
     first, second = graphs
     return graph_scores(parts.first, first) + graph_scores(given_the_other(parts, 1, first), second)
+
+
+@looks_once
+def joint_negative_log_likelihood(
+    parts: JointParts,
+    gold: tuple[SemanticGraph, SemanticGraph],
+    known: tuple[Tensor, Tensor] | None = None,
+    lengths: Lengths = None,
+) -> Tensor:
+    """``-log p(gold)`` under ``p(two graphs) ∝ exp s(two graphs)``; what is not known of them is summed out.
+
+    Given in which graphs a word is a predicate, its pairs with all arguments are choices by themselves. So
+    the normaliser is, for each word, a sum over the four answers, of products over its arguments.
+
+    Args:
+        parts: the scores.
+        gold: the annotated graphs.
+        known: for each of them ``[B, N+1, N+1]`` bool, the pairs of words of which it says something;
+            ``None`` for all. Predicates are known where a sentence has any such pair.
+        lengths: ``[B]`` words per sentence (``None``: all ``N``).
+
+    Returns:
+        ``[B]``, at least 0.
+
+    Raises:
+        ValueError: wrong shapes or lengths; naming the batch row, NaN, +inf, a gold graph with a forbidden
+            part, or one that is no graph: a label outside 0..L-1, or an arc whose head is no predicate.
+    """
+    parts, lengths = check_joint(parts, lengths)
+    possible = possible_arcs(lengths, parts.first.arcs.shape[1])
+    if known is None:
+        known = possible, possible
+    for own in (parts.first, parts.second):
+        _best_arcs(own, possible)  # which refuses what is no score
+    table = pair_table(parts)
+    _refuse_not_scores_of_pairs(table, parts.places)
+    allowed, predicates = [], []
+    for own, graph, annotated in zip((parts.first, parts.second), gold, known):
+        annotated = annotated & possible
+        fixed = annotated.flatten(1).any(1)
+        graph = check_gold_graph(graph, lengths, own.labels, True)
+        choices = torch.arange(NO_ARC, own.labels.shape[3], device=lengths.device)
+        allowed.append((graph.labels.unsqueeze(3) == choices) | ~annotated.unsqueeze(3))
+        is_predicate = graph.predicates.unsqueeze(2) == torch.tensor([False, True], device=lengths.device)
+        predicates.append(is_predicate | ~fixed[:, None, None])
+    gold_sum = _log_sum(parts, table, lengths, allowed, predicates)
+    refuse_forbidden_gold(gold_sum)
+    everything = ([torch.ones_like(one) for one in masks] for masks in (allowed, predicates))
+    return (_log_sum(parts, table, lengths, *everything) - gold_sum).clamp(min=0).to(parts.first.arcs)
+
+
+def _log_sum(
+    parts: JointParts, table: Tensor, lengths: Tensor, allowed: list[Tensor], predicates: list[Tensor]
+) -> Tensor:
+    """``log sum exp`` of the scores of all pairs of graphs that are allowed, ``[B]``, in float64.
+
+    Args:
+        parts: the scores.
+        table: ``[P, 1 + L1, 1 + L2]`` of ``pair_table``.
+        lengths: ``[B]``.
+        allowed: for each graph ``[B, N+1, N+1, 1 + L]`` bool, the first for no arc.
+        predicates: for each graph ``[B, N+1, 2]`` bool: whether a word may be no predicate, or one.
+    """
+    place, size = tuple(parts.places.T), parts.first.arcs.shape[1]
+    possible = possible_arcs(lengths, size)
+    with_arcs, without = [], []
+    for own, may in zip((parts.first, parts.second), allowed):
+        labelled = own.arcs.unsqueeze(3) + own.labels
+        choices = torch.cat([labelled.new_zeros(*own.arcs.shape, 1), labelled], 3).double()
+        sums = log_sum(choices.masked_fill(~may, -torch.inf), 3)
+        with_arcs.append(torch.where(possible, sums, 0.0))
+        without.append(torch.zeros_like(sums).masked_fill(possible & ~may[..., 0], -torch.inf).sum(1))
+    both = with_arcs[0] + with_arcs[1]
+    may = allowed[0][place].unsqueeze(2) & allowed[1][place].unsqueeze(1)
+    of_places = log_sum(table.double().masked_fill(~may, -torch.inf).flatten(1), 1)
+    both = both.index_put(place, torch.where(possible[place], of_places, 0.0))
+    alone = [own.predicates.double() for own in (parts.first, parts.second)]
+    states = [
+        without[0] + without[1],
+        alone[0] + with_arcs[0].sum(1) + without[1],
+        alone[1] + with_arcs[1].sum(1) + without[0],
+        alone[0] + alone[1] + both.sum(1),
+    ]
+    may_be = [predicates[0][..., i] & predicates[1][..., j] for j in range(2) for i in range(2)]
+    stacked = torch.stack([state.masked_fill(~ok, -torch.inf) for state, ok in zip(states, may_be)], 2)
+    inside = torch.arange(size, device=lengths.device) <= lengths[:, None]
+    return torch.where(inside, log_sum(stacked, 2), 0.0).sum(1)
 
 
 def check_joint(parts: JointParts, lengths: Lengths) -> tuple[JointParts, Tensor]:

@@ -17,6 +17,7 @@ from diffdecode.structure import (
     SemanticGraph,
     graph_hinge_loss,
     graph_negative_log_likelihood,
+    joint_negative_log_likelihood,
     pair_table,
     possible_arcs,
 )
@@ -24,6 +25,7 @@ from diffdecode.structure import (
 IGNORED = -1
 
 GraphLoss = Callable[[GraphParts, SemanticGraph, Tensor, Tensor], Tensor]
+JointLoss = Callable[[JointParts, tuple[SemanticGraph, SemanticGraph], tuple[Tensor, Tensor], Tensor], Tensor]
 
 
 def hinge(scores: GraphParts, gold: SemanticGraph, lengths: Tensor, deterministic: Tensor) -> Tensor:
@@ -100,7 +102,17 @@ def joint_local(
     return torch.stack(losses).sum()
 
 
+def joint_likelihood(
+    scores: JointParts,
+    gold: tuple[SemanticGraph, SemanticGraph],
+    known: tuple[Tensor, Tensor],
+    lengths: Tensor,
+) -> Tensor:
+    """Negative log-likelihood of what is annotated, all else summed out; arguments as above."""
+    return joint_negative_log_likelihood(scores, gold, known, lengths).sum()
+
+
 GRAPH_LOSSES: dict[str, GraphLoss] = {"hinge": hinge, "likelihood": likelihood, "local": local}
 
-JOINT_LOSSES = {"local": joint_local}
+JOINT_LOSSES: dict[str, JointLoss] = {"local": joint_local, "likelihood": joint_likelihood}
 """Of two graphs."""

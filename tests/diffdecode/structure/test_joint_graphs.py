@@ -13,6 +13,8 @@ from diffdecode.structure import (
     JointParts,
     SemanticGraph,
     given_the_other,
+    graph_negative_log_likelihood,
+    joint_negative_log_likelihood,
     joint_scores,
     joint_semantic_graphs,
     semantic_graph,
@@ -65,6 +67,16 @@ def repeated(parts, times):
     return JointParts(*graphs, places, parts.pairs.repeat(times, 1, 1))
 
 
+def scores_of_all(parts, graphs):
+    """All pairs of graphs of one sentence, and their scores."""
+    first, second = graphs
+    pairs = (
+        SemanticGraph(*(part.repeat_interleave(len(second.labels), 0) for part in first)),
+        SemanticGraph(*(part.repeat(len(first.labels), *[1] * (part.dim() - 1)) for part in second)),
+    )
+    return pairs, joint_scores(repeated(parts, len(pairs[0].labels)), pairs)
+
+
 @given(
     seed=st.integers(0, 10**6),
     words=st.integers(1, 2),
@@ -76,20 +88,7 @@ def repeated(parts, times):
 def test_no_pair_of_graphs_is_better(seed, words, labels, share, ties, forbidden):
     parts = random_parts(seed, words, labels, share, ties=ties, forbidden=forbidden)
     found = joint_semantic_graphs(parts)
-    first, second = (GRAPHS[words, count] for count in labels)
-    many = len(first.labels) * len(second.labels)
-    pairs = (
-        SemanticGraph(*(part.repeat_interleave(len(second.labels), 0) for part in first)),
-        SemanticGraph(
-            *(
-                part.repeat(len(first.labels), 1, 1)[:, ...]
-                if part.dim() == 3
-                else part.repeat(len(first.labels), 1)
-                for part in second
-            )
-        ),
-    )
-    best = joint_scores(repeated(parts, many), pairs).max()
+    best = scores_of_all(parts, [GRAPHS[words, count] for count in labels])[1].max()
     torch.testing.assert_close(joint_scores(parts, found)[0], best)
     for graph in found:
         assert graph.predicates[(graph.labels >= 0).any(1)].all()
@@ -141,6 +140,72 @@ def test_a_sentence_is_the_same_alone_and_in_company(seed, words, more):
     for one, other in zip(joint_semantic_graphs(alone), together):
         assert torch.equal(one.labels[0], other.labels[0, :size, :size])
         assert not other.predicates[0, size:].any() and (other.labels[0, size:] == NO_ARC).all()
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    words=st.integers(1, 2),
+    labels=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    share=st.sampled_from([0.0, 0.5, 1.0]),
+    forbidden=st.sampled_from([0.0, 0.2]),
+    annotated=st.tuples(*[st.sampled_from(["all", "some", "none"])] * 2),
+)
+def test_likelihood_by_enumeration(seed, words, labels, share, forbidden, annotated):
+    """Of all pairs of graphs that agree with what is known."""
+    parts = random_parts(seed, words, labels, share, forbidden=forbidden)
+    generator = torch.Generator().manual_seed(seed)
+    graphs = [GRAPHS[words, count] for count in labels]
+    pairs, scores = scores_of_all(parts, graphs)
+    drawn = int(torch.multinomial(scores.softmax(0), 1, generator=generator))
+    gold = [SemanticGraph(*(part[drawn : drawn + 1] for part in graph)) for graph in pairs]
+    agree, known = torch.ones(len(scores), dtype=torch.bool), []
+    for how, graph, wanted in zip(annotated, pairs, gold):
+        share_known = {"all": 1.1, "some": 0.5, "none": 0.0}[how]
+        known.append(torch.rand(1, words + 1, words + 1, generator=generator) < share_known)
+        known[-1][:, 0] = False
+        known[-1].diagonal(dim1=1, dim2=2).fill_(False)
+        agree &= ((graph.labels == wanted.labels) | ~known[-1]).flatten(1).all(1)
+        if known[-1].any():
+            agree &= (graph.predicates == wanted.predicates).all(1)
+    found = joint_negative_log_likelihood(parts, tuple(gold), tuple(known))
+    expected = scores.logsumexp(0) - scores[agree].logsumexp(0)
+    torch.testing.assert_close(found[0], expected, atol=1e-7, rtol=1e-7)
+    if annotated == ("all", "all"):
+        torch.testing.assert_close(joint_negative_log_likelihood(parts, tuple(gold)), found)
+
+
+def test_likelihood_of_two_graphs_without_pairs_is_that_of_each():
+    parts, lengths = random_parts(3, 4, (2, 3), 0.0, batch=3), torch.tensor([4, 1, 3])
+    gold = joint_semantic_graphs(parts, lengths)
+    expected = sum(
+        graph_negative_log_likelihood(own.arcs, own.labels, own.predicates, graph, lengths)
+        for own, graph in zip(parts[:2], gold)
+    )
+    torch.testing.assert_close(joint_negative_log_likelihood(parts, gold, None, lengths), expected)
+
+
+def test_gradients_of_the_likelihood():
+    parts, lengths = random_parts(1, 3, (2, 2), 0.6, batch=2), torch.tensor([3, 2])
+    gold = joint_semantic_graphs(parts, lengths)
+    known = torch.rand(2, 4, 4) < 0.5, torch.ones(2, 4, 4, dtype=torch.bool)
+    leaves = [part.requires_grad_() for part in (*parts.first, *parts.second, parts.pairs)]
+
+    def loss(*leaves):
+        graphs = GraphParts(*leaves[:3]), GraphParts(*leaves[3:6])
+        return joint_negative_log_likelihood(
+            JointParts(*graphs, parts.places, leaves[6]), gold, known, lengths
+        )
+
+    assert torch.autograd.gradcheck(loss, leaves)
+
+
+def test_a_forbidden_gold_graph_names_its_row():
+    parts = random_parts(0, 2, (2, 2), 0.5, batch=2)
+    gold = joint_semantic_graphs(parts)
+    parts.second.predicates[1, 1] = -torch.inf
+    gold[1].predicates[1, 1] = True
+    with pytest.raises(ValueError, match="batch row 1"):
+        joint_negative_log_likelihood(parts, gold)
 
 
 def test_gradients_of_the_score():
