@@ -178,13 +178,15 @@ def joint_negative_log_likelihood(
         allowed.append((graph.labels.unsqueeze(3) == choices) | ~annotated.unsqueeze(3))
         is_predicate = graph.predicates.unsqueeze(2) == torch.tensor([False, True], device=lengths.device)
         predicates.append(is_predicate | ~fixed[:, None, None])
-    gold_sum = _log_sum(parts, table, lengths, allowed, predicates)
+    gold_sum = _log_sum_of_pairs(parts, table, lengths, allowed, predicates)
     refuse_forbidden_gold(gold_sum)
     everything = ([torch.ones_like(one) for one in masks] for masks in (allowed, predicates))
-    return (_log_sum(parts, table, lengths, *everything) - gold_sum).clamp(min=0).to(parts.first.arcs)
+    return (
+        (_log_sum_of_pairs(parts, table, lengths, *everything) - gold_sum).clamp(min=0).to(parts.first.arcs)
+    )
 
 
-def _log_sum(
+def _log_sum_of_pairs(
     parts: JointParts, table: Tensor, lengths: Tensor, allowed: list[Tensor], predicates: list[Tensor]
 ) -> Tensor:
     """``log sum exp`` of the scores of all pairs of graphs that are allowed, ``[B]``, in float64.

@@ -18,6 +18,7 @@ from torch.nn.functional import dropout, pad
 
 from diffdecode.moves import moved
 from diffdecode.structure import (
+    GraphParts,
     JointParts,
     SemanticGraph,
     Surrogate,
@@ -66,11 +67,8 @@ class JointScores:
     def detached(self) -> JointParts:
         """The parts, without a gradient."""
         first, second, places, pairs = self.parts
-        return JointParts(
-            *(type(one)(*(part.detach() for part in one)) for one in (first, second)),
-            places,
-            pairs.detach(),
-        )
+        graphs = (GraphParts(*(part.detach() for part in one)) for one in (first, second))
+        return JointParts(*graphs, places, pairs.detach())
 
 
 class JointGraphScorer(nn.Module):
@@ -116,7 +114,8 @@ class JointGraphScorer(nn.Module):
         )
         self.pair = PairScorer(sum(widths), rank, labels)
         self.pair_heads = pair_heads
-        self.numbers_per_arc = 16 * sum(labels)
+        # Each word has pair_heads tables of labels by labels, and some sixteen arcs.
+        self.numbers_per_arc = 16 * sum(labels) + 4 * pair_heads * labels[0] * labels[1] // 16
 
     def forward(self, vectors: Tensor, batches: Sequence[SegmentBatch], drop: float) -> list[JointScores]:
         """``vectors [T, d]`` of all words and the segments to scores; ``drop`` is the dropout rate."""
