@@ -96,7 +96,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--steps", type=int, default=default.steps, help="of the joint training")
     add("--words", type=int, default=default.words, help="tagged words in a step; a quarter more have a tree")
     add("--start-steps", type=int, default=default.start_steps, help="of the parser before, alone")
-    add("--learn-rates", type=float, nargs="+", default=[0.002], help="several: the best for each system")
+    add("--learn-rates", type=float, nargs="+", default=[0.004], help="several: the best for each system")
     add("--grad-factors", type=float, nargs="+", default=[0.75], help="several: the best for each system")
     add("--parser-lstm", type=int, default=0, help="width of a BiLSTM in the parser; 0 for none")
     add("--vectors", help="a pipeline with word vectors (python -m spacy init vectors)")

@@ -52,8 +52,8 @@ class Settings:
 
     data: Path | None
     sentences: int = 3000
-    steps: int = 300
-    words: int = 480
+    steps: int = 800
+    words: int = 800
     start_steps: int = 200
     start_learn_rate: float = 0.002
     warm_steps: int = 60
