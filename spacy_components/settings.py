@@ -22,6 +22,7 @@ from spacy_components.finetuning.drift import DRIFTS, Drift
 from spacy_components.finetuning.graph_drift import GRAPH_DRIFTS
 from spacy_components.ml.graphs.losses import GRAPH_LOSSES, JOINT_LOSSES
 from spacy_components.ml.surrogate_blocks import SURROGATE_BLOCK
+from spacy_components.ml.thinc_glue.parameters import require_step_size
 from spacy_components.ml.trees.losses import TREE_LOSSES
 from spacy_components.sdp_graph import DEFAULT_KEY, make_key
 
@@ -71,8 +72,7 @@ class ListenedSettings:
             raise ValueError(f"no loss {self.loss!r}; there are {', '.join(sorted(self.LOSSES))}")
         if self.drift is not None and self.drift.kind not in self.DRIFTS:
             raise ValueError(f"no drift {self.drift.kind!r}; there are None, {', '.join(self.DRIFTS)}")
-        if not self.step_size > 0:
-            raise ValueError(f"step_size must be above 0, got {self.step_size!r}")
+        require_step_size(self.step_size)
         if self.warm_steps < 0:
             raise ValueError(f"warm_steps must be 0 or more, got {self.warm_steps!r}")
 

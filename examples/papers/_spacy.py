@@ -375,6 +375,12 @@ def made_once(
     return {name: str(path) for name, path in found.items()}
 
 
+def generated_sizes(found: dict[str, Path]) -> Iterator[tuple[str, Path, int, int]]:
+    """For each file that is to be generated its name, path, number of sentences and seed."""
+    for seed, (name, path) in enumerate(found.items()):
+        yield name, path, 30 if "dev" in name or name == "aside" else 80, seed
+
+
 def split_aside(path: Path, train: Path, aside: Path, limit: int = 0) -> None:
     """The first ``limit`` (0: all) documents of a .spacy file, one of ten of them in another."""
     docs = list(DocBin().from_disk(path).get_docs(spacy.blank("en").vocab))[: limit or None]

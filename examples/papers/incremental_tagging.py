@@ -10,7 +10,7 @@ that are not normalised do (Andor et al. 2016, section 3; Goyal, Dyer and Berg-K
 Cross entropy trains a tagger that sees one word at a time, and its letters, to a plateau. It goes on by cross
 entropy, by scheduled sampling on its own words, by direct loss, hinge and the global objective, on the hard
 beam and on the soft one (these beside cross entropy on the model's own history). Numbers of epochs are such
-that all but the first and the hinge take about the same time; cross entropy gains nothing by more.
+that all but the first take about the same time; cross entropy gains nothing by more.
 """
 
 from itertools import product

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import spacy
@@ -26,6 +25,7 @@ from examples.papers._spacy import (
     Experiment,
     Overrides,
     System,
+    generated_sizes,
     made_once,
     save_docs,
     split_aside,
@@ -36,7 +36,6 @@ from spacy_components.cli.convert_sdp import convert
 NAME, CONFIG = "examples.papers.sentiment", Path(__file__).with_suffix(".cfg")
 REVIEWS, GRAPHS = "sst_binary/{}.tsv", "sdp_dm_wescience/{}.sdp.gz"
 BILSTM, PIPELINE = "BiLSTM", "pipeline"
-SURROGATE, EMBED = "components.spigot_sdp.surrogate", "components.textcat.model.tok2vec.embed"
 GRAPHS_DRAWN = 0.2
 """How much of the graphs an epoch of the reviews draws (4.2.1 of the paper)."""
 
@@ -47,34 +46,44 @@ def files(args: argparse.Namespace) -> dict[str, str]:
     return made_once(args, names, _generated, _converted)
 
 
-def _converted(args: argparse.Namespace, found: dict[str, Path]) -> None:
+def convert_reviews(args: argparse.Namespace, found: dict[str, Path]) -> None:
+    """Reviews to train on, reviews kept aside, and those of dev."""
     whole = args.out / "data" / "whole.spacy"
     convert(file_in(args.data, REVIEWS.format("train")), whole)
     split_aside(whole, found["reviews"], found["aside"], args.reviews)
     convert(file_in(args.data, REVIEWS.format("dev")), found["dev_reviews"])
+
+
+def _converted(args: argparse.Namespace, found: dict[str, Path]) -> None:
+    convert_reviews(args, found)
     convert(file_in(args.data, GRAPHS.format("train")), found["graphs"])
     convert(file_in(args.data, GRAPHS.format("dev")), found["dev_graphs"])
 
 
 def _generated(found: dict[str, Path]) -> None:
     vocab = spacy.blank("en").vocab
-    for seed, (name, path) in enumerate(found.items()):
+    for name, path, size, seed in generated_sizes(found):
         graphs = "graphs" in name
-        size = 30 if "dev" in name or name == "aside" else 80
         docs = corpus(vocab, size, seed, trees=graphs, classes=not graphs)
         save_docs(path, (with_graph(doc, "sdp", far=True) for doc in docs) if graphs else docs)
 
 
-def common(args: argparse.Namespace, files: dict[str, str]) -> Overrides:
-    """Sizes and data of all systems."""
+def of_reviews(args: argparse.Namespace, files: dict[str, str]) -> Overrides:
+    """Sizes and data of the classifier."""
     return {
-        "paths.graphs": files["graphs"],
         "paths.reviews": files["reviews"],
         "paths.dev": files["aside"],
         "paths.vectors": args.vectors,
-        "training.batcher.size": args.words,
-        "corpora.train.fractions": {"graphs": GRAPHS_DRAWN, "reviews": 1.0},
         "paths.use_vectors": args.vectors is not None,
+        "training.batcher.size": args.words,
+    }
+
+
+def common(args: argparse.Namespace, files: dict[str, str]) -> Overrides:
+    """Sizes and data of all systems."""
+    return of_reviews(args, files) | {
+        "paths.graphs": files["graphs"],
+        "corpora.train.fractions": {"graphs": GRAPHS_DRAWN, "reviews": 1.0},
     }
 
 
@@ -87,15 +96,30 @@ def graphs_alone(files: dict[str, str]) -> Overrides:
     }
 
 
-def without_graphs() -> dict[str, Any]:
-    """The plain BiLSTM stands where the others join it with graphs."""
-    bilstm = util.load_config(CONFIG, interpolate=False)["components"]["textcat"]["model"]["tok2vec"]["embed"]
+def classifier_alone(config: Path, annotated: str) -> Overrides:
+    """The plain BiLSTM stands where the others join it with what a parser found.
+
+    Args:
+        config: of all systems.
+        annotated: name of the parser's corpus, of which nothing is drawn.
+    """
+    embed = util.load_config(config, interpolate=False)["components"]["textcat"]["model"]["tok2vec"]["embed"]
     return {
         "nlp.pipeline": ["textcat"],
-        EMBED: bilstm["tok2vec"],
-        "components.textcat.model.tok2vec.encode.width": bilstm["tok2vec"]["encode"]["width"],
-        "corpora.train.fractions": {"graphs": 0.0, "reviews": 1.0},
+        "components.textcat.model.tok2vec.embed": embed["tok2vec"],
+        "components.textcat.model.tok2vec.encode.width": embed["tok2vec"]["encode"]["width"],
+        "corpora.train.fractions": {annotated: 0.0, "reviews": 1.0},
     }
+
+
+def systems(component: str, alone: Overrides) -> tuple[System, ...]:
+    """A classifier alone, and over a parser that it sends nothing, or a gradient by a surrogate."""
+    surrogate = f"components.{component}.surrogate"
+    return (
+        System(BILSTM, alone, sends=False, alone=True),
+        System(PIPELINE, {surrogate: "pipeline"}, sends=False),
+        *(System(name, {surrogate: name}) for name in ("ste", "spigot", "structured_st")),
+    )
 
 
 def share(files: dict[str, str]) -> float:
@@ -115,13 +139,13 @@ def accuracy(counts: np.ndarray) -> np.ndarray:
     return 100 * counts[..., 0] / counts[..., 1]
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, steps: int = 2000, start_steps: int = 2000) -> None:
     """Sizes."""
     add = parser.add_argument
     add("--reviews", type=int, default=0, help="reviews to train on; 0 for all 6,920")
-    add("--steps", type=int, default=2000, help="of the joint training")
+    add("--steps", type=int, default=steps, help="of the joint training")
     add("--words", type=int, default=1000, help="of both texts in a step")
-    add("--start-steps", type=int, default=2000, help="of the DM parser before, alone")
+    add("--start-steps", type=int, default=start_steps, help="of the parser before, alone")
     add("--start-rate", type=float, default=0.002, help="learning rate of that")
     add("--vectors", help="a pipeline with word vectors (python -m examples.spacy.glove)")
 
@@ -135,11 +159,7 @@ EXPERIMENT = Experiment(
     module=NAME,
     about=__doc__ or "",
     config=CONFIG,
-    systems=(
-        System(BILSTM, without_graphs(), sends=False, alone=True),
-        System(PIPELINE, {SURROGATE: "pipeline"}, sends=False),
-        *(System(name, {SURROGATE: name}) for name in ("ste", "spigot", "structured_st")),
-    ),
+    systems=systems("spigot_sdp", classifier_alone(CONFIG, "graphs")),
     component="spigot_sdp",
     files=files,
     common=common,

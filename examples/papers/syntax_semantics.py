@@ -30,6 +30,7 @@ from examples.papers._spacy import (
     Experiment,
     Overrides,
     System,
+    generated_sizes,
     made_once,
     save_docs,
     split_aside,
@@ -64,8 +65,8 @@ def _converted(args: argparse.Namespace, found: dict[str, Path]) -> None:
 
 def _generated(found: dict[str, Path]) -> None:
     vocab = spacy.blank("en").vocab
-    for seed, (name, path) in enumerate(found.items()):
-        trees = corpus(vocab, 30 if "dev" in name or name == "aside" else 80, seed, trees=True, classes=False)
+    for name, path, size, seed in generated_sizes(found):
+        trees = corpus(vocab, size, seed, trees=True, classes=False)
         save_docs(path, trees if "parses" in name else (with_graph(tree, "sdp", far=True) for tree in trees))
 
 

@@ -7,6 +7,7 @@ from spacy.language import Language
 
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.pipeline.gold_trees import offsets
+from spacy_components.training.scorers import weights_by_key
 
 
 def within_docs(arcs: np.ndarray, scores: DocScores) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +43,13 @@ def arcs_and_tops(
     return [arc for arc in named if arc[0] >= 0], [dep for head, dep, _ in named if head < 0]
 
 
-def keys_of_pipeline(nlp: Language) -> list[str]:
-    """The keys of all graphs that the components of a pipeline make."""
-    makers = [pipe for _, pipe in nlp.components if getattr(pipe, "kind", None) == "graph"]
-    return [key for pipe in makers for key in pipe.keys]
+def weigh_by_key(nlp: Language | None) -> None:
+    """Have the scores of all graphs that a pipeline makes count, and be shown, in training.
+
+    Args:
+        nlp: the pipeline, if there is one.
+    """
+    if nlp is not None:
+        makers = [pipe for _, pipe in nlp.components if getattr(pipe, "kind", None) == "graph"]
+        keys = [key for pipe in makers for key in pipe.keys]
+        weights_by_key(nlp.config["training"]["score_weights"], keys)

@@ -7,61 +7,38 @@ import numpy as np
 import torch
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.training import Example, validate_get_examples
+from spacy.training import Example
 from spacy.vocab import Vocab
-from thinc.api import Config, Model
+from thinc.api import Model
 
 from diffdecode.moves import moved
 from diffdecode.structure import SemanticGraph, looked_at_once
 from spacy_components.ml.graphs.joint import LABELS, JointDecision, JointDecoder, JointScores
 from spacy_components.ml.graphs.losses import JOINT_LOSSES
-from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.hash_embed_cnn import warn_of_unused_vectors
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
 from spacy_components.pipeline.graph_arcs import (
     arcs_and_tops,
-    keys_of_pipeline,
     named_arcs,
     split_by_doc,
+    weigh_by_key,
     within_docs,
 )
 from spacy_components.pipeline.listened_pipe import ListenedPipe
-from spacy_components.pipeline.spigot_sdp import SCORE_WEIGHTS
+from spacy_components.pipeline.spigot_sdp import DEFAULT_SDP_MODEL, SCORE_WEIGHTS
 from spacy_components.sdp_graph import has_graph, make_key, set_graph
 from spacy_components.settings import JointSdpSettings, as_config, takes_settings, values_of
-from spacy_components.training.graph_labels import TOP, label_inventory
-from spacy_components.training.scorers import weights_by_key
+from spacy_components.training.graph_labels import TOP, label_inventory, require_labels
 
-default_joint_config = """
-[model]
-@architectures = "diffdecode.JointGraphParser.v1"
-hidden_width = 128
-label_width = 48
-max_distance = 16
-lstm_width = 0
-lstm_depth = 0
-rank = 16
-pair_heads = 4
-first = null
-second = null
-
-[model.segmenter]
-@misc = "diffdecode.lazy_segments.v1"
-max_length = 96
-
-[model.tok2vec]
-@architectures = "diffdecode.HashEmbedCNN.v1"
-vectors = null
-width = 96
-depth = 4
-embed_size = 2000
-window_size = 1
-maxout_pieces = 3
-subword_features = true
-"""
-DEFAULT_JOINT_MODEL = Config().from_str(default_joint_config)["model"]
+DEFAULT_JOINT_MODEL = DEFAULT_SDP_MODEL | {
+    "@architectures": "diffdecode.JointGraphParser.v1",
+    "first": None,
+    "second": None,
+    "rank": 16,
+    "pair_heads": 4,
+}
 
 
 @Language.factory(
@@ -176,30 +153,21 @@ class JointSdp(ListenedPipe):
             labels: ``label_data``, instead of what is in the examples; ``diffdecode.GraphLabels.v1`` reads
                 those of a key.
         """
-        validate_get_examples(get_examples, "JointSdp.initialize")
-        require_upstreams(nlp, get_examples)
-        docs = self.some_docs(get_examples)
+        docs = self.some_docs(get_examples, nlp)
         warn_of_unused_vectors(nlp)
         for key in self.keys:
             if labels is not None and key in labels:
                 found = labels[key]["labels"]
             else:
                 found = label_inventory((example.reference for example in get_examples()), key)["labels"]
-            if not found:
-                raise ValueError(
-                    f"'{self.name}': no label found. At least one training example needs a graph with an arc "
-                    f"in doc._.{key}, or [initialize.components] its labels."
-                )
+            require_labels(self.name, found, key)
             self.cfg["labels"][key] = sorted(found)
         self.model.attrs[LABELS] = [len(self.cfg["labels"][key]) + 1 for key in self.keys]
         self.model.initialize(X=docs)
         self.begin_training()
         self._tell_listeners()
-        if nlp is not None:
-            weights_by_key(nlp.config["training"]["score_weights"], keys_of_pipeline(nlp))
-        self.require_frozen_parts()
-        self.require_order(nlp)
-        self.warn_if_unheard(nlp)
+        weigh_by_key(nlp)
+        self.require_place(nlp)
 
     # Prediction
 

@@ -10,7 +10,7 @@ import torch
 from spacy.language import Language
 from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc
-from spacy.training import Example, validate_examples
+from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.ty import ListenedToComponent
 from spacy.vocab import Vocab
 from thinc.api import Model, Optimizer, set_dropout_rate
@@ -21,6 +21,7 @@ from spacy_components.finetuning.balance import GradientBalance
 from spacy_components.finetuning.original import Original
 from spacy_components.ml.listening.absence import warn_of_nobody_listening
 from spacy_components.ml.listening.mailbox import batch_identity, is_listener, listening_nodes, listens
+from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.parameters import Steps, keys_of_part
 from spacy_components.ml.thinc_glue.untrusted import read_weights_only
@@ -91,15 +92,18 @@ class ListenedPipe(TrainablePipe):
         """Do what the settings say, after they have changed."""
         raise NotImplementedError
 
-    def some_docs(self, get_examples: Callable[[], Iterable[Example]]) -> list[Doc]:
-        """Documents to initialize the model with.
+    def some_docs(self, get_examples: Callable[[], Iterable[Example]], nlp: Language | None) -> list[Doc]:
+        """Documents to initialize the model with, after a look at what ``initialize`` was given.
 
         Args:
-            get_examples: what ``initialize`` was given.
+            get_examples: what it was given.
+            nlp: the pipeline.
 
         Raises:
-            ValueError: there are none.
+            ValueError: there are none, or nobody whom one of its layers listens to.
         """
+        validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
+        require_upstreams(nlp, get_examples)
         docs = [example.predicted for example in islice(get_examples(), 10)]
         if not docs:
             raise ValueError(f"'{self.name}': no examples to initialize it with: is the corpus empty?")
@@ -109,6 +113,16 @@ class ListenedPipe(TrainablePipe):
         """Forget the steps that were made, and what the original was: this component is new."""
         self._steps = 0
         self._original = None
+
+    def require_place(self, nlp: Language | None) -> None:
+        """Check, at the end of ``initialize``, what it depends on in the pipeline.
+
+        Args:
+            nlp: the pipeline.
+        """
+        self.require_frozen_parts()
+        self.require_order(nlp)
+        self.warn_if_unheard(nlp)
 
     # The protocol of spacy.ty.ListenedToComponent
 
@@ -339,12 +353,11 @@ class ListenedPipe(TrainablePipe):
         Args:
             sgd: the optimizer.
         """
-        size = 1.0
         if isinstance(sgd, Optimizer):  # nlp.rehearse gives a function that only collects gradients
-            self.optimizer, size = sgd, self.step_size
+            self.optimizer = sgd
             self._steps += 1
         frozen = {key for part in self.settings.freeze for key in keys_of_part(self.model, part)}
-        self.model.finish_update(Steps(sgd, frozen, size))
+        self.model.finish_update(Steps(sgd, frozen, self.step_size))
 
     def close_batch(self) -> None:
         """Make the backward pass of the batch, if there is one that waits for its listeners."""

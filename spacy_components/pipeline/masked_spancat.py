@@ -41,7 +41,7 @@ def make_masked_spancat(
 ) -> "MaskedSpanCategorizer":
     """Same options as ``spancat``, and ``step_size``, a factor on the learning rate."""
     read_weights_only(model)
-    made = MaskedSpanCategorizer(
+    return MaskedSpanCategorizer(
         nlp.vocab,
         model,
         suggester,
@@ -49,10 +49,9 @@ def make_masked_spancat(
         spans_key=spans_key,
         threshold=threshold,
         max_positive=max_positive,
+        step_size=step_size,
         scorer=scorer,
     )
-    made.set_step_size(step_size)
-    return made
 
 
 class MaskedSpanCategorizer(OwnRate, SpanCategorizer):

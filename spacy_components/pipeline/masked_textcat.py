@@ -39,9 +39,9 @@ def make_masked_textcat(
 ) -> "MaskedTextCategorizer":
     """Same options as ``textcat``, and ``step_size``, a factor on the learning rate."""
     read_weights_only(model)
-    made = MaskedTextCategorizer(nlp.vocab, model, name, threshold=threshold, scorer=scorer)
-    made.set_step_size(step_size)
-    return made
+    return MaskedTextCategorizer(
+        nlp.vocab, model, name, threshold=threshold, step_size=step_size, scorer=scorer
+    )
 
 
 @Language.factory(
@@ -67,9 +67,9 @@ def make_masked_textcat_multilabel(
 ) -> "MaskedMultiLabelTextCategorizer":
     """Same options as ``textcat_multilabel``, and ``step_size``, a factor on the learning rate."""
     read_weights_only(model)
-    made = MaskedMultiLabelTextCategorizer(nlp.vocab, model, name, threshold=threshold, scorer=scorer)
-    made.set_step_size(step_size)
-    return made
+    return MaskedMultiLabelTextCategorizer(
+        nlp.vocab, model, name, threshold=threshold, step_size=step_size, scorer=scorer
+    )
 
 
 class LabelledOnly(OwnRate, TextCategorizer):

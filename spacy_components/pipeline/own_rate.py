@@ -1,9 +1,12 @@
 """Components of spaCy's kind with a learning rate of their own, beside others of one optimizer."""
 
+from typing import Any
+
 from spacy.pipeline import TrainablePipe
 from thinc.api import Optimizer
 
-from spacy_components.ml.thinc_glue.parameters import Steps
+from spacy_components.ml.thinc_glue.parameters import Steps, require_step_size
+from spacy_components.settings import named
 
 
 class OwnRate(TrainablePipe):
@@ -13,19 +16,20 @@ class OwnRate(TrainablePipe):
     (see ``step_size`` of ``spigot_parser``).
     """
 
-    step_size: float = 1.0
-
-    def set_step_size(self, step_size: float) -> None:
-        """Change it.
+    def __init__(self, *args: Any, step_size: float = 1.0, **kwargs: Any) -> None:
+        """Initialize what comes next in the order of bases, and keep the factor.
 
         Args:
+            *args: of that class.
             step_size: the factor.
+            **kwargs: of that class.
 
         Raises:
-            ValueError: it is not above 0.
+            ValueError: a factor that is not above 0.
         """
-        if not step_size > 0:
-            raise ValueError(f"'{self.name}': step_size must be above 0, got {step_size!r}")
+        super().__init__(*args, **kwargs)
+        with named(self.name):
+            require_step_size(step_size)
         self.step_size = step_size
 
     def finish_update(self, sgd: Optimizer) -> None:
@@ -34,6 +38,4 @@ class OwnRate(TrainablePipe):
         Args:
             sgd: the optimizer.
         """
-        # nlp.rehearse gives a function that only collects gradients.
-        own = isinstance(sgd, Optimizer) and self.step_size != 1
-        self.model.finish_update(Steps(sgd, set(), self.step_size) if own else sgd)
+        self.model.finish_update(Steps(sgd, set(), self.step_size))

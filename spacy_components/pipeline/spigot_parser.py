@@ -9,7 +9,7 @@ import torch
 from spacy.attrs import DEP, HEAD
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.training import Example, validate_get_examples
+from spacy.training import Example
 from spacy.vocab import Vocab
 from thinc.api import Config, Model
 from torch.nn.functional import cross_entropy
@@ -25,7 +25,6 @@ from spacy_components.confidence.measures import measure
 from spacy_components.confidence.temperature import TEMPERATURE, Tempered
 from spacy_components.finetuning.drift import drift
 from spacy_components.ml.listening.standalone import replaced_parse_listener
-from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.segments import split_rows
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.hash_embed_cnn import warn_of_unused_vectors
@@ -189,9 +188,7 @@ class SpigotParser(Tempered, ListenedPipe):
         Raises:
             ValueError: no examples, or nothing to learn from: no trees, and no component downstream.
         """
-        validate_get_examples(get_examples, "SpigotParser.initialize")
-        require_upstreams(nlp, get_examples)
-        docs = self.some_docs(get_examples)
+        docs = self.some_docs(get_examples, nlp)
         if labels is None:
             self._require_something_to_learn(get_examples, len(docs))
         warn_of_unused_vectors(nlp)
@@ -206,9 +203,7 @@ class SpigotParser(Tempered, ListenedPipe):
         self.model.initialize(X=docs)
         self.temperature = 1.0
         self.begin_training()
-        self.require_frozen_parts()
-        self.require_order(nlp)
-        self.warn_if_unheard(nlp)
+        self.require_place(nlp)
 
     def _take_labels(self, known: Sequence[str], wanted: Iterable[str]) -> None:
         """The labels of a pretrained model, which are fixed."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.training import Example, validate_get_examples
+from spacy.training import Example
 from spacy.vocab import Vocab
 from thinc.api import Config, Model
 
@@ -24,23 +24,21 @@ from spacy_components.ml.graphs.decisions import GraphDecision, GraphDecoder
 from spacy_components.ml.graphs.losses import GRAPH_LOSSES, GraphLoss, likelihood
 from spacy_components.ml.graphs.scorers import PartScores
 from spacy_components.ml.listening.standalone import replaced_graph_listener
-from spacy_components.ml.listening.upstream import require_upstreams
 from spacy_components.ml.thinc_glue.finite import culprit_named, require_finite
 from spacy_components.ml.thinc_glue.hash_embed_cnn import warn_of_unused_vectors
 from spacy_components.ml.trees.models import DocScores
 from spacy_components.pipeline.gold_graphs import aligned_arcs, gold_batch
 from spacy_components.pipeline.graph_arcs import (
     arcs_and_tops,
-    keys_of_pipeline,
     named_arcs,
     split_by_doc,
+    weigh_by_key,
     within_docs,
 )
 from spacy_components.pipeline.listened_pipe import ListenedPipe
 from spacy_components.sdp_graph import SdpGraph, get_graph, has_graph, set_graph
 from spacy_components.settings import SpigotSdpSettings, as_config, takes_settings, values_of
-from spacy_components.training.graph_labels import TOP, label_inventory
-from spacy_components.training.scorers import weights_by_key
+from spacy_components.training.graph_labels import TOP, label_inventory, require_labels
 
 default_sdp_config = """
 [model]
@@ -206,17 +204,11 @@ class SpigotSdp(Tempered, ListenedPipe):
             nlp: the pipeline.
             labels: ``label_data``, instead of what is in the examples.
         """
-        validate_get_examples(get_examples, "SpigotSdp.initialize")
-        require_upstreams(nlp, get_examples)
-        docs = self.some_docs(get_examples)
+        docs = self.some_docs(get_examples, nlp)
         warn_of_unused_vectors(nlp)
         if labels is None:
             labels = label_inventory((example.reference for example in get_examples()), self.settings.key)
-        if not labels["labels"]:
-            raise ValueError(
-                f"'{self.name}': no label found. At least one training example needs a graph with an arc in "
-                f"doc._.{self.settings.key}, or [initialize.components] its labels."
-            )
+        require_labels(self.name, labels["labels"], self.settings.key)
         for label in labels["labels"]:
             self.add_label(label)
         given = self.settings.deterministic
@@ -228,11 +220,8 @@ class SpigotSdp(Tempered, ListenedPipe):
         self.temperature = 1.0
         self.begin_training()
         self._tell_listeners()
-        if nlp is not None:
-            weights_by_key(nlp.config["training"]["score_weights"], keys_of_pipeline(nlp))
-        self.require_frozen_parts()
-        self.require_order(nlp)
-        self.warn_if_unheard(nlp)
+        weigh_by_key(nlp)
+        self.require_place(nlp)
 
     # Prediction
 

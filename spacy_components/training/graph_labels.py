@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from spacy import registry
@@ -37,6 +37,24 @@ def label_inventory(docs: Iterable[Doc], key: str = DEFAULT_KEY) -> dict[str, li
             labels |= {label for _, label in uses}
             repeated |= {label for (_, label), count in uses.items() if count > 1}
     return {"labels": sorted(labels - {TOP}), "deterministic": sorted(labels - repeated)}
+
+
+def require_labels(owner: str, labels: Collection[str], key: str) -> None:
+    """Check that a component has labels to begin with.
+
+    Args:
+        owner: its name.
+        labels: those that were found or given.
+        key: the key of the graphs.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not labels:
+        raise ValueError(
+            f"'{owner}': no label found. At least one training example needs a graph with an arc in "
+            f"doc._.{key}, or [initialize.components] its labels."
+        )
 
 
 @registry.readers("diffdecode.GraphLabels.v1")

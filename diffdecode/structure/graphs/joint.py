@@ -59,25 +59,15 @@ def joint_semantic_graphs(parts: JointParts, lengths: Lengths = None) -> tuple[S
     possible = possible_arcs(lengths, size)
     gains, labels = zip(*(_best_arcs(one, possible) for one in (parts.first, parts.second)))
     together = [labels[0].clone(), labels[1].clone()]
-    of_both = gains[0] + gains[1]
-    if len(parts.places):
-        place = tuple(parts.places.T)
-        counts = possible[place]  # and what is at other places changes nothing
-        table = pair_table(parts).masked_fill(~counts[:, None, None], -torch.inf)
-        _refuse_not_scores_of_pairs(table, parts.places)
-        best, which = table.flatten(1).max(1)
-        of_both[place] = torch.where(counts, best.double(), of_both[place])
-        found = which // table.shape[2] + NO_ARC, which % table.shape[2] + NO_ARC
-        for labels_together, label in zip(together, found):
-            labels_together[place] = torch.where(counts, label, labels_together[place])
-    alone = [one.predicates.double() for one in (parts.first, parts.second)]
-    values = [
-        torch.zeros_like(alone[0]),
-        alone[0] + gains[0].sum(1),
-        alone[1] + gains[1].sum(1),
-        alone[0] + alone[1] + of_both.sum(1),
-    ]
-    choice = torch.stack(values, -1).argmax(-1)  # of equals the first, with fewer predicates
+    of_both, place = gains[0] + gains[1], tuple(parts.places.T)
+    table = _checked_table(parts, possible)
+    best, which = table.flatten(1).max(1)
+    counts = possible[place]
+    of_both[place] = torch.where(counts, best.double(), of_both[place])
+    for both, label in zip(together, (which // table.shape[2] + NO_ARC, which % table.shape[2] + NO_ARC)):
+        both[place] = torch.where(counts, label, both[place])
+    values = _four_answers(parts, gains[0].sum(1), gains[1].sum(1), of_both.sum(1))
+    choice = values.argmax(-1)  # of equals the first, with fewer predicates
     is_both = (choice == 3).unsqueeze(1)
     graphs = []
     for i in range(2):
@@ -167,8 +157,7 @@ def joint_negative_log_likelihood(
         known = possible, possible
     for own in (parts.first, parts.second):
         _best_arcs(own, possible)  # which refuses what is no score
-    table = pair_table(parts)
-    _refuse_not_scores_of_pairs(table, parts.places)
+    table = _checked_table(parts, possible)
     allowed, predicates = [], []
     for own, graph, annotated in zip((parts.first, parts.second), gold, known):
         annotated = annotated & possible
@@ -211,17 +200,13 @@ def _log_sum_of_pairs(
     may = allowed[0][place].unsqueeze(2) & allowed[1][place].unsqueeze(1)
     of_places = log_sum(table.double().masked_fill(~may, -torch.inf).flatten(1), 1)
     both = both.index_put(place, torch.where(possible[place], of_places, 0.0))
-    alone = [own.predicates.double() for own in (parts.first, parts.second)]
-    states = [
-        without[0] + without[1],
-        alone[0] + with_arcs[0].sum(1) + without[1],
-        alone[1] + with_arcs[1].sum(1) + without[0],
-        alone[0] + alone[1] + both.sum(1),
-    ]
+    states = _four_answers(
+        parts, with_arcs[0].sum(1), with_arcs[1].sum(1), both.sum(1), without[0], without[1]
+    )
     may_be = [predicates[0][..., i] & predicates[1][..., j] for j in range(2) for i in range(2)]
-    stacked = torch.stack([state.masked_fill(~ok, -torch.inf) for state, ok in zip(states, may_be)], 2)
+    states = states.masked_fill(~torch.stack(may_be, 2), -torch.inf)
     inside = torch.arange(size, device=lengths.device) <= lengths[:, None]
-    return torch.where(inside, log_sum(stacked, 2), 0.0).sum(1)
+    return torch.where(inside, log_sum(states, 2), 0.0).sum(1)
 
 
 def check_joint(parts: JointParts, lengths: Lengths) -> tuple[JointParts, Tensor]:
@@ -245,9 +230,40 @@ def check_joint(parts: JointParts, lengths: Lengths) -> tuple[JointParts, Tensor
     return JointParts(first, second, parts.places, parts.pairs.to(first.arcs)), lengths_
 
 
-def _refuse_not_scores_of_pairs(table: Tensor, places: Tensor) -> None:
-    """Raises ValueError for NaN or +inf in ``table [P, 1 + L1, 1 + L2]``, naming the batch row."""
+def _checked_table(parts: JointParts, possible: Tensor) -> Tensor:
+    """``pair_table``, at -inf where there can be no arc.
+
+    Raises:
+        ValueError: NaN or +inf, naming the batch row.
+    """
+    counts = possible[tuple(parts.places.T)]
+    table = pair_table(parts).masked_fill(~counts[:, None, None], -torch.inf)
     wrong = ~(table < torch.inf).flatten(1).all(1)
     if is_found(lambda: wrong.any()):
-        row = int(places[wrong.nonzero()[0, 0], 0])
+        row = int(parts.places[wrong.nonzero()[0, 0], 0])
         raise ValueError(f"pairs of batch row {row} hold NaN or +inf, or overflow when added")
+    return table
+
+
+def _four_answers(
+    parts: JointParts,
+    first: Tensor,
+    second: Tensor,
+    both: Tensor,
+    no_first: Tensor | float = 0.0,
+    no_second: Tensor | float = 0.0,
+) -> Tensor:
+    """``[B, N+1, 4]`` what it adds that a word is a predicate in no graph, the first, the second, or both.
+
+    Args:
+        parts: the scores.
+        first: ``[B, N+1]`` what arguments add in the first graph alone.
+        second: the same in the second.
+        both: the same in both.
+        no_first: what it adds that there are none in the first.
+        no_second: the same in the second.
+    """
+    alone = [own.predicates.double() for own in (parts.first, parts.second)]
+    neither = torch.zeros_like(alone[0]) + no_first + no_second
+    one = alone[0] + first + no_second, alone[1] + second + no_first
+    return torch.stack([neither, *one, alone[0] + alone[1] + both], -1)

@@ -18,7 +18,6 @@ from torch.nn.functional import dropout, pad
 
 from diffdecode.moves import moved
 from diffdecode.structure import (
-    GraphParts,
     JointParts,
     SemanticGraph,
     Surrogate,
@@ -62,13 +61,6 @@ class JointScores:
             **{f"{name} (second graph)": scores for name, scores in second.items()},
             "pairs": self.parts.pairs,
         }
-
-    @property
-    def detached(self) -> JointParts:
-        """The parts, without a gradient."""
-        first, second, places, pairs = self.parts
-        graphs = (GraphParts(*(part.detach() for part in one)) for one in (first, second))
-        return JointParts(*graphs, places, pairs.detach())
 
 
 class JointGraphScorer(nn.Module):
@@ -187,7 +179,7 @@ class JointDecoder:
 
         def best() -> list[tuple[SemanticGraph, SemanticGraph]]:
             scores.require_finite()
-            return [joint_semantic_graphs(part.detached, part.lengths) for part in scores.scores]
+            return [joint_semantic_graphs(part.parts, part.lengths) for part in scores.scores]
 
         return looked_at_once(best)
 

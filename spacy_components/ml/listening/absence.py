@@ -91,7 +91,7 @@ def warn_of_nobody_listening(pipe: str, others: list[str]) -> None:
         "init-diffdecode writes a config in which they are. If they shall be apart, set grad_factor = 0 in "
         f"'{pipe}'.",
         UserWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

@@ -97,12 +97,18 @@ def _module_names(module: Any, prefix: str = "") -> list[str]:
     return [prefix + name for name in children]
 
 
+def require_step_size(step_size: float) -> None:
+    """Raises ValueError for a factor on the learning rate that is not above 0."""
+    if not step_size > 0:
+        raise ValueError(f"step_size must be above 0, got {step_size!r}")
+
+
 class Steps:
     """An optimizer that leaves some parameters exactly as they are (no step, no momentum, no weight decay),
     and makes smaller steps with the others.
 
     Args:
-        optimizer: steps them.
+        optimizer: steps them; or the function of ``nlp.rehearse``, which only collects gradients.
         frozen: keys of those that stay.
         size: what the learning rate is multiplied with.
     """
@@ -110,7 +116,7 @@ class Steps:
     def __init__(self, optimizer: Optimizer, frozen: set[Key], size: float = 1.0):
         self._optimizer = optimizer
         self._frozen = frozen
-        self._scale = {} if size == 1 else {"lr_scale": size}
+        self._scale = {"lr_scale": size} if size != 1 and isinstance(optimizer, Optimizer) else {}
 
     def __call__(self, key: Key, weights, gradient):
         if key not in self._frozen:

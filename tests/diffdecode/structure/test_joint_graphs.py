@@ -137,6 +137,10 @@ def test_a_sentence_is_the_same_alone_and_in_company(seed, words, more):
         parts.places[is_mine],
         parts.pairs[is_mine],
     )
+    torch.testing.assert_close(
+        joint_negative_log_likelihood(alone, joint_semantic_graphs(alone)),
+        joint_negative_log_likelihood(parts, together, None, lengths)[:1],
+    )
     for one, other in zip(joint_semantic_graphs(alone), together):
         assert torch.equal(one.labels[0], other.labels[0, :size, :size])
         assert not other.predicates[0, size:].any() and (other.labels[0, size:] == NO_ARC).all()
